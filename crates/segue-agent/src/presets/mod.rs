@@ -1,0 +1,1 @@
+//! Command lines and output parsers of known coding agent CLIs.

@@ -1,0 +1,1 @@
+//! One process tree an attempt: started, watched and ended whole.

@@ -1,0 +1,1 @@
+//! Carries letters, and says what it promises

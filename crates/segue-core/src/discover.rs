@@ -1,0 +1,1 @@
+//! Finding agents: by capability, else by text over name and description.

@@ -1,0 +1,1 @@
+//! Planning backward from what a goal needs over what capabilities consume and produce.

@@ -1,0 +1,1 @@
+//! Rendering of task inputs and conditions from immutable outputs.

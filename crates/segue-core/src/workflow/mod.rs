@@ -1,0 +1,1 @@
+//! Workflow files: YAML in, checked tasks out.

@@ -1,0 +1,1 @@
+//! Turns commands into changes, and changes into letters

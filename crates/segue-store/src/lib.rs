@@ -1,0 +1,1 @@
+//! Keeps one ChangeSet whole or not at all
