@@ -1,0 +1,107 @@
+//! Giving ready tasks to instances with free slots.
+
+use super::draft::Draft;
+use super::secret_of;
+use crate::command::{Assign, Reject, Reply};
+use crate::event::Fact;
+use crate::ids::{InstanceId, TaskId};
+use crate::letter::{LetterBody, Resume, TaskRequest};
+use crate::payload::Hash;
+use crate::route;
+use crate::task::{Attempt, Route, Task, TaskState};
+
+/// Assigns the ready tasks of the snapshot in the order of their ranks, as long as there are slots.
+///
+/// The adapter has loaded the head of the queue of every open route, as many as it has free slots; so a
+/// task that the batch itself made ready is compared with those that wait longer, and jumps none of them.
+pub(super) fn assign(draft: &mut Draft<'_>, assign: &Assign) -> Result<Reply, Reject> {
+    let open = route::open_routes(draft.snapshot.agents(), &assign.candidates);
+    let mut ready: Vec<(i64, TaskId)> = draft
+        .snapshot
+        .tasks()
+        .filter(|task| task.state == TaskState::Ready && open.contains_key(&task.spec.route))
+        .map(|task| (task.rank, task.id()))
+        .collect();
+    ready.sort_unstable();
+    let mut free: usize = assign
+        .candidates
+        .iter()
+        .filter(|candidate| route::is_fit(candidate))
+        .filter_map(|candidate| draft.agent(candidate.instance))
+        .map(|agent| agent.slots_free() as usize)
+        .sum();
+    let mut assigned = 0;
+    for (_, id) in ready {
+        if assigned == assign.limit || free == 0 {
+            break;
+        }
+        let task = draft.task(id)?;
+        let agents = assign
+            .candidates
+            .iter()
+            .filter_map(|candidate| Some((candidate, draft.agent(candidate.instance)?)));
+        let Some(instance) = route::choose(task, agents) else { continue };
+        give(draft, id, instance)?;
+        assigned += 1;
+        free -= 1;
+    }
+    Ok(Reply::Assigned(assigned))
+}
+
+fn give(draft: &mut Draft<'_>, id: TaskId, instance: InstanceId) -> Result<(), Reject> {
+    let now = draft.now();
+    let attempt_id = draft.ctx.chance.attempt_id(now);
+    let secret = secret_of(&draft.ctx.key, attempt_id);
+    let (incarnation, agent) = match draft.agent(instance) {
+        Some(agent) => (agent.incarnation, agent.spec.name.clone()),
+        None => return Err(Reject::Unknown { what: "agent instance", id: instance.to_string() }),
+    };
+    let task = draft.task_mut(id)?;
+    task.state = TaskState::Assigned;
+    task.attempts += 1;
+    let number = task.attempts;
+    task.attempt = Some(Attempt {
+        id: attempt_id,
+        number,
+        secret_hash: Hash::of(&secret.0),
+        instance,
+        incarnation,
+        assigned_at: now,
+        started_at: None,
+        process: None,
+        end: None,
+        ended_at: None,
+    });
+    let task = task.clone();
+    draft.move_slots(instance, true);
+    draft.event(id, Fact::Assigned { attempt: attempt_id, number, agent, instance })?;
+    if let Some(request) = task_request(&task, &draft.ctx.key) {
+        draft.letter(instance, &task, LetterBody::TaskRequest(Box::new(request)));
+    }
+    Ok(())
+}
+
+/// The letter's content for the current attempt of a task, from the task alone: an outbox need keep no more
+/// than which attempt it is for. `None` where no attempt is current.
+pub fn task_request(task: &Task, key: &[u8; 32]) -> Option<TaskRequest> {
+    let attempt = task.current_attempt()?;
+    let resumes = task.continuation.is_some() || task.prefer.is_some();
+    Some(TaskRequest {
+        attempt: attempt.id,
+        number: attempt.number,
+        secret: secret_of(key, attempt.id),
+        instance: attempt.instance,
+        incarnation: attempt.incarnation,
+        run: task.spec.root,
+        name: task.spec.name.clone(),
+        capability: match &task.spec.route {
+            Route::Capability(name) => Some(name.clone()),
+            Route::Agent(_) | Route::Group => None,
+        },
+        input: task.input.clone(),
+        run_ms: task.spec.timeouts.run_ms,
+        workspace: task.spec.workspace,
+        resume: resumes
+            .then(|| Resume { continuation: task.continuation.clone(), children: Vec::new() }),
+    })
+}

@@ -1,0 +1,53 @@
+//! Ids, jitter and secrets, from what `decide` is given.
+
+use crate::ids::{AttemptId, TaskId};
+use crate::letter::Secret;
+use crate::time::Time;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// A deterministic stream of numbers: SplitMix64 (Steele, Lea and Flood, 2014). It makes ids and jitter;
+/// secrets are derived from the store's key instead, since this stream can be computed from its seed.
+#[derive(Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// The stream of this seed.
+    pub fn new(seed: u64) -> Chance {
+        Chance(seed)
+    }
+
+    /// The next number.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn uuid(&mut self, now: Time) -> Uuid {
+        let millis = u64::try_from(now.0).unwrap_or(0);
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&self.next_u64().to_be_bytes());
+        random[8..].copy_from_slice(&self.next_u64().to_be_bytes()[..2]);
+        uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+    }
+
+    /// A new attempt's id.
+    pub fn attempt_id(&mut self, now: Time) -> AttemptId {
+        AttemptId(self.uuid(now))
+    }
+
+    /// A new task's id.
+    pub fn task_id(&mut self, now: Time) -> TaskId {
+        TaskId(self.uuid(now))
+    }
+}
+
+/// The secret of an attempt: SHA-256 over the store's key and the attempt's id, both of fixed length.
+/// So the outbox need not hold secrets: whoever has the key can make them again.
+pub fn secret_of(key: &[u8; 32], attempt: AttemptId) -> Secret {
+    let digest = Sha256::new().chain_update(key).chain_update(attempt.as_bytes()).finalize();
+    Secret(digest.into())
+}

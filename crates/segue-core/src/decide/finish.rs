@@ -1,0 +1,185 @@
+//! The outcome of an attempt.
+
+use super::draft::Draft;
+use super::report::{self, Standing};
+use super::{delegate, ended};
+use crate::command::{Reject, Reply};
+use crate::event::Fact;
+use crate::ids::TaskId;
+use crate::letter::TaskResponse;
+use crate::outcome::Outcome;
+use crate::payload::Payload;
+use crate::task::{Attempt, AttemptEnd, ErrorClass, TaskError, TaskState, Usage};
+
+pub(super) fn finish(
+    draft: &mut Draft<'_>,
+    id: TaskId,
+    response: &TaskResponse,
+) -> Result<Reply, Reject> {
+    let attempt = match report::standing(draft, id, response.attempt, &response.secret)? {
+        Standing::Latest(attempt) => attempt,
+        Standing::Superseded(attempt) => return late(draft, id, &attempt, response),
+    };
+    match attempt.end {
+        None => {}
+        // Given up, but nobody else has it: what it brings still counts.
+        Some(AttemptEnd::Lost | AttemptEnd::TimedOut) => {
+            let open = matches!(draft.task(id)?.state, TaskState::Ready | TaskState::Retrying);
+            let brings =
+                matches!(response.outcome, Outcome::Complete { .. } | Outcome::Delegate { .. });
+            if !(open && brings) {
+                return late(draft, id, &attempt, response);
+            }
+        }
+        Some(AttemptEnd::Cancelled) => return late(draft, id, &attempt, response),
+        Some(AttemptEnd::Completed | AttemptEnd::Failed | AttemptEnd::Delegated) => {
+            return Ok(Reply::Duplicate);
+        }
+    }
+    if let (None, Some(began_at), None) = (attempt.end, response.started_at, attempt.started_at) {
+        report::mark_started(draft, id, began_at, response.process)?;
+    }
+    note_processes(draft, id, response)?;
+    let usage = response.usage.clone();
+    match &response.outcome {
+        Outcome::Complete { output } => complete(draft, id, output, usage)?,
+        Outcome::Fail { error, retry_after_ms } => {
+            fail(draft, id, error, *retry_after_ms, usage)?;
+        }
+        Outcome::Delegate { tasks, resume, continuation } => {
+            let wish = delegate::Wish { tasks, resume: *resume, continuation };
+            delegate::park(draft, id, &wish, usage)?;
+        }
+        Outcome::Cancelled => {
+            // The host ended it without being told by us: somebody stopped the host.
+            let message = "its host ended it while it shut down";
+            lose(draft, id, message)?;
+        }
+    }
+    Ok(Reply::Accepted)
+}
+
+fn note_processes(
+    draft: &mut Draft<'_>,
+    id: TaskId,
+    response: &TaskResponse,
+) -> Result<(), Reject> {
+    if response.ended.is_empty() {
+        return Ok(());
+    }
+    let processes = response.ended.clone();
+    draft.event(id, Fact::ProcessesEnded { attempt: response.attempt, processes })
+}
+
+fn complete(
+    draft: &mut Draft<'_>,
+    id: TaskId,
+    output: &Payload,
+    usage: Option<Usage>,
+) -> Result<(), Reject> {
+    draft.end_attempt(id, AttemptEnd::Completed, None, usage)?;
+    let task = draft.task_mut(id)?;
+    task.output = Some(output.clone());
+    let number = task.attempt.as_ref().map_or(0, |attempt| attempt.number);
+    let fact = Fact::Completed { number, output_bytes: output.size() };
+    ended::end(draft, id, TaskState::Completed, None, fact)
+}
+
+/// An attempt brought an error: the task is tried again later, or is a dead letter.
+pub(super) fn fail(
+    draft: &mut Draft<'_>,
+    id: TaskId,
+    error: &TaskError,
+    retry_after_ms: Option<u64>,
+    usage: Option<Usage>,
+) -> Result<(), Reject> {
+    let end = match error.class {
+        ErrorClass::Timeout => AttemptEnd::TimedOut,
+        ErrorClass::Transient
+        | ErrorClass::Permanent
+        | ErrorClass::RateLimited
+        | ErrorClass::InvalidOutput
+        | ErrorClass::Lost
+        | ErrorClass::Upstream
+        | ErrorClass::Skipped
+        | ErrorClass::Cancelled
+        | ErrorClass::Template => AttemptEnd::Failed,
+    };
+    draft.end_attempt(id, end, Some(error.clone()), usage)?;
+    let now = draft.now();
+    let chance = draft.ctx.chance.next_u64();
+    let task = draft.task_mut(id)?;
+    task.tried += 1;
+    let policy = &task.spec.retry;
+    let again = error.class.is_retryable() && task.tried < policy.attempts;
+    let retry_at = again.then(|| now.plus_ms(policy.delay_ms(task.tried, retry_after_ms, chance)));
+    let number = task.attempt.as_ref().map_or(0, |attempt| attempt.number);
+    let fact = Fact::AttemptFailed {
+        number,
+        class: error.class,
+        message: error.message.clone(),
+        retry_at,
+    };
+    if retry_at.is_some() {
+        task.state = TaskState::Retrying;
+        task.retry_at = retry_at;
+        task.error = Some(error.clone());
+        return draft.event(id, fact);
+    }
+    draft.event(id, fact)?;
+    let fact = Fact::Failed { class: error.class, message: error.message.clone() };
+    ended::end(draft, id, TaskState::Failed, Some(error.clone()), fact)
+}
+
+/// An attempt ended with its host: the task is ready again at once, unless that happened too often.
+pub(super) fn lose(draft: &mut Draft<'_>, id: TaskId, reason: &str) -> Result<(), Reject> {
+    let error = TaskError::new(ErrorClass::Lost, reason);
+    draft.end_attempt(id, AttemptEnd::Lost, Some(error.clone()), None)?;
+    let task = draft.task_mut(id)?;
+    task.lost += 1;
+    let (lost, lost_max) = (task.lost, task.spec.retry.lost_max);
+    let number = task.attempt.as_ref().map_or(0, |attempt| attempt.number);
+    draft.event(id, Fact::AttemptLost { number, reason: reason.to_owned() })?;
+    if lost > lost_max {
+        let message = format!(
+            "{lost} attempts were lost with the process that hosted them, the last one since {reason}: it may be this task that ends them"
+        );
+        let error = TaskError::new(ErrorClass::Lost, message.clone());
+        let fact = Fact::Failed { class: ErrorClass::Lost, message };
+        return ended::end(draft, id, TaskState::Failed, Some(error), fact);
+    }
+    // It keeps its place in the queue: it has waited already.
+    let task = draft.task_mut(id)?;
+    let rank = task.rank;
+    draft.make_ready(id)?;
+    draft.task_mut(id)?.rank = rank;
+    Ok(())
+}
+
+/// An outcome that can no longer change its task: what it brought goes into the log.
+fn late(
+    draft: &mut Draft<'_>,
+    id: TaskId,
+    attempt: &Attempt,
+    response: &TaskResponse,
+) -> Result<Reply, Reject> {
+    // An attempt that has had its say is reported a second time: the letter came twice.
+    if matches!(
+        attempt.end,
+        Some(AttemptEnd::Completed | AttemptEnd::Failed | AttemptEnd::Delegated)
+    ) {
+        return Ok(Reply::Duplicate);
+    }
+    note_processes(draft, id, response)?;
+    let (outcome, output, message) = match &response.outcome {
+        Outcome::Complete { output } => ("completed", Some(output.clone()), None),
+        Outcome::Fail { error, .. } => ("failed", None, Some(error.message.clone())),
+        Outcome::Delegate { continuation, .. } => ("delegated", continuation.clone(), None),
+        // It was told to end, and has: nothing was brought.
+        Outcome::Cancelled => return Ok(Reply::Late),
+    };
+    let fact =
+        Fact::LateOutcome { attempt: attempt.id, outcome: outcome.to_owned(), output, message };
+    draft.event(id, fact)?;
+    Ok(Reply::Late)
+}

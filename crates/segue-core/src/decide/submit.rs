@@ -1,0 +1,318 @@
+//! Taking in a task or a whole graph.
+
+use super::draft::Draft;
+use crate::changes::{Edge, IdempotencyRecord};
+use crate::command::{NewTask, Reject, Reply, SUBMIT_MAX, Submit};
+use crate::event::Fact;
+use crate::ids::TaskId;
+use crate::payload::{Hash, Payload};
+use crate::task::{ErrorClass, OnFailure, Route, Task, TaskError, TaskSpec, TaskState, WaitFor};
+use rustc_hash::FxHashMap;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// Longest name of a task in bytes.
+pub(super) const NAME_MAX: usize = 200;
+
+pub(super) fn submit(draft: &mut Draft<'_>, submit: &Submit) -> Result<Reply, Reject> {
+    let first = submit.tasks.first().ok_or_else(|| Reject::Invalid("nothing to submit".into()))?;
+    if submit.tasks.len() > SUBMIT_MAX {
+        return Err(Reject::Invalid(format!(
+            "{} tasks are too many for one submit (at most {SUBMIT_MAX}): submit them in parts",
+            submit.tasks.len()
+        )));
+    }
+    if let Some(existing) = known_already(draft, first, submit)? {
+        return Ok(Reply::Existing { root: existing });
+    }
+    check(draft, submit)?;
+    for task in &submit.tasks {
+        take_in(draft, Arc::new(task.spec.clone()), task.input.clone())?;
+    }
+    for task in submit.tasks.iter().filter(|task| task.spec.route == Route::Group) {
+        start_group(draft, task.spec.id)?;
+    }
+    Ok(Reply::Submitted { root: first.spec.id, count: submit.tasks.len() })
+}
+
+/// The same key with the same body finds the task of the earlier submit; with another body it is a conflict.
+fn known_already(
+    draft: &mut Draft<'_>,
+    first: &NewTask,
+    submit: &Submit,
+) -> Result<Option<TaskId>, Reject> {
+    let Some(key) = &first.spec.idempotency_key else { return Ok(None) };
+    let body = body_hash(submit);
+    let known = draft
+        .snapshot
+        .idempotency(key)
+        .ok_or_else(|| Reject::NotLoaded(format!("idempotency key `{key}`")))?;
+    match known {
+        Some(record) if record.body == body => Ok(Some(record.task)),
+        Some(record) => Err(Reject::Conflict(format!(
+            "the idempotency key `{key}` belongs to task {} with another body: use a new key for new work",
+            record.task
+        ))),
+        None => {
+            let task = first.spec.id;
+            draft.add_idempotency(IdempotencyRecord { key: key.clone(), task, body });
+            Ok(None)
+        }
+    }
+}
+
+/// What a submit asks for, without the ids that its sender made up for it.
+fn body_hash(submit: &Submit) -> Hash {
+    let nil = TaskId(uuid::Uuid::nil());
+    let order: FxHashMap<TaskId, u128> =
+        submit.tasks.iter().enumerate().map(|(i, task)| (task.spec.id, i as u128 + 1)).collect();
+    let plain = |id: TaskId| match order.get(&id) {
+        Some(place) => TaskId(uuid::Uuid::from_u128(*place)),
+        None => id,
+    };
+    let mut digest = Sha256::new();
+    for task in &submit.tasks {
+        let mut spec = task.spec.clone();
+        spec.id = nil;
+        spec.root = nil;
+        spec.parent = spec.parent.map(plain);
+        for need in &mut spec.needs {
+            need.task = plain(need.task);
+        }
+        // Serializing plain data with string keys into memory cannot fail.
+        digest.update(serde_json::to_vec(&spec).unwrap_or_default());
+        digest.update(task.input.hash().0);
+    }
+    Hash(digest.finalize().into())
+}
+
+fn check(draft: &Draft<'_>, submit: &Submit) -> Result<(), Reject> {
+    let mut places = FxHashMap::default();
+    for (place, task) in submit.tasks.iter().enumerate() {
+        let spec = &task.spec;
+        if places.insert(spec.id, place).is_some() {
+            return Err(Reject::Conflict(format!("task {} stands twice in this submit", spec.id)));
+        }
+        check_name(&spec.name)?;
+        if draft.find(spec.id).is_some() {
+            return Err(Reject::Conflict(format!("task {} exists already", spec.id)));
+        }
+        if let Some(parent) = spec.parent
+            && places.get(&parent).is_none_or(|parent| *parent == place)
+        {
+            return Err(Reject::Invalid(format!(
+                "the parent {parent} of `{}` does not stand before it in this submit; an agent adds tasks under its own by delegating",
+                spec.name
+            )));
+        }
+        let root = spec.parent.map_or(spec.id, |parent| submit.tasks[places[&parent]].spec.root);
+        if spec.root != root {
+            return Err(Reject::Invalid(format!("the root of `{}` has to be {root}", spec.name)));
+        }
+    }
+    for task in &submit.tasks {
+        for need in &task.spec.needs {
+            if !places.contains_key(&need.task) && draft.find(need.task).is_none() {
+                return Err(Reject::Unknown { what: "task", id: need.task.to_string() });
+            }
+        }
+    }
+    check_cycles(&submit.tasks, &places)
+}
+
+pub(super) fn check_name(name: &str) -> Result<(), Reject> {
+    if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
+        return Err(Reject::Invalid(format!(
+            "{name:?} cannot be the name of a task: it has 1 to {NAME_MAX} bytes and no control characters"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses needs that lead back to where they began, and a child that waits for its own ancestor.
+fn check_cycles(tasks: &[NewTask], places: &FxHashMap<TaskId, usize>) -> Result<(), Reject> {
+    // A group ends after its children, so it waits for them as it waits for its needs.
+    let mut waits: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
+    for (place, task) in tasks.iter().enumerate() {
+        waits[place].extend(task.spec.needs.iter().filter_map(|need| places.get(&need.task)));
+        if let Some(parent) = task.spec.parent.and_then(|parent| places.get(&parent)) {
+            waits[*parent].push(place);
+        }
+    }
+    match find_cycle(&waits) {
+        None => Ok(()),
+        Some(cycle) => {
+            let path = cycle.into_iter().map(|place| tasks[place].spec.name.to_string()).collect();
+            Err(Reject::Cycle { path })
+        }
+    }
+}
+
+/// A closed path in this graph, its first node repeated at the end. Iterative depth-first search, so that a
+/// long chain needs no deep stack.
+pub(super) fn find_cycle(waits: &[Vec<usize>]) -> Option<Vec<usize>> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mark {
+        New,
+        Open,
+        Done,
+    }
+    let mut marks = vec![Mark::New; waits.len()];
+    for start in 0..waits.len() {
+        if marks[start] != Mark::New {
+            continue;
+        }
+        let mut path: Vec<(usize, usize)> = vec![(start, 0)];
+        marks[start] = Mark::Open;
+        while let Some((node, next)) = path.last_mut() {
+            let Some(target) = waits[*node].get(*next).copied() else {
+                marks[*node] = Mark::Done;
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            match marks[target] {
+                Mark::New => {
+                    marks[target] = Mark::Open;
+                    path.push((target, 0));
+                }
+                Mark::Open => {
+                    let from = path.iter().position(|(node, _)| *node == target)?;
+                    let mut cycle: Vec<usize> =
+                        path[from..].iter().map(|(node, _)| *node).collect();
+                    cycle.push(target);
+                    return Some(cycle);
+                }
+                Mark::Done => {}
+            }
+        }
+    }
+    None
+}
+
+/// Adds one task, with its edges, in the state that its needs leave it in.
+pub(super) fn take_in(
+    draft: &mut Draft<'_>,
+    spec: Arc<TaskSpec>,
+    input: Payload,
+) -> Result<(), Reject> {
+    let now = draft.now();
+    let id = spec.id;
+    let mut unmet = u32::from(spec.is_rendered_later());
+    let mut upstream = None;
+    for need in &spec.needs {
+        let waits = match draft.find(need.task) {
+            // A need further down in the same submit is not there yet: it cannot have ended.
+            None => true,
+            Some(task) if !task.state.is_terminal() => true,
+            Some(task) => {
+                let fails = task.state != TaskState::Completed
+                    && !need.order_only
+                    && task.spec.on_failure != OnFailure::Continue;
+                if fails && upstream.is_none() {
+                    upstream =
+                        Some(format!("`{}`, which it needs, is {}", task.spec.name, task.state));
+                }
+                false
+            }
+        };
+        if waits {
+            unmet += 1;
+            draft.add_edge(Edge { need: need.task, task: id, order_only: need.order_only });
+        }
+    }
+    let state = if unmet == 0 { TaskState::Ready } else { TaskState::Blocked };
+    let only_rendering = unmet == 1 && spec.is_rendered_later();
+    draft.add_task(new_task(spec.clone(), input, state, unmet, now));
+    count_dependents(draft, &spec)?;
+    let fact = Fact::Submitted {
+        name: spec.name.clone(),
+        route: spec.route.clone(),
+        state,
+        parent: spec.parent,
+    };
+    if let Some(parent) = spec.parent {
+        let parent = draft.task_mut(parent)?;
+        parent.children += 1;
+        parent.open_children += 1;
+    }
+    draft.event(id, fact)?;
+    if let Some(reason) = upstream {
+        let error = TaskError::new(ErrorClass::Upstream, reason.clone());
+        let fact = Fact::Failed { class: ErrorClass::Upstream, message: reason };
+        super::ended::end_quietly(draft, id, TaskState::Failed, Some(error), fact)?;
+    } else if only_rendering {
+        draft.duty(id, crate::command::DutyKind::Render);
+    }
+    Ok(())
+}
+
+fn new_task(
+    spec: Arc<TaskSpec>,
+    input: Payload,
+    state: TaskState,
+    unmet: u32,
+    now: crate::time::Time,
+) -> Task {
+    let ready = state == TaskState::Ready;
+    Task {
+        rank: if ready { crate::route::rank(now, spec.priority) } else { 0 },
+        spec,
+        state,
+        unmet,
+        input,
+        attempts: 0,
+        tried: 0,
+        lost: 0,
+        attempt: None,
+        open_children: 0,
+        children: 0,
+        dependents: 0,
+        wait_for: None,
+        continuation: None,
+        prefer: None,
+        created_at: now,
+        ready_at: ready.then_some(now),
+        retry_at: None,
+        finished_at: None,
+        output: None,
+        error: None,
+        run_events: 0,
+    }
+}
+
+/// Counts this task with those that it needs; and with it those that were taken in before it and need it.
+fn count_dependents(draft: &mut Draft<'_>, spec: &TaskSpec) -> Result<(), Reject> {
+    for need in &spec.needs {
+        if draft.find(need.task).is_some() {
+            draft.task_mut(need.task)?.dependents += 1;
+        }
+    }
+    let waiting = draft.edges_to(spec.id);
+    if waiting > 0 {
+        draft.task_mut(spec.id)?.dependents += waiting;
+    }
+    Ok(())
+}
+
+/// A group waits for its children from the start; one without needs at once.
+fn start_group(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+    let group = draft.task_mut(id)?;
+    if group.state.is_terminal() {
+        return Ok(());
+    }
+    if group.unmet > 0 {
+        return Err(Reject::Invalid(format!(
+            "the group `{}` cannot have needs: give them to its children",
+            group.spec.name
+        )));
+    }
+    group.state = TaskState::Waiting;
+    group.wait_for = Some(WaitFor::Collect);
+    let children = group.open_children;
+    draft.event(id, Fact::Waiting { number: 0, children })?;
+    if children == 0 {
+        super::ended::children_ended(draft, id)?;
+    }
+    Ok(())
+}

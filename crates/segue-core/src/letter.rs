@@ -1,0 +1,210 @@
+//! Letters: what agents and the engine say to each other over a bus.
+
+use crate::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
+use crate::outcome::Outcome;
+use crate::payload::Payload;
+use crate::task::{ProcessRef, Usage, WorkspaceKind};
+use crate::time::Time;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// The version of the wire format that this code writes. Others are dead-lettered with a reason.
+pub const WIRE_VERSION: u16 = 1;
+
+/// The secret of an attempt: whoever has it may report its outcome. Never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub [u8; 32]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+/// A message between agents, or between the engine and an agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Letter {
+    /// Its number in the store's outbox; zero for letters that are not kept there (outcomes, progress, beats).
+    pub seq: u64,
+    /// Version of the wire format.
+    pub version: u16,
+    /// Who sent it: an agent's name, or `segue`.
+    pub from: Arc<str>,
+    /// The host that takes it, or the engine.
+    pub to: Address,
+    /// The task it is about.
+    pub task: Option<TaskId>,
+    /// What ties a reply to its request.
+    pub correlation: Option<u128>,
+    /// The letter or attempt that caused it.
+    pub causation: Option<u128>,
+    /// How many delegations lie between the root of the run and this letter.
+    pub hops: u16,
+    /// When it was written, by the clock of its sender.
+    pub at: Time,
+    /// What it says.
+    pub body: LetterBody,
+}
+
+/// Where a letter goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Address {
+    /// The process that hosts an agent instance.
+    Host(HostId),
+    /// The queue of one agent name, whoever hosts it.
+    Agent(Arc<str>),
+    /// Whoever takes in outcomes: any node of the project.
+    Engine,
+    /// Everybody.
+    All,
+}
+
+/// What a letter says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum LetterBody {
+    /// Work for an agent.
+    TaskRequest(Box<TaskRequest>),
+    /// The outcome of an attempt.
+    TaskResponse(Box<TaskResponse>),
+    /// Something happened: an attempt began, goes on, or must end.
+    Event(Notice),
+    /// A question, or its answer, between agents.
+    Query {
+        /// What is asked or answered.
+        payload: Payload,
+    },
+}
+
+/// Work for an agent: one attempt at a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskRequest {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its number within the task.
+    pub number: u32,
+    /// What its outcome must carry.
+    pub secret: Secret,
+    /// The instance it is for.
+    pub instance: InstanceId,
+    /// The life of the host it is for: another life drops it.
+    pub incarnation: Incarnation,
+    /// The root of the run.
+    pub run: TaskId,
+    /// What people call the task.
+    pub name: Arc<str>,
+    /// The capability asked for, where one was.
+    pub capability: Option<Arc<str>>,
+    /// The input.
+    pub input: Payload,
+    /// Limit of this attempt in milliseconds.
+    pub run_ms: Option<u64>,
+    /// Where to work, if the agent's own setting is not meant.
+    pub workspace: Option<WorkspaceKind>,
+    /// Set where this attempt resumes a task that waited.
+    pub resume: Option<Resume>,
+}
+
+/// What a resumed task gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resume {
+    /// What the earlier attempt left.
+    pub continuation: Option<Payload>,
+    /// How the children ended. Empty in the store's outbox: dispatch adds them from the immutable results.
+    #[serde(default)]
+    pub children: Vec<ChildResult>,
+}
+
+/// How a child of a resumed task ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChildResult {
+    /// The child.
+    pub id: TaskId,
+    /// Its key among its siblings.
+    pub key: Option<Arc<str>>,
+    /// What people call it.
+    pub name: Arc<str>,
+    /// Who it was for.
+    pub route: crate::task::Route,
+    /// Its terminal state.
+    pub state: crate::task::TaskState,
+    /// Its output, if it completed.
+    pub output: Option<Payload>,
+    /// Its error, if it did not.
+    pub error: Option<crate::task::TaskError>,
+}
+
+/// The outcome of an attempt, as its host reports it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskResponse {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Proof that the sender was given the attempt.
+    pub secret: Secret,
+    /// When the agent began, by the clock of its host.
+    pub started_at: Option<Time>,
+    /// The process that ran, where there was one.
+    pub process: Option<ProcessRef>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it used.
+    pub usage: Option<Usage>,
+    /// The processes that were ended or reaped with it.
+    pub ended: Vec<EndedProcess>,
+}
+
+/// A process that was ended with its attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedProcess {
+    /// The process.
+    #[serde(flatten)]
+    pub process: ProcessRef,
+    /// Its name.
+    pub name: String,
+    /// The last signal it was sent, if it did not end by itself.
+    pub signal: Option<i32>,
+}
+
+/// Something that happened to an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "notice", rename_all = "snake_case")]
+pub enum Notice {
+    /// The agent began.
+    Started {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Proof that the sender was given the attempt.
+        secret: Secret,
+        /// When, by the clock of its host.
+        at: Time,
+        /// Its process, where it has one.
+        process: Option<ProcessRef>,
+    },
+    /// The agent says how far it is.
+    Progress {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Proof that the sender was given the attempt.
+        secret: Secret,
+        /// What it says.
+        note: Payload,
+    },
+    /// The attempt must end: cancelled, timed out or superseded.
+    Cancel {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why.
+        reason: String,
+    },
+    /// The processes of an attempt that nobody waits for any more have ended.
+    Reaped {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Proof that the sender was given the attempt.
+        secret: Secret,
+        /// The processes.
+        ended: Vec<EndedProcess>,
+    },
+}

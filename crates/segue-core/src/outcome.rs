@@ -1,0 +1,71 @@
+//! How an attempt ended, as the agent reports it.
+
+use crate::payload::Payload;
+use crate::retry::RetryPolicy;
+use crate::task::{OnFailure, Priority, Route, TaskError, Timeouts, WorkspaceKind};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Here is the output.
+    Complete {
+        /// The output.
+        output: Payload,
+    },
+    /// It did not work.
+    Fail {
+        /// Why.
+        error: TaskError,
+        /// No sooner than this many milliseconds from now, says whoever refused.
+        retry_after_ms: Option<u64>,
+    },
+    /// Others are to do a part of it.
+    Delegate {
+        /// The new tasks under this one.
+        tasks: Vec<Delegated>,
+        /// Whether a new attempt gets their results; otherwise their outputs are the output.
+        resume: bool,
+        /// What the next attempt gets back.
+        continuation: Option<Payload>,
+    },
+    /// The host ended it because it was told to.
+    Cancelled,
+}
+
+/// A new task under the one that delegates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Delegated {
+    /// Its key among its siblings: a retry of the same delegation finds it by this key.
+    pub key: Arc<str>,
+    /// What people call it; the key where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Arc<str>>,
+    /// Who may take it.
+    pub route: Route,
+    /// Its input.
+    pub input: Payload,
+    /// Keys of siblings that it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Arc<str>>,
+    /// How urgent it is; that of the parent where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// What its failure does to its dependents.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// How often and when it is tried again.
+    #[serde(default)]
+    pub retry: RetryPolicy,
+    /// Its limits in time.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Where it works, if the agent's own setting is not meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceKind>,
+    /// The input holds templates over the outputs of its needs.
+    #[serde(default)]
+    pub template: bool,
+}

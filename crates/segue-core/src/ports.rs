@@ -1,0 +1,277 @@
+//! Ports: what the rest of Segue asks of a store, a bus and a clock, and what it may rely on.
+//!
+//! Nothing above these traits may learn which adapter it stands on.
+
+use crate::agent::Agent;
+use crate::changes::ChangeSet;
+use crate::command::{Command, Duty, Reject, Reply};
+use crate::event::Event;
+use crate::ids::TaskId;
+use crate::letter::{Address, Letter};
+use crate::payload::{Hash, Payload};
+use crate::task::{AttemptRecord, Task, TaskState};
+use crate::time::Time;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A future that a port returns.
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where the time comes from. A store never lets it run behind the last time that it committed.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Time;
+}
+
+/// What an accepted command led to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effects {
+    /// The answer.
+    pub reply: Reply,
+    /// Letters that are committed and have to be published now.
+    pub letters: Vec<Letter>,
+    /// Work that was left behind in the same commit.
+    pub duties: Vec<Duty>,
+    /// When a timer has to look, at the latest, on account of this command.
+    pub next_due: Option<Time>,
+    /// Whether a task became ready or a slot free, so that assigning may help.
+    pub may_assign: bool,
+}
+
+impl Effects {
+    /// What this ChangeSet means for those who act after the commit. The letters have their numbers already.
+    pub fn of(changes: &ChangeSet) -> Effects {
+        let ready = changes.tasks.iter().any(|task| task.state == TaskState::Ready);
+        Effects {
+            reply: changes.reply.clone(),
+            letters: changes.letters.clone(),
+            duties: changes.duties.clone(),
+            next_due: changes.tasks.iter().filter_map(Task::due_at).min(),
+            may_assign: ready || !changes.agents.is_empty(),
+        }
+    }
+}
+
+/// The answer to one command of a batch.
+pub type Decision = Result<Effects, Reject>;
+
+/// Which tasks to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskFilter {
+    /// Only those in one of these states; all where empty.
+    pub states: Vec<TaskState>,
+    /// Only those of this run.
+    pub run: Option<TaskId>,
+    /// Only the children of this task.
+    pub parent: Option<TaskId>,
+    /// Only those before this id (newest first), for paging.
+    pub before: Option<TaskId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which events to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Only those after this cursor.
+    pub after: u64,
+    /// Only those of this run.
+    pub run: Option<TaskId>,
+    /// Only those of this task.
+    pub task: Option<TaskId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What a prune removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Runs.
+    pub runs: u64,
+    /// Tasks.
+    pub tasks: u64,
+    /// Events.
+    pub events: u64,
+    /// Payloads.
+    pub payloads: u64,
+    /// Bytes of payloads outside the database.
+    pub bytes: u64,
+}
+
+/// Keeps the state of one project.
+///
+/// Commands are decided by [`decide`](crate::decide::decide) alone, one after another; a store loads, locks and writes.
+/// What `apply` has answered is durable: written and synced. A crash loses nothing that was answered, and leaves
+/// no part of a command behind. Reads see every commit that was answered before they began.
+pub trait Store: Send + Sync {
+    /// Decides these commands in order (`Assign` last) and commits what was accepted as one whole. A refused command leaves the others
+    /// untouched. Concurrent callers may share a commit. The decisions stand in the order of the commands.
+    ///
+    /// # Errors
+    /// A [`StoreError`] means that nothing of the batch was written, or, where the error says so, that this is not known.
+    fn apply(&self, batch: Vec<Command>) -> Fut<'_, Result<Vec<Decision>, StoreError>>;
+
+    /// Now, by the store's clock.
+    fn now(&self) -> Time;
+
+    /// The task, if there is one.
+    fn task(&self, id: TaskId) -> Fut<'_, Result<Option<Arc<Task>>, StoreError>>;
+
+    /// These tasks, those that exist, in no particular order.
+    fn tasks_by_id(&self, ids: Vec<TaskId>) -> Fut<'_, Result<Vec<Arc<Task>>, StoreError>>;
+
+    /// Tasks, newest first; the children of a task oldest first.
+    fn tasks(&self, filter: TaskFilter) -> Fut<'_, Result<Vec<Arc<Task>>, StoreError>>;
+
+    /// How many tasks are in each state.
+    fn counts(&self) -> Fut<'_, Result<BTreeMap<TaskState, u64>, StoreError>>;
+
+    /// The attempts at a task that have ended, by number.
+    fn attempts(&self, task: TaskId) -> Fut<'_, Result<Vec<AttemptRecord>, StoreError>>;
+
+    /// Every agent instance of the project.
+    fn agents(&self) -> Fut<'_, Result<Vec<Agent>, StoreError>>;
+
+    /// Events in the order of their cursors.
+    fn events(&self, filter: EventFilter) -> Fut<'_, Result<Vec<Event>, StoreError>>;
+
+    /// Letters that are committed and not settled, oldest first, after this number.
+    fn unsent(&self, after: u64, limit: usize) -> Fut<'_, Result<Vec<Letter>, StoreError>>;
+
+    /// Work that was left behind and is not done.
+    fn duties(&self, limit: usize) -> Fut<'_, Result<Vec<Duty>, StoreError>>;
+
+    /// When the next task is due for a timer; leases apart.
+    fn next_due(&self) -> Fut<'_, Result<Option<Time>, StoreError>>;
+
+    /// Removes runs that ended before this time, with everything that belongs to them.
+    fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>>;
+
+    /// Whether the store takes writes. After a fatal error it does not, until it is opened again.
+    fn health(&self) -> Result<(), StoreError>;
+}
+
+/// Keeps bodies that are too large for a row. Written once, by hash, never changed.
+pub trait Blobs: Send + Sync {
+    /// Keeps these bytes, durably before it returns. The same bytes twice are kept once.
+    fn put(&self, bytes: Vec<u8>) -> Fut<'_, Result<Payload, StoreError>>;
+
+    /// The bytes under this hash, checked against it.
+    fn get(&self, hash: Hash) -> Fut<'_, Result<Vec<u8>, StoreError>>;
+}
+
+/// Why a store cannot do what it was asked. Sorted by what the caller must do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full. Nothing of the batch was written.
+    #[error("the disk is full: {0}. Nothing was written; make room and start again")]
+    Full(String),
+    /// The file is damaged.
+    #[error("the database is damaged: {0}. Restore a backup with `segue restore`")]
+    Corrupt(String),
+    /// Another process holds the database.
+    #[error("the database is locked by another process: {0}")]
+    Locked(String),
+    /// The file or folder cannot be written.
+    #[error("the database cannot be written: {0}. Check the owner and mode of the folder .segue")]
+    ReadOnly(String),
+    /// The file was made by another version.
+    #[error("{0}")]
+    Version(String),
+    /// A payload is not there.
+    #[error("payload {0} is missing")]
+    MissingPayload(String),
+    /// Anything else that the system reports.
+    #[error("the database could not do that: {0}")]
+    Io(String),
+    /// The store was closed, or has stopped after an earlier error.
+    #[error("the store has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Something a bus hands over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// What an acknowledgement names.
+    pub token: u64,
+    /// The letter.
+    pub letter: Letter,
+    /// Whether it may have been handed over before.
+    pub redelivered: bool,
+}
+
+/// Carries letters, at least once, in order per queue unless redelivered.
+pub trait WorkBus: Send + Sync {
+    /// Hands letters over. When it returns, the bus answers for them as far as its adapter promises: in-process to the end of the process,
+    /// a broker beyond. It waits while a queue is full.
+    ///
+    /// # Errors
+    /// [`BusError::Unroutable`] names letters that nobody would ever take; the others were taken.
+    fn publish(&self, letters: Vec<Letter>) -> Fut<'_, Result<(), BusError>>;
+
+    /// Takes letters from a queue. Several consumers of a queue share it; everybody gets what goes to all.
+    fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>>;
+}
+
+/// One who takes letters from a queue. What it does not acknowledge goes back to the queue when it is dropped.
+pub trait Consumer: Send {
+    /// Waits for at least one letter, and returns at most `max`.
+    fn next(&mut self, max: usize) -> Fut<'_, Result<Vec<Delivery>, BusError>>;
+
+    /// The letters of these tokens are done.
+    fn ack(&mut self, tokens: Vec<u64>) -> Fut<'_, Result<(), BusError>>;
+
+    /// The letter of this token goes back to the queue, or, where `dead` gives a reason, to the dead letters.
+    fn reject(&mut self, token: u64, dead: Option<String>) -> Fut<'_, Result<(), BusError>>;
+}
+
+/// Why a bus cannot do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// Nobody takes letters there.
+    #[error("nobody takes letters for {}", addresses.join(", "))]
+    Unroutable {
+        /// Where they should have gone.
+        addresses: Vec<String>,
+        /// Their numbers in the outbox.
+        letters: Vec<u64>,
+    },
+    /// The bus is away for now.
+    #[error("the bus is away: {0}")]
+    Away(String),
+    /// The bus was closed.
+    #[error("the bus was closed")]
+    Closed,
+}
+
+/// What a hint is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// A task became ready or a slot free.
+    Ready,
+    /// A timer may be due sooner than thought.
+    Due,
+    /// There are new events.
+    Events,
+    /// There is work left behind.
+    Duties,
+    /// Letters wait to be published.
+    Letters,
+}
+
+/// Best-effort hints to look again. They may be lost or doubled: the tables are the truth, and are read on a slow beat as well.
+pub trait Signals: Send + Sync {
+    /// Tells everybody who listens.
+    fn hint(&self, topic: Topic);
+
+    /// Listens from now on.
+    fn listen(&self) -> Box<dyn Listener>;
+}
+
+/// One who listens for hints.
+pub trait Listener: Send {
+    /// Waits for the next hint of one of these topics. Hints that came while nobody waited count once.
+    fn next<'a>(&'a mut self, topics: &'a [Topic]) -> Fut<'a, Topic>;
+}
