@@ -1,1 +1,4 @@
-//! Carries letters, and says what it promises
+//! Carries letters, and says what it promises.
+
+pub mod in_process;
+pub mod signals;

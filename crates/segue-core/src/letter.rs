@@ -105,6 +105,24 @@ pub struct TaskRequest {
     pub workspace: Option<WorkspaceKind>,
     /// Set where this attempt resumes a task that waited.
     pub resume: Option<Resume>,
+    /// Who there is, for an agent that delegates. Empty in the store's outbox: dispatch adds it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub team: Vec<TeamMember>,
+}
+
+/// Somebody to whom work can be delegated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TeamMember {
+    /// The agent's name.
+    pub name: Arc<str>,
+    /// How it is reached.
+    pub kind: crate::agent::AgentKind,
+    /// When to hand it work, in words.
+    pub description: Arc<str>,
+    /// What it can do.
+    pub capabilities: Arc<[crate::agent::Capability]>,
+    /// Live instances that are not drained.
+    pub available: u32,
 }
 
 /// What a resumed task gets.

@@ -103,5 +103,6 @@ pub fn task_request(task: &Task, key: &[u8; 32]) -> Option<TaskRequest> {
         workspace: task.spec.workspace,
         resume: resumes
             .then(|| Resume { continuation: task.continuation.clone(), children: Vec::new() }),
+        team: Vec::new(),
     })
 }
