@@ -1,1 +1,14 @@
-//! Turns commands into changes, and changes into letters
+//! Turns commands into changes, and changes into letters.
+//!
+//! The trip, one file a stop: [`submit`], [`dispatch`], [`intake`]; beside it the side stair: [`timers`], [`duties`] and the soft
+//! state of the [`directory`]. Everything above the ports: nothing here knows which store or bus it stands on.
+
+pub mod directory;
+pub mod dispatch;
+pub mod duties;
+pub mod engine;
+pub mod intake;
+pub mod submit;
+pub mod timers;
+
+pub use engine::{Config, Engine, EngineError, Parts};

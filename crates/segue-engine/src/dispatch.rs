@@ -1,0 +1,206 @@
+//! Stop 4 of the trip: letters that are committed go out. Nothing else publishes work.
+
+use crate::engine::Engine;
+use parking_lot::Mutex;
+use segue_core::command::Command;
+use segue_core::failpoint;
+use segue_core::ids::{AttemptId, InstanceId};
+use segue_core::letter::{ChildResult, Letter, LetterBody, TeamMember};
+use segue_core::payload::Payload;
+use segue_core::ports::{BusError, StoreError, TaskFilter, Topic};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Riders wait this long for a batch that carries them before they get one of their own.
+const RIDER_WAIT: Duration = Duration::from_millis(100);
+/// Letters read from the outbox at a time.
+const UNSENT_PAGE: usize = 1_000;
+
+/// What was committed and has to be published.
+#[derive(Debug)]
+pub struct Outbox {
+    letters: mpsc::UnboundedSender<Vec<Letter>>,
+    in_flight: Mutex<BTreeSet<u64>>,
+    /// Who got which attempt, until its outcome comes: only for the health of the agents.
+    given: Mutex<HashMap<AttemptId, InstanceId>>,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> (Outbox, mpsc::UnboundedReceiver<Vec<Letter>>) {
+        let (letters, receiver) = mpsc::unbounded_channel();
+        (Outbox { letters, in_flight: Mutex::default(), given: Mutex::default() }, receiver)
+    }
+
+    /// As many letters wait here as there are slots and cancellations, so the channel needs no bound of its own.
+    pub(crate) fn send(&self, letters: Vec<Letter>) {
+        self.in_flight.lock().extend(letters.iter().map(|letter| letter.seq));
+        self.given.lock().extend(letters.iter().filter_map(|letter| match &letter.body {
+            LetterBody::TaskRequest(request) => Some((request.attempt, request.instance)),
+            LetterBody::TaskResponse(_) | LetterBody::Event(_) | LetterBody::Query { .. } => None,
+        }));
+        let _ = self.letters.send(letters);
+    }
+
+    /// The instance that got this attempt; asked once, when its outcome comes.
+    pub(crate) fn instance_of(&self, attempt: AttemptId) -> Option<InstanceId> {
+        self.given.lock().remove(&attempt)
+    }
+
+    fn is_in_flight(&self, seq: u64) -> bool {
+        self.in_flight.lock().contains(&seq)
+    }
+
+    fn landed(&self, letters: &[u64]) {
+        let mut in_flight = self.in_flight.lock();
+        for seq in letters {
+            in_flight.remove(seq);
+        }
+    }
+}
+
+/// Publishes what was committed; on the slow beat also what an earlier life, or a bus that was away, left unsent.
+pub(crate) async fn publish_loop(
+    engine: Arc<Engine>,
+    mut letters: mpsc::UnboundedReceiver<Vec<Letter>>,
+) {
+    let mut stopping = engine.stopping();
+    let mut listener = engine.parts.signals.listen();
+    let beat = Duration::from_millis(engine.config.beat_ms);
+    let mut next_beat = tokio::time::Instant::now();
+    loop {
+        let riders = engine.has_riders();
+        tokio::select! {
+            batch = letters.recv() => {
+                let Some(mut batch) = batch else { return };
+                while batch.len() < UNSENT_PAGE && let Ok(more) = letters.try_recv() {
+                    batch.extend(more);
+                }
+                publish(&engine, batch).await;
+            }
+            _ = listener.next(&[Topic::Ready]) => engine.look_again().await,
+            () = tokio::time::sleep(RIDER_WAIT), if riders => engine.look_again().await,
+            () = tokio::time::sleep_until(next_beat) => {
+                republish(&engine).await;
+                engine.look_again().await;
+                next_beat = tokio::time::Instant::now() + beat;
+            }
+            _ = stopping.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Completes letters with what the outbox does not keep, hands them to the bus, and lets their settling ride in the next batch.
+async fn publish(engine: &Engine, mut letters: Vec<Letter>) {
+    let numbers: Vec<u64> = letters.iter().map(|letter| letter.seq).collect();
+    for letter in &mut letters {
+        if let Err(error) = complete(engine, letter).await {
+            tracing::warn!(%error, letter = letter.seq, "a letter could not be completed; it stays in the outbox");
+        }
+    }
+    failpoint::pass("before-publish");
+    let published = engine.parts.bus.publish(letters).await;
+    failpoint::pass("after-publish");
+    let settled = match published {
+        Ok(()) => numbers.clone(),
+        Err(BusError::Unroutable { addresses, letters: undelivered }) => {
+            // The host has gone; its lease, or its next life, brings the work back.
+            tracing::warn!(to = ?addresses, "nobody takes these letters");
+            numbers.iter().copied().filter(|number| !undelivered.contains(number)).collect()
+        }
+        Err(error @ (BusError::Away(_) | BusError::Closed)) => {
+            tracing::warn!(%error, "letters stay in the outbox");
+            Vec::new()
+        }
+    };
+    engine.outbox.landed(&numbers);
+    if !settled.is_empty() {
+        engine.ride([Command::Settle { letters: settled }]);
+    }
+}
+
+/// Letters that are committed, not settled, and not on their way.
+async fn republish(engine: &Engine) {
+    if engine.has_riders() {
+        // What rides would settle letters that the table still shows.
+        engine.look_again().await;
+    }
+    let mut after = 0;
+    loop {
+        let page = match engine.parts.store.unsent(after, UNSENT_PAGE).await {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::warn!(%error, "could not read the outbox");
+                return;
+            }
+        };
+        let Some(last) = page.last() else { return };
+        after = last.seq;
+        let unsent: Vec<Letter> =
+            page.into_iter().filter(|letter| !engine.outbox.is_in_flight(letter.seq)).collect();
+        if !unsent.is_empty() {
+            publish(engine, unsent).await;
+        }
+    }
+}
+
+/// Adds to a request what is the same for every attempt and need not be kept twice: the children's results, the team.
+async fn complete(engine: &Engine, letter: &mut Letter) -> Result<(), StoreError> {
+    let Some(task) = letter.task else { return Ok(()) };
+    let LetterBody::TaskRequest(request) = &mut letter.body else { return Ok(()) };
+    if let Some(resume) = &mut request.resume {
+        let filter = TaskFilter { parent: Some(task), limit: usize::MAX, ..TaskFilter::default() };
+        let children = engine.parts.store.tasks(filter).await?;
+        let max = engine.config.child_output_max as u64;
+        resume.children = children
+            .iter()
+            .map(|child| ChildResult {
+                id: child.id(),
+                key: child.spec.key.clone(),
+                name: child.spec.name.clone(),
+                route: child.spec.route.clone(),
+                state: child.state,
+                output: child.output.as_ref().map(|output| bounded(output, max)),
+                error: child.error.clone(),
+            })
+            .collect();
+    }
+    if engine.directory.delegates(request.instance) {
+        request.team = team(engine).await?;
+    }
+    Ok(())
+}
+
+/// The output, or a note of how large it is: what goes to another agent is bounded.
+fn bounded(output: &Payload, max: u64) -> Payload {
+    if output.size() <= max {
+        return output.clone();
+    }
+    let note = serde_json::json!({
+        "segue_omitted": format!("{} bytes are more than the {max} that a resumed task gets", output.size()),
+        "sha256": output.hash().hex(),
+    });
+    // The note is far below the limit of a row.
+    Payload::of(&note).unwrap_or_else(|_| Payload::null())
+}
+
+/// Everybody to whom work can be delegated, by name.
+async fn team(engine: &Engine) -> Result<Vec<TeamMember>, StoreError> {
+    let mut members: BTreeMap<Arc<str>, TeamMember> = BTreeMap::new();
+    for agent in engine.parts.store.agents().await? {
+        if agent.gone {
+            continue;
+        }
+        let spec = &agent.spec;
+        let member = members.entry(spec.name.clone()).or_insert_with(|| TeamMember {
+            name: spec.name.clone(),
+            kind: spec.kind,
+            description: spec.description.clone(),
+            capabilities: spec.capabilities.clone(),
+            available: 0,
+        });
+        member.available += u32::from(!agent.drained);
+    }
+    Ok(members.into_values().collect())
+}

@@ -1,0 +1,247 @@
+//! The engine: what it holds, how it starts and stops, and the one way in which it applies commands.
+
+use crate::directory::Directory;
+use crate::dispatch::Outbox;
+use crate::{dispatch, duties, intake, timers};
+use parking_lot::Mutex;
+use segue_core::command::{Assign, Command, Duty, Reject, Reply};
+use segue_core::ports::{Blobs, BusError, Decision, Effects, Signals, Store, StoreError, Topic, WorkBus};
+use segue_core::time::Time;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Tasks that one batch assigns at most.
+pub const ASSIGN_MAX: usize = 1_024;
+
+/// What an engine stands on.
+#[derive(Clone)]
+pub struct Parts {
+    /// Keeps the state.
+    pub store: Arc<dyn Store>,
+    /// Keeps large payloads.
+    pub blobs: Arc<dyn Blobs>,
+    /// Carries letters.
+    pub bus: Arc<dyn WorkBus>,
+    /// Carries hints.
+    pub signals: Arc<dyn Signals>,
+}
+
+/// How an engine behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long the engine goes without looking at the tables when nobody hints, in milliseconds.
+    pub beat_ms: u64,
+    /// How long the lease of a host's instances lasts, in milliseconds. Renewed three times as often.
+    pub lease_ms: u64,
+    /// Bytes of each child's output that a resumed task gets at most.
+    pub child_output_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { beat_ms: 2_000, lease_ms: 30_000, child_output_max: 1024 * 1024 }
+    }
+}
+
+/// Why the engine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store cannot.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The bus cannot.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The command was refused.
+    #[error(transparent)]
+    Rejected(#[from] Reject),
+    /// The engine takes no new work: it is stopping, or its store has failed.
+    #[error("the node takes no new work: {0}")]
+    Stopping(String),
+}
+
+/// A running engine. Cheap to share; ends with [`Engine::stop`].
+pub struct Engine {
+    pub(crate) parts: Parts,
+    pub(crate) config: Config,
+    /// Soft state of the agents.
+    pub directory: Directory,
+    pub(crate) outbox: Outbox,
+    pub(crate) duties: mpsc::UnboundedSender<Duty>,
+    /// Commands that ride in the next batch and gate nothing.
+    riders: Mutex<Vec<Command>>,
+    next_due: AtomicI64,
+    assigning: AtomicBool,
+    stopping: watch::Sender<bool>,
+    loops: Mutex<JoinSet<()>>,
+}
+
+impl Engine {
+    /// Starts the loops of an engine: publishing, intake, timers, duties. What an earlier life left in the tables is taken up at once.
+    ///
+    /// # Errors
+    /// When the store cannot be read or the bus cannot be reached.
+    pub async fn start(parts: Parts, config: Config) -> Result<Arc<Engine>, EngineError> {
+        let (duty_sender, duty_receiver) = mpsc::unbounded_channel();
+        let (outbox, letters) = Outbox::new();
+        let engine = Arc::new(Engine {
+            directory: Directory::new(),
+            parts,
+            config,
+            outbox,
+            duties: duty_sender,
+            riders: Mutex::new(Vec::new()),
+            next_due: AtomicI64::new(i64::MIN),
+            assigning: AtomicBool::new(true),
+            stopping: watch::Sender::new(false),
+            loops: Mutex::new(JoinSet::new()),
+        });
+        let intake = intake::Intake::open(&engine).await?;
+        let mut loops = engine.loops.lock();
+        loops.spawn(dispatch::publish_loop(engine.clone(), letters));
+        loops.spawn(intake.run());
+        loops.spawn(timers::timer_loop(engine.clone()));
+        loops.spawn(duties::duty_loop(engine.clone(), duty_receiver));
+        drop(loops);
+        Ok(engine)
+    }
+
+    /// What the engine stands on.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// How the engine behaves.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The store, for reading.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.parts.store
+    }
+
+    /// Now, by the store's clock.
+    pub fn now(&self) -> Time {
+        self.parts.store.now()
+    }
+
+    /// Applies one command and does what it led to.
+    ///
+    /// # Errors
+    /// When the store cannot, or the command is refused.
+    pub async fn command(&self, command: Command) -> Result<Reply, EngineError> {
+        let mut decisions = self.apply(vec![command]).await?;
+        match decisions.pop() {
+            Some(Ok(effects)) => Ok(effects.reply),
+            Some(Err(reject)) => Err(reject.into()),
+            None => Err(StoreError::Io("it gave no answer to a command".into()).into()),
+        }
+    }
+
+    /// Applies commands in one batch, together with what rides along and an assignment of whatever is ready then;
+    /// after the commit hands letters to dispatch, duties to their loop, and hints to whoever waits.
+    ///
+    /// # Errors
+    /// When the store cannot. Refused commands are in the answer.
+    pub async fn apply(&self, mut batch: Vec<Command>) -> Result<Vec<Decision>, StoreError> {
+        let asked = batch.len();
+        batch.append(&mut self.riders.lock());
+        if self.assigning.load(Ordering::Relaxed) {
+            let candidates = self.directory.candidates();
+            if !candidates.is_empty() {
+                batch.push(Command::Assign(Assign { candidates, limit: ASSIGN_MAX }));
+            }
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut decisions = self.parts.store.apply(batch).await?;
+        for effects in decisions.iter_mut().flatten() {
+            self.carry_out(effects);
+        }
+        decisions.truncate(asked);
+        Ok(decisions)
+    }
+
+    /// Applies what rides along and assigns what is ready.
+    pub(crate) async fn look_again(&self) {
+        if let Err(error) = self.apply(Vec::new()).await {
+            tracing::warn!(%error, "could not assign");
+        }
+    }
+
+    fn carry_out(&self, effects: &mut Effects) {
+        if !effects.letters.is_empty() {
+            self.outbox.send(std::mem::take(&mut effects.letters));
+        }
+        for duty in effects.duties.drain(..) {
+            // The loop ends only with the engine; what it misses is in the table.
+            let _ = self.duties.send(duty);
+        }
+        if let Some(due) = effects.next_due
+            && due.0 < self.next_due.fetch_min(due.0, Ordering::SeqCst)
+        {
+            self.parts.signals.hint(Topic::Due);
+        }
+        if effects.reply == Reply::Assigned(ASSIGN_MAX) {
+            self.parts.signals.hint(Topic::Ready);
+        }
+        if !matches!(effects.reply, Reply::Assigned(0) | Reply::Done { changed: false }) {
+            self.parts.signals.hint(Topic::Events);
+        }
+    }
+
+    /// Lets these commands ride in the next batch.
+    pub(crate) fn ride(&self, commands: impl IntoIterator<Item = Command>) {
+        self.riders.lock().extend(commands);
+    }
+
+    pub(crate) fn has_riders(&self) -> bool {
+        !self.riders.lock().is_empty()
+    }
+
+    /// Sets when the next timer is due; `None` is never.
+    pub(crate) fn set_next_due(&self, due: Option<Time>) {
+        self.next_due.store(due.map_or(i64::MAX, |due| due.0), Ordering::SeqCst);
+    }
+
+    pub(crate) fn lower_next_due(&self, due: Time) {
+        self.next_due.fetch_min(due.0, Ordering::SeqCst);
+    }
+
+    pub(crate) fn next_due(&self) -> Time {
+        Time(self.next_due.load(Ordering::SeqCst))
+    }
+
+    /// Whether the engine was told to stop; can be waited for.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// Gives out no more work from now on; what runs goes on.
+    pub fn stop_assigning(&self) {
+        self.assigning.store(false, Ordering::SeqCst);
+    }
+
+    /// Gives out work again.
+    pub async fn resume_assigning(&self) {
+        self.assigning.store(true, Ordering::SeqCst);
+        self.look_again().await;
+    }
+
+    /// Ends the loops. What was committed and not published goes out with the next start.
+    pub async fn stop(&self) {
+        self.stop_assigning();
+        self.look_again().await;
+        self.stopping.send_replace(true);
+        let mut loops = std::mem::take(&mut *self.loops.lock());
+        let wait = async { while loops.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(5), wait).await.is_err() {
+            tracing::warn!("a loop of the engine did not end within 5 s and was cut off");
+        }
+    }
+}

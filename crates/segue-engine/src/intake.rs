@@ -1,0 +1,169 @@
+//! Stop 7 of the trip: outcomes come back.
+
+use crate::engine::{Engine, EngineError};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use segue_core::command::{Command, Proof, Reject};
+use segue_core::letter::{Address, Letter, LetterBody, Notice, WIRE_VERSION};
+use segue_core::outcome::Outcome;
+use segue_core::ports::{BusError, Consumer, Decision, Delivery, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Letters of one batch.
+const BATCH_MAX: usize = 1_024;
+/// Batches on their way to the store at a time. While one is synced the next one gathers.
+const IN_FLIGHT: usize = 3;
+/// After the store refused a batch, this long until the next try.
+const BACKOFF: Duration = Duration::from_millis(500);
+
+/// Takes outcomes from the bus and gives them to the store; acknowledges what is committed.
+pub struct Intake {
+    engine: Arc<Engine>,
+    consumer: Box<dyn Consumer>,
+}
+
+struct Applied {
+    tokens: Vec<u64>,
+    result: Result<Vec<Decision>, StoreError>,
+}
+
+impl Intake {
+    pub(crate) async fn open(engine: &Arc<Engine>) -> Result<Intake, EngineError> {
+        let consumer = engine.parts.bus.consume(Address::Engine).await?;
+        Ok(Intake { engine: engine.clone(), consumer })
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut stopping = self.engine.stopping();
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(applied) = in_flight.next(), if !in_flight.is_empty() => {
+                    if !self.settle(applied).await {
+                        return;
+                    }
+                }
+                batch = self.consumer.next(BATCH_MAX), if in_flight.len() < IN_FLIGHT => match batch {
+                    Ok(batch) => {
+                        if let Some(work) = self.prepare(batch).await {
+                            in_flight.push(work);
+                        }
+                    }
+                    Err(BusError::Closed) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot take outcomes for now");
+                        tokio::time::sleep(BACKOFF).await;
+                    }
+                },
+                _ = stopping.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Turns letters into commands; a letter that is none of ours is dead-lettered alone.
+    async fn prepare(
+        &mut self,
+        batch: Vec<Delivery>,
+    ) -> Option<impl Future<Output = Applied> + use<>> {
+        let mut commands = Vec::with_capacity(batch.len());
+        let mut tokens = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            match command_of(delivery.letter) {
+                Ok(command) => {
+                    self.note_health(&command);
+                    commands.push(command);
+                    tokens.push(delivery.token);
+                }
+                Err(reason) => {
+                    tracing::warn!(%reason, "a letter to the engine was refused");
+                    let _ = self.consumer.reject(delivery.token, Some(reason)).await;
+                }
+            }
+        }
+        if commands.is_empty() {
+            return None;
+        }
+        let engine = self.engine.clone();
+        Some(async move {
+            let result = engine.apply(commands).await;
+            Applied { tokens, result }
+        })
+    }
+
+    /// Acknowledges what was committed. False when nothing can be committed any more.
+    async fn settle(&mut self, applied: Applied) -> bool {
+        match applied.result {
+            Ok(decisions) => {
+                let mut done = Vec::with_capacity(applied.tokens.len());
+                for (token, decision) in applied.tokens.into_iter().zip(decisions) {
+                    match decision {
+                        Ok(_) => done.push(token),
+                        Err(reject) => self.refuse(token, &reject).await,
+                    }
+                }
+                let _ = self.consumer.ack(done).await;
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "outcomes could not be written; they wait");
+                for token in applied.tokens {
+                    let _ = self.consumer.reject(token, None).await;
+                }
+                if self.engine.parts.store.health().is_err() {
+                    return false;
+                }
+                tokio::time::sleep(BACKOFF).await;
+                true
+            }
+        }
+    }
+
+    /// What an outcome says about the health of its agent. Soft: it is forgotten with this process.
+    fn note_health(&self, command: &Command) {
+        let Command::Finish { response, .. } = command else { return };
+        let Some(instance) = self.engine.outbox.instance_of(response.attempt) else { return };
+        match &response.outcome {
+            Outcome::Complete { .. } | Outcome::Delegate { .. } => {
+                self.engine.directory.succeeded(instance);
+            }
+            Outcome::Fail { error, .. } => self.engine.directory.failed(instance, error.class),
+            Outcome::Cancelled => {}
+        }
+    }
+
+    async fn refuse(&mut self, token: u64, reject: &Reject) {
+        tracing::warn!(%reject, "an outcome was refused");
+        let _ = self.consumer.reject(token, Some(reject.to_string())).await;
+    }
+}
+
+fn command_of(letter: Letter) -> Result<Command, String> {
+    if letter.version != WIRE_VERSION {
+        return Err(format!(
+            "wire version {} is unknown; this node speaks {WIRE_VERSION}",
+            letter.version
+        ));
+    }
+    let task = letter.task.ok_or("the letter names no task")?;
+    match letter.body {
+        LetterBody::TaskResponse(response) => {
+            Ok(Command::Finish { task, response })
+        }
+        LetterBody::Event(Notice::Started { attempt, secret, at, process }) => {
+            let proof = Proof { task, attempt, secret };
+            Ok(Command::Start { proof, at, process })
+        }
+        LetterBody::Event(Notice::Progress { attempt, secret, note }) => {
+            let proof = Proof { task, attempt, secret };
+            Ok(Command::Progress { proof, note })
+        }
+        LetterBody::Event(Notice::Reaped { attempt, secret, ended }) => {
+            let proof = Proof { task, attempt, secret };
+            Ok(Command::Reaped { proof, ended })
+        }
+        LetterBody::Event(Notice::Cancel { .. }) => Err("only the engine cancels attempts".into()),
+        LetterBody::TaskRequest(_) => Err("the engine does no work".into()),
+        LetterBody::Query { .. } => Err("the engine answers no queries".into()),
+    }
+}
