@@ -1,1 +1,2 @@
 //! Workflow files: YAML in, checked tasks out.
+pub(crate) mod suggest;
