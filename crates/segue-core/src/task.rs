@@ -298,9 +298,6 @@ pub struct Template {
     /// How many children of a `for_each` may be open at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<u32>,
-    /// The run's input, which templates know as `input`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run_input: Option<Payload>,
     /// Of a group: the template of its output over its children.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Payload>,

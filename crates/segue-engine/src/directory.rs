@@ -39,7 +39,8 @@ struct Entry {
 
 impl Entry {
     fn health(&self, now: Instant) -> f32 {
-        let forgiven = (-now.duration_since(self.since).as_secs_f32() / FORGIVE.as_secs_f32()).exp();
+        let forgiven =
+            (-now.duration_since(self.since).as_secs_f32() / FORGIVE.as_secs_f32()).exp();
         1.0 - (1.0 - self.health) * forgiven
     }
 }
@@ -87,7 +88,8 @@ impl Directory {
                 changed = true;
                 Entry { health: 1.0, since: now, load, seen: now }
             });
-            changed |= (entry.load > segue_core::route::LOAD_MAX) != (load > segue_core::route::LOAD_MAX);
+            changed |=
+                (entry.load > segue_core::route::LOAD_MAX) != (load > segue_core::route::LOAD_MAX);
             entry.seen = now;
             entry.load = load;
         }

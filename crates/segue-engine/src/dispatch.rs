@@ -86,7 +86,7 @@ pub(crate) async fn publish_loop(
                 engine.look_again().await;
                 next_beat = tokio::time::Instant::now() + beat;
             }
-            _ = stopping.wait_for(|stop| *stop) => return,
+            () = crate::engine::stopped(&mut stopping) => return,
         }
     }
 }

@@ -5,7 +5,9 @@ use crate::dispatch::Outbox;
 use crate::{dispatch, duties, intake, timers};
 use parking_lot::Mutex;
 use segue_core::command::{Assign, Command, Duty, Reject, Reply};
-use segue_core::ports::{Blobs, BusError, Decision, Effects, Signals, Store, StoreError, Topic, WorkBus};
+use segue_core::ports::{
+    Blobs, BusError, Decision, Effects, Signals, Store, StoreError, Topic, WorkBus,
+};
 use segue_core::time::Time;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -222,6 +224,10 @@ impl Engine {
         self.stopping.subscribe()
     }
 
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.loops.lock().spawn(work);
+    }
+
     /// Gives out no more work from now on; what runs goes on.
     pub fn stop_assigning(&self) {
         self.assigning.store(false, Ordering::SeqCst);
@@ -244,4 +250,9 @@ impl Engine {
             tracing::warn!("a loop of the engine did not end within 5 s and was cut off");
         }
     }
+}
+
+/// Waits until the engine was told to stop.
+pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
 }

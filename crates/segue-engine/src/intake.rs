@@ -56,7 +56,7 @@ impl Intake {
                         tokio::time::sleep(BACKOFF).await;
                     }
                 },
-                _ = stopping.wait_for(|stop| *stop) => return,
+                () = crate::engine::stopped(&mut stopping) => return,
             }
         }
     }
@@ -147,9 +147,7 @@ fn command_of(letter: Letter) -> Result<Command, String> {
     }
     let task = letter.task.ok_or("the letter names no task")?;
     match letter.body {
-        LetterBody::TaskResponse(response) => {
-            Ok(Command::Finish { task, response })
-        }
+        LetterBody::TaskResponse(response) => Ok(Command::Finish { task, response }),
         LetterBody::Event(Notice::Started { attempt, secret, at, process }) => {
             let proof = Proof { task, attempt, secret };
             Ok(Command::Start { proof, at, process })

@@ -7,8 +7,10 @@ pub mod directory;
 pub mod dispatch;
 pub mod duties;
 pub mod engine;
+pub mod hosts;
 pub mod intake;
 pub mod submit;
 pub mod timers;
 
 pub use engine::{Config, Engine, EngineError, Parts};
+pub use hosts::LocalHost;

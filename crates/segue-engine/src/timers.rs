@@ -19,7 +19,7 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             _ = listener.next(&[Topic::Due]) => continue,
-            _ = stopping.wait_for(|stop| *stop) => return,
+            () = crate::engine::stopped(&mut stopping) => return,
         }
         tick(&engine).await;
     }

@@ -1,0 +1,507 @@
+//! Stop 6 of the trip: a process that hosts agents takes letters, runs attempts, and reports how they ended.
+
+use crate::runner::{Control, End, Job, Ran, Runner, Said};
+use crate::schema::Schemas;
+use parking_lot::Mutex;
+use rustc_hash::{FxHashMap, FxHashSet};
+use segue_core::agent::AgentSpec;
+use segue_core::failpoint;
+use segue_core::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
+use segue_core::letter::{
+    Address, Letter, LetterBody, Notice, TaskRequest, TaskResponse, WIRE_VERSION,
+};
+use segue_core::outcome::Outcome;
+use segue_core::payload::{BadPayload, DATABASE_MAX, Payload};
+use segue_core::ports::{Blobs, BusError, Clock, Consumer, StoreError, WorkBus};
+use segue_core::task::{ErrorClass, TaskError};
+use segue_core::time::Time;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Letters taken at a time.
+const BATCH_MAX: usize = 1_024;
+/// Attempts remembered, so that a letter that comes twice does not run twice.
+const REMEMBERED_MAX: usize = 100_000;
+/// An attempt that has ended by then is reported once, with its outcome; others are reported as started.
+const STARTED_AFTER: Duration = Duration::from_millis(50);
+/// When the bus is away, this long until the next try.
+const BACKOFF: Duration = Duration::from_millis(250);
+
+/// What a host stands on.
+#[derive(Clone)]
+pub struct HostParts {
+    /// The host; the same over restarts.
+    pub host: HostId,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// Carries letters.
+    pub bus: Arc<dyn WorkBus>,
+    /// Keeps large payloads.
+    pub blobs: Arc<dyn Blobs>,
+    /// The host's clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// An agent that this host has.
+#[derive(Clone)]
+pub struct Hosted {
+    /// Who it is.
+    pub spec: AgentSpec,
+    /// What runs its attempts.
+    pub runner: Arc<dyn Runner>,
+}
+
+struct Lodger {
+    spec: Arc<AgentSpec>,
+    runner: Arc<dyn Runner>,
+    schemas: Schemas,
+    /// The store counts slots; this holds them while a process that was given up is still being ended.
+    slots: Arc<Semaphore>,
+}
+
+/// A process that hosts agents.
+pub struct Host {
+    parts: HostParts,
+    lodgers: Mutex<FxHashMap<InstanceId, Arc<Lodger>>>,
+    attempts: Mutex<Attempts>,
+    reports: mpsc::UnboundedSender<Letter>,
+    stopping: watch::Sender<bool>,
+    running: watch::Sender<usize>,
+    loops: Mutex<JoinSet<()>>,
+}
+
+#[derive(Default)]
+struct Attempts {
+    running: FxHashMap<AttemptId, watch::Sender<Option<String>>>,
+    known: FxHashSet<AttemptId>,
+    order: VecDeque<AttemptId>,
+}
+
+impl Attempts {
+    /// Remembers an attempt; false where it is known already.
+    fn remember(&mut self, attempt: AttemptId) -> bool {
+        if !self.known.insert(attempt) {
+            return false;
+        }
+        self.order.push_back(attempt);
+        if self.order.len() > REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+impl Host {
+    /// Starts to take letters. The agents must be registered afterwards, so that no letter comes before there is a queue.
+    ///
+    /// # Errors
+    /// When the bus cannot be reached.
+    pub async fn start(parts: HostParts, agents: Vec<Hosted>) -> Result<Arc<Host>, BusError> {
+        let consumer = parts.bus.consume(Address::Host(parts.host)).await?;
+        let (reports, receiver) = mpsc::unbounded_channel();
+        let host = Arc::new(Host {
+            parts,
+            lodgers: Mutex::default(),
+            attempts: Mutex::default(),
+            reports,
+            stopping: watch::Sender::new(false),
+            running: watch::Sender::new(0),
+            loops: Mutex::new(JoinSet::new()),
+        });
+        host.set_agents(agents);
+        let mut loops = host.loops.lock();
+        loops.spawn(take_letters(host.clone(), consumer));
+        loops.spawn(report(host.parts.bus.clone(), receiver));
+        drop(loops);
+        Ok(host)
+    }
+
+    /// Has these agents from now on. Attempts that run go on with what they began with.
+    pub fn set_agents(&self, agents: Vec<Hosted>) {
+        let mut lodgers = self.lodgers.lock();
+        let before = std::mem::take(&mut *lodgers);
+        for Hosted { spec, runner } in agents {
+            let slots = before
+                .get(&spec.instance)
+                .filter(|lodger| lodger.spec.max_concurrency == spec.max_concurrency)
+                .map_or_else(
+                    || Arc::new(Semaphore::new(spec.max_concurrency.max(1) as usize)),
+                    |lodger| lodger.slots.clone(),
+                );
+            let schemas = Schemas::of(&spec);
+            let lodger = Lodger { spec: Arc::new(spec), runner, schemas, slots };
+            lodgers.insert(lodger.spec.instance, Arc::new(lodger));
+        }
+    }
+
+    /// Attempts that run now.
+    pub fn running(&self) -> usize {
+        *self.running.borrow()
+    }
+
+    /// Waits until no attempt runs.
+    pub async fn idle(&self) {
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+
+    /// Ends every attempt that runs, and waits until nothing of them is left.
+    pub async fn cancel_all(&self, reason: &str) {
+        for cancel in self.attempts.lock().running.values() {
+            cancel.send_replace(Some(reason.to_owned()));
+        }
+        self.idle().await;
+    }
+
+    /// Takes no more letters. What runs should have ended before.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        let mut loops = std::mem::take(&mut *self.loops.lock());
+        loops.abort_all();
+        while loops.join_next().await.is_some() {}
+    }
+
+    fn accept(self: &Arc<Self>, letter: Letter) -> Result<(), String> {
+        if letter.version != WIRE_VERSION {
+            return Err(format!(
+                "wire version {} is unknown; this host speaks {WIRE_VERSION}",
+                letter.version
+            ));
+        }
+        let task = letter.task.ok_or("the letter names no task")?;
+        match letter.body {
+            LetterBody::TaskRequest(request) => self.begin(task, *request),
+            LetterBody::Event(Notice::Cancel { attempt, reason }) => {
+                self.cancel(attempt, reason);
+                Ok(())
+            }
+            LetterBody::Event(
+                Notice::Started { .. } | Notice::Progress { .. } | Notice::Reaped { .. },
+            )
+            | LetterBody::TaskResponse(_)
+            | LetterBody::Query { .. } => Err("a host takes work and cancellations only".into()),
+        }
+    }
+
+    fn cancel(&self, attempt: AttemptId, reason: String) {
+        let mut attempts = self.attempts.lock();
+        match attempts.running.get(&attempt) {
+            Some(cancel) => {
+                cancel.send_replace(Some(reason));
+            }
+            // The cancellation overtook the work: the work must not begin when it comes.
+            None => {
+                attempts.remember(attempt);
+            }
+        }
+    }
+
+    fn begin(self: &Arc<Self>, task: TaskId, request: TaskRequest) -> Result<(), String> {
+        if request.incarnation != self.parts.incarnation {
+            // It was for an earlier life of this host: the store knows that it is lost.
+            return Ok(());
+        }
+        let lodger = self.lodgers.lock().get(&request.instance).cloned();
+        let (cancel, cancelled) = watch::channel(None);
+        {
+            let mut attempts = self.attempts.lock();
+            if !attempts.remember(request.attempt) {
+                return Ok(());
+            }
+            attempts.running.insert(request.attempt, cancel);
+        }
+        self.running.send_modify(|running| *running += 1);
+        failpoint::pass("agent-accepted");
+        let host = self.clone();
+        tokio::spawn(async move {
+            let attempt = request.attempt;
+            host.run(task, request, lodger, cancelled).await;
+            host.attempts.lock().running.remove(&attempt);
+            host.running.send_modify(|running| *running -= 1);
+        });
+        Ok(())
+    }
+
+    async fn run(
+        &self,
+        task: TaskId,
+        request: TaskRequest,
+        lodger: Option<Arc<Lodger>>,
+        cancelled: watch::Receiver<Option<String>>,
+    ) {
+        let Some(lodger) = lodger else {
+            let error = TaskError::new(ErrorClass::Transient, "its host no longer has this agent");
+            let outcome = Outcome::Fail { error, retry_after_ms: None };
+            return self.respond(task, &request, None, outcome, Ran::plain(End::Cancelled));
+        };
+        // Closed never: the semaphore lives as long as the lodger.
+        let _slot = lodger.slots.acquire().await;
+        if cancelled.borrow().is_some() {
+            return self.respond(
+                task,
+                &request,
+                None,
+                Outcome::Cancelled,
+                Ran::plain(End::Cancelled),
+            );
+        }
+        let started_at = self.parts.clock.now();
+        let (said, hear) = mpsc::unbounded_channel();
+        let job = match self.job(task, &request, Control { cancelled, said }).await {
+            Ok(job) => job,
+            Err(error) => {
+                let error = TaskError::new(
+                    ErrorClass::Transient,
+                    format!("its input could not be read: {error}"),
+                );
+                let outcome = Outcome::Fail { error, retry_after_ms: None };
+                return self.respond(task, &request, None, outcome, Ran::plain(End::Cancelled));
+            }
+        };
+        failpoint::pass("agent-started");
+        let ran = {
+            let run = lodger.runner.run(job);
+            self.listen(task, &request, started_at, run, hear).await
+        };
+        failpoint::pass("agent-ended");
+        let mut ran = ran;
+        let end = std::mem::replace(&mut ran.end, End::Cancelled);
+        let outcome = self.outcome(&lodger, &request, end).await;
+        failpoint::pass("before-report");
+        self.respond(task, &request, Some(started_at), outcome, ran);
+        failpoint::pass("after-report");
+    }
+
+    /// Runs the attempt, and passes on what it says meanwhile.
+    async fn listen(
+        &self,
+        task: TaskId,
+        request: &TaskRequest,
+        started_at: Time,
+        run: segue_core::ports::Fut<'_, Ran>,
+        mut hear: mpsc::UnboundedReceiver<Said>,
+    ) -> Ran {
+        let mut run = run;
+        // An attempt that ends at once needs no timer.
+        let first = poll_fn(|context| Poll::Ready(run.as_mut().poll(context))).await;
+        if let Poll::Ready(ran) = first {
+            return ran;
+        }
+        let mut process = None;
+        let mut reported = false;
+        let report_start = tokio::time::sleep(STARTED_AFTER);
+        tokio::pin!(report_start);
+        loop {
+            tokio::select! {
+                biased;
+                ran = &mut run => return ran,
+                Some(said) = hear.recv() => match said {
+                    Said::Started(began) => process = began,
+                    Said::Progress(note) => self.progress(task, request, note),
+                },
+                () = &mut report_start, if !reported => {
+                    reported = true;
+                    let notice = Notice::Started {
+                        attempt: request.attempt,
+                        secret: request.secret.clone(),
+                        at: started_at,
+                        process,
+                    };
+                    self.send(task, request, LetterBody::Event(notice));
+                }
+            }
+        }
+    }
+
+    fn progress(&self, task: TaskId, request: &TaskRequest, note: String) {
+        // Progress is for people: what is too large for a row is left out.
+        let Ok(note) = Payload::of_text(note) else { return };
+        let notice =
+            Notice::Progress { attempt: request.attempt, secret: request.secret.clone(), note };
+        self.send(task, request, LetterBody::Event(notice));
+    }
+
+    async fn job(
+        &self,
+        task: TaskId,
+        request: &TaskRequest,
+        control: Control,
+    ) -> Result<Job, StoreError> {
+        let mut resume = request.resume.clone();
+        if let Some(resume) = &mut resume {
+            for child in &mut resume.children {
+                if let Some(output) = &mut child.output {
+                    *output = Payload::of_trusted_text(&self.text(output).await?);
+                }
+            }
+            if let Some(continuation) = &mut resume.continuation {
+                *continuation = Payload::of_trusted_text(&self.text(continuation).await?);
+            }
+        }
+        Ok(Job {
+            task,
+            run: request.run,
+            name: request.name.clone(),
+            attempt: request.attempt.to_string(),
+            number: request.number,
+            capability: request.capability.clone(),
+            input: self.text(&request.input).await?,
+            run_ms: request.run_ms,
+            workspace: request.workspace,
+            resume,
+            team: request.team.clone(),
+            control,
+        })
+    }
+
+    async fn text(&self, payload: &Payload) -> Result<Arc<str>, StoreError> {
+        match payload {
+            Payload::Stored { hash, .. } => {
+                let bytes = self.parts.blobs.get(*hash).await?;
+                let text = String::from_utf8(bytes).map_err(|_| {
+                    StoreError::Corrupt(format!("payload {} is not UTF-8", hash.hex()))
+                })?;
+                Ok(text.into())
+            }
+            here @ Payload::Here(_) => Ok(here.text().unwrap_or("null").into()),
+        }
+    }
+
+    /// Checks what the runner brought, and makes payloads of it.
+    async fn outcome(&self, lodger: &Lodger, request: &TaskRequest, end: End) -> Outcome {
+        match end {
+            End::Complete(text) => {
+                let checked = lodger.schemas.check(request.capability.as_deref(), &text);
+                match checked {
+                    Ok(()) => match self.payload(text).await {
+                        Ok(output) => Outcome::Complete { output },
+                        Err(error) => failed(error),
+                    },
+                    Err(error) => failed(error),
+                }
+            }
+            End::Fail { error, retry_after_ms } => Outcome::Fail { error, retry_after_ms },
+            End::Delegate { tasks, resume, continuation } => {
+                let mut delegated = Vec::with_capacity(tasks.len());
+                for (mut task, input) in tasks {
+                    match self.payload(input).await {
+                        Ok(input) => task.input = input,
+                        Err(error) => return failed(error),
+                    }
+                    delegated.push(task);
+                }
+                let continuation = match continuation {
+                    None => None,
+                    Some(text) => match self.payload(text).await {
+                        Ok(payload) => Some(payload),
+                        Err(error) => return failed(error),
+                    },
+                };
+                Outcome::Delegate { tasks: delegated, resume, continuation }
+            }
+            End::Cancelled => Outcome::Cancelled,
+        }
+    }
+
+    async fn payload(&self, text: String) -> Result<Payload, TaskError> {
+        if text.len() > DATABASE_MAX {
+            return self.parts.blobs.put(text.into_bytes()).await.map_err(|error| {
+                TaskError::new(
+                    ErrorClass::Transient,
+                    format!("its output could not be kept: {error}"),
+                )
+            });
+        }
+        Payload::of_text(text).map_err(|error: BadPayload| {
+            TaskError::new(ErrorClass::InvalidOutput, format!("its output is {error}"))
+        })
+    }
+
+    fn respond(
+        &self,
+        task: TaskId,
+        request: &TaskRequest,
+        started_at: Option<Time>,
+        outcome: Outcome,
+        ran: Ran,
+    ) {
+        let response = TaskResponse {
+            attempt: request.attempt,
+            secret: request.secret.clone(),
+            started_at,
+            process: ran.process,
+            outcome,
+            usage: ran.usage,
+            ended: ran.ended,
+        };
+        self.send(task, request, LetterBody::TaskResponse(Box::new(response)));
+    }
+
+    fn send(&self, task: TaskId, request: &TaskRequest, body: LetterBody) {
+        let letter = Letter {
+            seq: 0,
+            version: WIRE_VERSION,
+            from: request.name.clone(),
+            to: Address::Engine,
+            task: Some(task),
+            correlation: Some(request.attempt.0.as_u128()),
+            causation: Some(request.attempt.0.as_u128()),
+            hops: 0,
+            at: self.parts.clock.now(),
+            body,
+        };
+        // The reporter ends only with the host.
+        let _ = self.reports.send(letter);
+    }
+}
+
+fn failed(error: TaskError) -> Outcome {
+    Outcome::Fail { error, retry_after_ms: None }
+}
+
+/// Takes letters, and acknowledges each once it is accepted: the lease, not an open message, recovers a lost run.
+async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
+    loop {
+        let batch = match consumer.next(BATCH_MAX).await {
+            Ok(batch) => batch,
+            Err(BusError::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "cannot take work for now");
+                tokio::time::sleep(BACKOFF).await;
+                continue;
+            }
+        };
+        let mut done = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            match host.accept(delivery.letter) {
+                Ok(()) => done.push(delivery.token),
+                Err(reason) => {
+                    tracing::warn!(%reason, "a letter to this host was refused");
+                    let _ = consumer.reject(delivery.token, Some(reason)).await;
+                }
+            }
+        }
+        let _ = consumer.ack(done).await;
+    }
+}
+
+/// Publishes what attempts report, many in one message; keeps it while the bus is away.
+async fn report(bus: Arc<dyn WorkBus>, mut reports: mpsc::UnboundedReceiver<Letter>) {
+    let mut batch = Vec::new();
+    while reports.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        while let Err(error) = bus.publish(batch.clone()).await {
+            if error == BusError::Closed {
+                return;
+            }
+            tracing::warn!(%error, "outcomes cannot be published for now; they wait");
+            tokio::time::sleep(BACKOFF).await;
+        }
+        batch.clear();
+    }
+}
