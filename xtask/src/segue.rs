@@ -1,0 +1,72 @@
+//! `cargo xtask bench` and `cargo xtask chaos`: build the binary as each needs it, then become it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::exec::{become_program, captured, cargo};
+
+/// Builds the release binary without failpoints and becomes `segue bench ARGS`.
+pub fn bench(args: &[String]) -> Result<bool> {
+    let binary = build(&["--release"])?;
+    become_program(&binary, &with("bench", args))
+}
+
+/// Builds the binary with failpoints and becomes `segue chaos ARGS`. The debug build is the default,
+/// because the tests have made most of it; `release` asks for the optimised one.
+pub fn chaos(release: bool, args: &[String]) -> Result<bool> {
+    let flags: &[&str] = if release {
+        &["--features", "failpoints", "--release"]
+    } else {
+        &["--features", "failpoints"]
+    };
+    let binary = build(flags)?;
+    become_program(&binary, &with("chaos", args))
+}
+
+fn with(command: &str, args: &[String]) -> Vec<String> {
+    let mut words = vec![command.to_owned()];
+    words.extend_from_slice(args);
+    words
+}
+
+/// Builds `segue` and asks cargo where it put it, which a target folder or a target triple in the
+/// user's settings can change.
+fn build(flags: &[&str]) -> Result<PathBuf> {
+    let mut command = cargo(["build", "--package", "segue", "--bin", "segue", "--locked"])?;
+    command
+        .args(["--message-format", "json-render-diagnostics"])
+        .args(flags);
+    let messages = captured(&mut command)?;
+    let path = messages.lines().rev().find_map(executable);
+    path.map(PathBuf::from)
+        .context("cargo built no executable named segue")
+}
+
+/// The value of `executable` in one of cargo's JSON messages, `None` where it has none.
+fn executable(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("\"executable\":\"")?;
+    let mut path = String::new();
+    let mut chars = rest.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some(path),
+            '\\' => path.push(chars.next()?),
+            c => path.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_read_out_of_cargos_messages() {
+        let library = r#"{"reason":"compiler-artifact","executable":null,"fresh":true}"#;
+        let binary = r#"{"reason":"compiler-artifact","executable":"/a \"b\"/segue","fresh":true}"#;
+        assert_eq!(executable(library), None);
+        assert_eq!(executable(binary).as_deref(), Some("/a \"b\"/segue"));
+        assert_eq!(executable(r#"{"executable":"/cut"#), None);
+    }
+}
