@@ -47,8 +47,7 @@ pub fn run() -> Result<bool> {
         "--ignore-filename-regex",
         NOT_COUNTED,
     ])?)?;
-    let report = cargo(["llvm-cov", "report", "--json", "--summary-only"])?;
-    let mut report = report;
+    let mut report = cargo(["llvm-cov", "report", "--json", "--summary-only"])?;
     report.args(["--ignore-filename-regex", NOT_COUNTED]);
     let (covered, count) = lines_of_totals(&captured(&mut report)?)
         .context("the report of cargo llvm-cov has no totals of lines; is it newer than 0.9?")?;

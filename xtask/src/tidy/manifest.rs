@@ -59,7 +59,8 @@ pub fn check(tree: &Tree, findings: &mut Vec<Finding>) {
         let entries = entries(&file.text);
         arrows(file, &entries, findings);
         let has_lints = entries.iter().any(|entry| {
-            entry.table == "lints" && entry.key == "workspace" && entry.value == "true"
+            let key = format!("{}.{}", entry.table, entry.key);
+            key.trim_start_matches('.') == "lints.workspace" && entry.value == "true"
         });
         if !has_lints {
             let what = "the crate does not take the workspace's lints: add `[lints]` with `workspace = true`";
@@ -326,6 +327,21 @@ mod tests {
                 ("crates/segue-bus/Cargo.toml", "lints"),
                 ("Cargo.lock", "lockfile")
             ]
+        );
+    }
+
+    #[test]
+    fn the_lints_table_may_be_written_in_either_form() {
+        for text in [
+            LINTS,
+            "lints.workspace = true\n[package]\nname = \"segue-bus\"\n",
+        ] {
+            assert!(found(&[("crates/segue-bus/Cargo.toml", text), ("Cargo.lock", "")]).is_empty());
+        }
+        let off = "[lints]\nworkspace = false\n";
+        assert_eq!(
+            found(&[("crates/segue-bus/Cargo.toml", off), ("Cargo.lock", "")]).len(),
+            1
         );
     }
 
