@@ -12,19 +12,27 @@ use crate::{chores, tidy};
 pub enum Outcome {
     /// It ran and found nothing wrong.
     Passed,
+    /// It found nothing wrong as far as it could run, and what it could not do.
+    Partly(String),
     /// It ran and found something wrong, or could not run to its end.
     Failed,
     /// It did not run, and why: a tool that is not installed.
     Skipped(String),
 }
 
+impl Outcome {
+    /// What was left undone, empty where nothing was.
+    pub fn why(&self) -> &str {
+        match self {
+            Outcome::Passed | Outcome::Failed => "",
+            Outcome::Partly(why) | Outcome::Skipped(why) => why,
+        }
+    }
+}
+
 impl From<bool> for Outcome {
     fn from(passed: bool) -> Self {
-        if passed {
-            Outcome::Passed
-        } else {
-            Outcome::Failed
-        }
+        if passed { Outcome::Passed } else { Outcome::Failed }
     }
 }
 
@@ -36,34 +44,13 @@ struct Step {
 /// The cheap steps come first. `doc` follows `lint`, whose check metadata of the dependencies it
 /// reuses; `test` follows `doctest`, whose libraries it reuses.
 const STEPS: [Step; 7] = [
-    Step {
-        name: "fmt",
-        run: |_| Ok(chores::fmt(true)?.into()),
-    },
-    Step {
-        name: "tidy",
-        run: |_| Ok(tidy::run()?.into()),
-    },
-    Step {
-        name: "lint",
-        run: |_| Ok(chores::lint()?.into()),
-    },
-    Step {
-        name: "doc",
-        run: |_| Ok(chores::doc()?.into()),
-    },
-    Step {
-        name: "doctest",
-        run: |counts| Ok(chores::doctest(counts)?.into()),
-    },
-    Step {
-        name: "test",
-        run: |counts| Ok(chores::all_tests(counts)?.into()),
-    },
-    Step {
-        name: "deny",
-        run: |_| chores::deny(),
-    },
+    Step { name: "fmt", run: |_| Ok(chores::fmt(true)?.into()) },
+    Step { name: "tidy", run: |_| Ok(tidy::run()?.into()) },
+    Step { name: "lint", run: |_| Ok(chores::lint()?.into()) },
+    Step { name: "doc", run: |_| Ok(chores::doc()?.into()) },
+    Step { name: "doctest", run: |counts| Ok(chores::doctest(counts)?.into()) },
+    Step { name: "test", run: |counts| Ok(chores::all_tests(counts)?.into()) },
+    Step { name: "deny", run: |_| chores::deny() },
 ];
 
 struct Done {
@@ -86,11 +73,7 @@ pub fn run(keep_going: bool) -> Result<bool> {
         let took = began.elapsed();
         println!("<== {}: {}, {}", step.name, word(&outcome), seconds(took));
         let failed = outcome == Outcome::Failed;
-        done.push(Done {
-            name: step.name,
-            outcome,
-            took,
-        });
+        done.push(Done { name: step.name, outcome, took });
         if failed && !keep_going {
             break;
         }
@@ -106,17 +89,8 @@ fn table(done: &[Done]) -> String {
     for step in &STEPS {
         let line = match done.iter().find(|done| done.name == step.name) {
             Some(Done { outcome, took, .. }) => {
-                let why = if let Outcome::Skipped(why) = outcome {
-                    why
-                } else {
-                    ""
-                };
-                format!(
-                    "{:<8} {:<11} {:>9}  {why}",
-                    step.name,
-                    word(outcome),
-                    seconds(*took)
-                )
+                let why = outcome.why();
+                format!("{:<8} {:<11} {:>9}  {why}", step.name, word(outcome), seconds(*took))
             }
             None => format!("{:<8} not reached", step.name),
         };
@@ -131,6 +105,7 @@ fn table(done: &[Done]) -> String {
 fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Passed => "ok",
+        Outcome::Partly(_) => "ok, partly",
         Outcome::Failed => "FAILED",
         Outcome::Skipped(_) => "skipped",
     }
@@ -147,21 +122,13 @@ mod tests {
     #[test]
     fn the_table_names_every_step_with_its_end_and_its_time() {
         let done = [
-            Done {
-                name: "fmt",
-                outcome: Outcome::Passed,
-                took: Duration::from_millis(1_250),
-            },
+            Done { name: "fmt", outcome: Outcome::Passed, took: Duration::from_millis(1_250) },
             Done {
                 name: "tidy",
                 outcome: Outcome::Skipped("no reason".to_owned()),
                 took: Duration::ZERO,
             },
-            Done {
-                name: "lint",
-                outcome: Outcome::Failed,
-                took: Duration::from_secs(100),
-            },
+            Done { name: "lint", outcome: Outcome::Failed, took: Duration::from_secs(100) },
         ];
         let table = table(&done);
         let lines: Vec<&str> = table.lines().collect();

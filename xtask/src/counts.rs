@@ -19,12 +19,8 @@ impl Counts {
     /// `test result: ok. 4 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1s`.
     pub fn add_line(&mut self, line: &str) {
         let line = line.trim_start();
-        let summary = line
-            .strip_prefix("Summary [")
-            .and_then(|rest| rest.split_once(" run: "));
-        let result = line
-            .strip_prefix("test result: ")
-            .and_then(|rest| rest.split_once(". "));
+        let summary = line.strip_prefix("Summary [").and_then(|rest| rest.split_once(" run: "));
+        let result = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "));
         let Some((_, parts)) = summary.or(result) else {
             return;
         };
@@ -37,9 +33,7 @@ impl Counts {
             };
             if word.starts_with("passed") {
                 self.passed += number;
-            } else if ["failed", "timed out", "exec failed"]
-                .iter()
-                .any(|bad| word.starts_with(bad))
+            } else if ["failed", "timed out", "exec failed"].iter().any(|bad| word.starts_with(bad))
             {
                 self.failed += number;
             } else if ["skipped", "ignored"].contains(&word) {
@@ -51,15 +45,8 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts {
-            passed,
-            failed,
-            skipped,
-        } = self;
-        write!(
-            f,
-            "tests: {passed} passed, {failed} failed, {skipped} skipped"
-        )
+        let Counts { passed, failed, skipped } = self;
+        write!(f, "tests: {passed} passed, {failed} failed, {skipped} skipped")
     }
 }
 
@@ -80,14 +67,7 @@ mod tests {
         ] {
             counts.add_line(line);
         }
-        assert_eq!(
-            counts,
-            Counts {
-                passed: 10,
-                failed: 5,
-                skipped: 3
-            }
-        );
+        assert_eq!(counts, Counts { passed: 10, failed: 5, skipped: 3 });
         assert_eq!(counts.to_string(), "tests: 10 passed, 5 failed, 3 skipped");
     }
 }

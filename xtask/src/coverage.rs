@@ -41,21 +41,12 @@ pub fn run() -> Result<bool> {
     if !passes(&mut tests)? {
         return Ok(false);
     }
-    passes(&mut cargo([
-        "llvm-cov",
-        "report",
-        "--ignore-filename-regex",
-        NOT_COUNTED,
-    ])?)?;
+    passes(&mut cargo(["llvm-cov", "report", "--ignore-filename-regex", NOT_COUNTED])?)?;
     let mut report = cargo(["llvm-cov", "report", "--json", "--summary-only"])?;
     report.args(["--ignore-filename-regex", NOT_COUNTED]);
     let (covered, count) = lines_of_totals(&captured(&mut report)?)
         .context("the report of cargo llvm-cov has no totals of lines; is it newer than 0.9?")?;
-    let percent = if count == 0 {
-        0.0
-    } else {
-        100.0 * covered as f64 / count as f64
-    };
+    let percent = if count == 0 { 0.0 } else { 100.0 * covered as f64 / count as f64 };
     println!(
         "line coverage: {percent:.1} % ({covered} of {count} lines), at least {LINES_PERCENT_MIN:.0} % wanted"
     );
@@ -72,9 +63,7 @@ fn lines_of_totals(report: &str) -> Option<(u64, u64)> {
     let number = |name: &str| -> Option<u64> {
         let (_, rest) = lines.split_once(&format!("\"{name}\""))?;
         let digits = rest.trim_start_matches([':', ' ']);
-        let end = digits
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(digits.len());
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
         digits[..end].parse().ok()
     };
     Some((number("covered")?, number("count")?))

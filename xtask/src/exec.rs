@@ -17,15 +17,11 @@ pub fn root() -> Result<PathBuf> {
         return Ok(root.to_owned());
     }
     let here = std::env::current_dir().context("the current folder cannot be read")?;
-    let root = here
-        .ancestors()
-        .find(|dir| dir.join("Cargo.lock").is_file() && dir.join("xtask").is_dir());
+    let root =
+        here.ancestors().find(|dir| dir.join("Cargo.lock").is_file() && dir.join("xtask").is_dir());
     match root {
         Some(root) => Ok(root.to_owned()),
-        None => bail!(
-            "{} is not inside the workspace; run `cargo xtask` there",
-            here.display()
-        ),
+        None => bail!("{} is not inside the workspace; run `cargo xtask` there", here.display()),
     }
 }
 
@@ -44,13 +40,8 @@ fn scrub(command: &mut Command) {
         let told_by_cargo = name.to_str().is_some_and(|name| {
             name.starts_with("CARGO_PKG_")
                 || name.starts_with("CARGO_MANIFEST_")
-                || [
-                    "CARGO_BIN_NAME",
-                    "CARGO_CRATE_NAME",
-                    "CARGO_PRIMARY_PACKAGE",
-                    "OUT_DIR",
-                ]
-                .contains(&name)
+                || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"]
+                    .contains(&name)
         });
         if told_by_cargo {
             command.env_remove(name);
@@ -72,9 +63,8 @@ pub fn has_cargo_command(name: &str) -> Result<bool> {
 /// Runs with this process's streams; true when it exits with 0.
 pub fn passes(command: &mut Command) -> Result<bool> {
     echo(command);
-    let status = command
-        .status()
-        .with_context(|| format!("{} could not be started", words(command)))?;
+    let status =
+        command.status().with_context(|| format!("{} could not be started", words(command)))?;
     Ok(status.success())
 }
 
@@ -95,9 +85,8 @@ pub fn captured(command: &mut Command) -> Result<String> {
 /// colours. True when it exits with 0.
 pub fn watched(command: &mut Command, mut look: impl FnMut(&str)) -> Result<bool> {
     echo(command);
-    let colour_is_set = ["CARGO_TERM_COLOR", "NO_COLOR"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some());
+    let colour_is_set =
+        ["CARGO_TERM_COLOR", "NO_COLOR"].iter().any(|name| std::env::var_os(name).is_some());
     if !colour_is_set && std::io::stderr().is_terminal() {
         // The program sees a pipe instead of the terminal behind it.
         command.env("CARGO_TERM_COLOR", "always");
@@ -110,14 +99,8 @@ pub fn watched(command: &mut Command, mut look: impl FnMut(&str)) -> Result<bool
         .with_context(|| format!("{} could not be started", words(command)))?;
     let (lines, seen) = mpsc::channel();
     let streams = [
-        child
-            .stdout
-            .take()
-            .map(|out| copy(out, std::io::stdout(), lines.clone())),
-        child
-            .stderr
-            .take()
-            .map(|err| copy(err, std::io::stderr(), lines)),
+        child.stdout.take().map(|out| copy(out, std::io::stdout(), lines.clone())),
+        child.stderr.take().map(|err| copy(err, std::io::stderr(), lines)),
     ];
     for line in seen {
         look(&without_colours(&line));
@@ -127,9 +110,8 @@ pub fn watched(command: &mut Command, mut look: impl FnMut(&str)) -> Result<bool
             bail!("reading the output of {} failed", words(command));
         }
     }
-    let status = child
-        .wait()
-        .with_context(|| format!("{} could not be waited for", words(command)))?;
+    let status =
+        child.wait().with_context(|| format!("{} could not be waited for", words(command)))?;
     Ok(status.success())
 }
 
@@ -186,10 +168,7 @@ fn echo(command: &Command) {
 /// The command as a person would type it; the program by its name only.
 fn words(command: &Command) -> String {
     let program = Path::new(command.get_program());
-    let name = program
-        .file_name()
-        .unwrap_or(program.as_os_str())
-        .to_string_lossy();
+    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
     let mut line = name.into_owned();
     for arg in command.get_args() {
         line.push(' ');
@@ -215,18 +194,13 @@ mod tests {
     #[test]
     fn captured_output_of_a_failing_program_is_an_error_that_names_it() {
         assert_eq!(captured(Command::new("echo").arg("x")).unwrap(), "x\n");
-        let error = captured(&mut Command::new("false"))
-            .unwrap_err()
-            .to_string();
+        let error = captured(&mut Command::new("false")).unwrap_err().to_string();
         assert!(error.starts_with("false ended with"), "{error}");
     }
 
     #[test]
     fn colours_are_taken_out_of_a_line() {
-        assert_eq!(
-            without_colours("\u{1b}[32;1m  Summary\u{1b}[0m [0.1s]"),
-            "  Summary [0.1s]"
-        );
+        assert_eq!(without_colours("\u{1b}[32;1m  Summary\u{1b}[0m [0.1s]"), "  Summary [0.1s]");
         assert_eq!(without_colours("plain"), "plain");
         assert_eq!(without_colours("cut \u{1b}"), "cut ");
     }

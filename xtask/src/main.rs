@@ -80,10 +80,8 @@ fn run(mut args: Vec<String>) -> Result<bool> {
         "deny" => {
             no_more(&command, &args)?;
             let outcome = chores::deny()?;
-            if let ci::Outcome::Skipped(why) = &outcome {
-                println!("{why}");
-            }
-            Ok(outcome == ci::Outcome::Passed)
+            println!("{}", outcome.why());
+            Ok(matches!(outcome, ci::Outcome::Passed | ci::Outcome::Partly(_)))
         }
         "coverage" => no_more(&command, &args).and_then(|()| coverage::run()),
         "bench" => segue::bench(&args),

@@ -34,13 +34,10 @@ fn with(command: &str, args: &[String]) -> Vec<String> {
 /// user's settings can change.
 fn build(flags: &[&str]) -> Result<PathBuf> {
     let mut command = cargo(["build", "--package", "segue", "--bin", "segue", "--locked"])?;
-    command
-        .args(["--message-format", "json-render-diagnostics"])
-        .args(flags);
+    command.args(["--message-format", "json-render-diagnostics"]).args(flags);
     let messages = captured(&mut command)?;
     let path = messages.lines().rev().find_map(executable);
-    path.map(PathBuf::from)
-        .context("cargo built no executable named segue")
+    path.map(PathBuf::from).context("cargo built no executable named segue")
 }
 
 /// The value of `executable` in one of cargo's JSON messages, `None` where it has none.

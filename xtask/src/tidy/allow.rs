@@ -33,17 +33,11 @@ impl Allow {
 pub fn apply(tree: &Tree, findings: Vec<Finding>) -> Vec<Finding> {
     let mut left = Vec::new();
     let mut by_file: Vec<(&File, Vec<Allow>)> = Vec::new();
-    for file in tree
-        .files
-        .iter()
-        .filter(|file| file.text.contains("tidy: allow"))
-    {
+    for file in tree.files.iter().filter(|file| file.text.contains("tidy: allow")) {
         by_file.push((file, allows(file, &mut left)));
     }
     for finding in findings {
-        let of_file = by_file
-            .iter_mut()
-            .find(|(file, _)| file.path == finding.path);
+        let of_file = by_file.iter_mut().find(|(file, _)| file.path == finding.path);
         let cover =
             of_file.and_then(|(_, allows)| allows.iter_mut().find(|allow| allow.covers(&finding)));
         match cover {
@@ -70,20 +64,10 @@ fn allows(file: &File, findings: &mut Vec<Finding>) -> Vec<Allow> {
         };
         match parse(rest) {
             Ok((rule, false)) => {
-                allows.push(Allow {
-                    line,
-                    rule,
-                    target: Some(target(file, line)),
-                    used: false,
-                });
+                allows.push(Allow { line, rule, target: Some(target(file, line)), used: false });
             }
             Ok((rule, true)) if line <= FILE_LINE_MAX => {
-                allows.push(Allow {
-                    line,
-                    rule,
-                    target: None,
-                    used: false,
-                });
+                allows.push(Allow { line, rule, target: None, used: false });
             }
             Ok((_, true)) => {
                 let what = format!(
@@ -109,20 +93,12 @@ fn parse(rest: &str) -> Result<(Rule, bool), String> {
         return Err(FORM.to_owned());
     };
     let Some(rule) = Rule::named(name) else {
-        return Err(format!(
-            "there is no rule `{name}`; `cargo xtask tidy --rules` lists them"
-        ));
+        return Err(format!("there is no rule `{name}`; `cargo xtask tidy --rules` lists them"));
     };
-    let reason = reason
-        .trim()
-        .trim_end_matches("-->")
-        .trim_end_matches("*/")
-        .trim();
+    let reason = reason.trim().trim_end_matches("-->").trim_end_matches("*/").trim();
     // One word is a label, not a reason.
     if reason.split_whitespace().count() < 2 {
-        return Err(format!(
-            "the exception from {name} needs its reason behind the bracket"
-        ));
+        return Err(format!("the exception from {name} needs its reason behind the bracket"));
     }
     Ok((rule, whole_file))
 }
@@ -137,11 +113,8 @@ fn comments(file: &File) -> Vec<(usize, &str)> {
         });
         return plain.collect();
     }
-    let marks: &[&str] = if file.name().ends_with(".md") {
-        &["<!--"]
-    } else {
-        &["#", "--", "//", "<!--"]
-    };
+    let marks: &[&str] =
+        if file.name().ends_with(".md") { &["<!--"] } else { &["#", "--", "//", "<!--"] };
     file.lines()
         .filter_map(|(line, text)| {
             let text = text.trim();
@@ -157,9 +130,7 @@ fn target(file: &File, line: usize) -> usize {
         return line + 1;
     };
     let last = file.text.lines().count();
-    (line..=last)
-        .find(|line| !rust.is_beside_code(*line))
-        .unwrap_or(line)
+    (line..=last).find(|line| !rust.is_beside_code(*line)).unwrap_or(line)
 }
 
 #[cfg(test)]
@@ -168,10 +139,8 @@ mod tests {
 
     fn left(path: &str, text: &str, findings: &[(usize, Rule)]) -> Vec<String> {
         let tree = Tree::of(&[(path, text)]);
-        let findings = findings
-            .iter()
-            .map(|(line, rule)| Finding::new(path, *line, *rule, "x"))
-            .collect();
+        let findings =
+            findings.iter().map(|(line, rule)| Finding::new(path, *line, *rule, "x")).collect();
         let mut left: Vec<String> = apply(&tree, findings)
             .iter()
             .map(|f| format!("{}:{}", f.line, f.rule.name()))
@@ -184,10 +153,7 @@ mod tests {
     fn an_exception_covers_its_line_over_comments_and_attributes() {
         let text = "// tidy: allow(fn-lines) one table, read as a whole\n/// Docs.\n#[inline]\nfn f() {}\nfn g() {}\n";
         assert!(left("a.rs", text, &[(4, Rule::FnLines)]).is_empty());
-        assert_eq!(
-            left("a.rs", text, &[(4, Rule::FnLines), (5, Rule::FnLines)]),
-            ["5:fn-lines"]
-        );
+        assert_eq!(left("a.rs", text, &[(4, Rule::FnLines), (5, Rule::FnLines)]), ["5:fn-lines"]);
         assert_eq!(left("a.rs", text, &[(4, Rule::Sql)]), ["1:allow", "4:sql"]);
     }
 
@@ -196,10 +162,7 @@ mod tests {
         let text = "//! Docs.\n// tidy: allow-file(sql) recounts what the store says\nfn f() {}\n";
         assert!(left("a.rs", text, &[(3, Rule::Sql), (0, Rule::Sql)]).is_empty());
         let late = format!("{}{text}", "\n".repeat(FILE_LINE_MAX));
-        assert_eq!(
-            left("a.rs", &late, &[(50, Rule::Sql)]),
-            ["42:allow", "50:sql"]
-        );
+        assert_eq!(left("a.rs", &late, &[(50, Rule::Sql)]), ["42:allow", "50:sql"]);
     }
 
     #[test]
@@ -211,18 +174,10 @@ mod tests {
             "tidy: allow sql",
         ] {
             let text = format!("// {bad}\nfn f() {{}}\n");
-            assert_eq!(
-                left("a.rs", &text, &[(2, Rule::Sql)]),
-                ["1:allow", "2:sql"],
-                "{bad}"
-            );
+            assert_eq!(left("a.rs", &text, &[(2, Rule::Sql)]), ["1:allow", "2:sql"], "{bad}");
         }
         assert_eq!(
-            left(
-                "a.rs",
-                "// tidy: allow(sql) not needed here\nfn f() {}\n",
-                &[]
-            ),
+            left("a.rs", "// tidy: allow(sql) not needed here\nfn f() {}\n", &[]),
             ["1:allow"]
         );
     }
@@ -230,12 +185,8 @@ mod tests {
     #[test]
     fn other_files_have_their_own_comments_and_documentation_makes_no_exception() {
         assert!(
-            left(
-                "a.toml",
-                "# tidy: allow(arrows) only for now\nx = 1\n",
-                &[(2, Rule::Arrows)]
-            )
-            .is_empty()
+            left("a.toml", "# tidy: allow(arrows) only for now\nx = 1\n", &[(2, Rule::Arrows)])
+                .is_empty()
         );
         assert!(
             left(
@@ -246,19 +197,11 @@ mod tests {
             .is_empty()
         );
         assert_eq!(
-            left(
-                "a.md",
-                "# tidy: allow(links) a heading only\n[x](y)\n",
-                &[(2, Rule::Links)]
-            ),
+            left("a.md", "# tidy: allow(links) a heading only\n[x](y)\n", &[(2, Rule::Links)]),
             ["2:links"]
         );
         assert_eq!(
-            left(
-                "a.rs",
-                "/// tidy: allow(sql) as an example\nfn f() {}\n",
-                &[(2, Rule::Sql)]
-            ),
+            left("a.rs", "/// tidy: allow(sql) as an example\nfn f() {}\n", &[(2, Rule::Sql)]),
             ["2:sql"]
         );
     }

@@ -28,10 +28,7 @@ fn ban(file: &File, rust: &Rust, at: usize) -> Option<(Rule, String)> {
     let word = rust.text(at);
     let next = rust.text(at + 1);
     if MACROS.contains(&word) && next == "!" {
-        return Some((
-            Rule::Banned,
-            format!("`{word}!` in code: finish it, or leave it out"),
-        ));
+        return Some((Rule::Banned, format!("`{word}!` in code: finish it, or leave it out")));
     }
     if is_ignored_test(rust, at) {
         let what = "an ignored test proves nothing: let it run, or make it a command of its own";
@@ -77,37 +74,25 @@ mod tests {
     fn rules(path: &str, text: &str) -> Vec<(usize, &'static str)> {
         let mut findings = Vec::new();
         check(&Tree::of(&[(path, text)]), &mut findings);
-        findings
-            .iter()
-            .map(|finding| (finding.line, finding.rule.name()))
-            .collect()
+        findings.iter().map(|finding| (finding.line, finding.rule.name())).collect()
     }
 
     #[test]
     fn banned_macros_are_found_in_code_and_not_in_words() {
         let text = "fn f() {\n    todo!();\n    std::unimplemented!(\"x\");\n    dbg !(1);\n    let todo = \"todo!()\"; // dbg!\n}\n";
-        assert_eq!(
-            rules("src/a.rs", text),
-            [(2, "banned"), (3, "banned"), (4, "banned")]
-        );
+        assert_eq!(rules("src/a.rs", text), [(2, "banned"), (3, "banned"), (4, "banned")]);
     }
 
     #[test]
     fn ignored_tests_are_found_in_each_form() {
         let text = "#[ignore]\n#[ignore = \"slow\"]\n#[cfg_attr(miri, ignore)]\nfn ignore(ignore: u8) { f(a, ignore) }\n";
-        assert_eq!(
-            rules("tests/a.rs", text),
-            [(1, "banned"), (2, "banned"), (3, "banned")]
-        );
+        assert_eq!(rules("tests/a.rs", text), [(1, "banned"), (2, "banned"), (3, "banned")]);
     }
 
     #[test]
     fn sleep_is_banned_in_tests_only() {
         let text = "fn f() { std::thread::sleep(d); }\n#[cfg(test)]\nmod tests {\n    fn t() {\n        thread::sleep(d);\n        sleep(d).await;\n        run(tokio::time::sleep);\n        let sleep = \"sleep 10\";\n    }\n}\n";
-        assert_eq!(
-            rules("src/a.rs", text),
-            [(5, "sleep"), (6, "sleep"), (7, "sleep")]
-        );
+        assert_eq!(rules("src/a.rs", text), [(5, "sleep"), (6, "sleep"), (7, "sleep")]);
         assert_eq!(
             rules("tests/a.rs", "fn f() { clock.sleep(d); }\nfn sleep() {}\n"),
             [(1, "sleep")]

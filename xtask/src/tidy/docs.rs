@@ -8,10 +8,8 @@ const TEST_COMMAND: &str = "cargo xtask ci";
 
 /// Links of Markdown files to files that are not there.
 pub fn links(tree: &Tree, findings: &mut Vec<Finding>) {
-    let pages = tree
-        .files
-        .iter()
-        .filter(|file| file.name().ends_with(".md") && !file.is_test_data());
+    let pages =
+        tree.files.iter().filter(|file| file.name().ends_with(".md") && !file.is_test_data());
     for file in pages {
         for (line, target) in targets(&file.text) {
             let Some(path) = path_of(file, &target) else {
@@ -65,10 +63,7 @@ fn path_of(file: &File, target: &str) -> Option<Result<String, ()>> {
 fn targets(text: &str) -> Vec<(usize, String)> {
     let mut targets = Vec::new();
     for (line, text) in prose(text) {
-        let definition = text
-            .trim_start()
-            .strip_prefix('[')
-            .and_then(|rest| rest.split_once("]:"));
+        let definition = text.trim_start().strip_prefix('[').and_then(|rest| rest.split_once("]:"));
         if let Some((_, target)) = definition {
             targets.push((line, target.to_owned()));
         }
@@ -91,16 +86,9 @@ fn targets(text: &str) -> Vec<(usize, String)> {
 /// `<a b.md> "title"` and `a.md "title"` without their marks and titles.
 fn without_title(target: &str) -> String {
     let target = target.trim();
-    match target
-        .strip_prefix('<')
-        .and_then(|rest| rest.split_once('>'))
-    {
+    match target.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
         Some((inner, _)) => inner.to_owned(),
-        None => target
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_owned(),
+        None => target.split_whitespace().next().unwrap_or_default().to_owned(),
     }
 }
 
@@ -125,9 +113,7 @@ fn prose(text: &str) -> Vec<(usize, String)> {
 
 fn fence_mark(line: &str) -> Option<char> {
     let line = line.trim_start();
-    ['`', '~']
-        .into_iter()
-        .find(|mark| line.starts_with(&mark.to_string().repeat(3)))
+    ['`', '~'].into_iter().find(|mark| line.starts_with(&mark.to_string().repeat(3)))
 }
 
 /// The README's first block and test command, and the list of decisions in ARCHITECTURE.md. Each holds
@@ -140,9 +126,7 @@ pub fn readme_and_decisions(tree: &Tree, findings: &mut Vec<Finding>) {
         return;
     };
     for path in &tree.paths {
-        let Some(name) = path
-            .strip_prefix("docs/decisions/")
-            .filter(|name| is_decision(name))
+        let Some(name) = path.strip_prefix("docs/decisions/").filter(|name| is_decision(name))
         else {
             continue;
         };
@@ -188,14 +172,10 @@ fn readme(tree: &Tree, file: &File, findings: &mut Vec<Finding>) {
 /// The line and the commands of the first fenced block. A line that ends with a backslash goes on,
 /// `&&` and `;` join two commands, comments are none.
 fn first_commands(file: &File) -> Option<(usize, Vec<String>)> {
-    let mut lines = file
-        .lines()
-        .skip_while(|(_, line)| fence_mark(line).is_none());
+    let mut lines = file.lines().skip_while(|(_, line)| fence_mark(line).is_none());
     let (start, _) = lines.next()?;
-    let block: Vec<&str> = lines
-        .map(|(_, line)| line.trim())
-        .take_while(|line| fence_mark(line).is_none())
-        .collect();
+    let block: Vec<&str> =
+        lines.map(|(_, line)| line.trim()).take_while(|line| fence_mark(line).is_none()).collect();
     let joined = block.join("\n").replace("\\\n", " ");
     let commands = joined
         .lines()
@@ -215,10 +195,7 @@ mod tests {
     fn found(check: fn(&Tree, &mut Vec<Finding>), files: &[(&str, &str)]) -> Vec<(String, usize)> {
         let mut findings = Vec::new();
         check(&Tree::of(files), &mut findings);
-        findings
-            .into_iter()
-            .map(|finding| (finding.path, finding.line))
-            .collect()
+        findings.into_iter().map(|finding| (finding.path, finding.line)).collect()
     }
 
     #[test]
@@ -253,10 +230,7 @@ mod tests {
         let one = ("docs/decisions/001-one.md", "");
         let two = ("docs/decisions/002-two.md", "");
         let readme = ("docs/decisions/README.md", "");
-        assert_eq!(
-            found(readme_and_decisions, &[map, one, two, readme]),
-            [(two.0.to_owned(), 0)]
-        );
+        assert_eq!(found(readme_and_decisions, &[map, one, two, readme]), [(two.0.to_owned(), 0)]);
         assert!(found(readme_and_decisions, &[one, two]).is_empty());
     }
 
@@ -269,10 +243,8 @@ mod tests {
             found(readme_and_decisions, &[("README.md", &joined)]),
             [("README.md".to_owned(), 3)]
         );
-        let places = found(
-            readme_and_decisions,
-            &[("README.md", "no block"), (".ci/run", "cargo test")],
-        );
+        let places =
+            found(readme_and_decisions, &[("README.md", "no block"), (".ci/run", "cargo test")]);
         assert_eq!(places.len(), 3);
     }
 }

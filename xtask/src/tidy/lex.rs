@@ -32,11 +32,7 @@ pub fn lex(text: &str) -> Lexed {
     };
     lexer.run();
     let code = String::from_utf8_lossy(&lexer.code).into_owned();
-    Lexed {
-        code,
-        comments: lexer.comments,
-        strings: lexer.strings,
-    }
+    Lexed { code, comments: lexer.comments, strings: lexer.strings }
 }
 
 struct Lexer<'a> {
@@ -93,9 +89,8 @@ impl Lexer<'_> {
     }
 
     fn line_comment(&mut self) {
-        let end = self.text[self.at..]
-            .find('\n')
-            .map_or(self.bytes.len(), |length| self.at + length);
+        let end =
+            self.text[self.at..].find('\n').map_or(self.bytes.len(), |length| self.at + length);
         self.comment(end);
     }
 
@@ -122,10 +117,7 @@ impl Lexer<'_> {
 
     fn comment(&mut self, end: usize) {
         let text = self.text[self.at..end].trim_end().to_owned();
-        self.comments.push(Piece {
-            line: self.line,
-            text,
-        });
+        self.comments.push(Piece { line: self.line, text });
         self.blank_to(end);
     }
 
@@ -150,10 +142,7 @@ impl Lexer<'_> {
     fn content(&mut self, open: usize, end: usize, hashes: usize) {
         let end = end.min(self.bytes.len());
         let text = self.text.get(open + 1..end).unwrap_or_default().to_owned();
-        self.strings.push(Piece {
-            line: self.line,
-            text,
-        });
+        self.strings.push(Piece { line: self.line, text });
         self.blank_to(open);
         self.keep(1);
         self.blank_to(end);
@@ -165,10 +154,7 @@ impl Lexer<'_> {
 
     /// An identifier, a number, or the prefix of a literal.
     fn word(&mut self) {
-        let length = self.bytes[self.at..]
-            .iter()
-            .take_while(|byte| is_word(**byte))
-            .count();
+        let length = self.bytes[self.at..].iter().take_while(|byte| is_word(**byte)).count();
         let word = &self.text[self.at..self.at + length];
         let open = self.at + length;
         let next = self.peek(length);
@@ -177,10 +163,7 @@ impl Lexer<'_> {
             return self.string(open);
         }
         if raw && (next == b'"' || next == b'#') {
-            let hashes = self.bytes[open..]
-                .iter()
-                .take_while(|byte| **byte == b'#')
-                .count();
+            let hashes = self.bytes[open..].iter().take_while(|byte| **byte == b'#').count();
             if self.peek(length + hashes) == b'"' {
                 return self.raw_string(open + hashes, hashes);
             }
@@ -222,21 +205,14 @@ mod tests {
     use super::*;
 
     fn texts(pieces: &[Piece]) -> Vec<(usize, &str)> {
-        pieces
-            .iter()
-            .map(|piece| (piece.line, piece.text.as_str()))
-            .collect()
+        pieces.iter().map(|piece| (piece.line, piece.text.as_str())).collect()
     }
 
     /// The code without its blanks, to compare what is left of it.
     fn left(text: &str) -> String {
         let lexed = lex(text);
         assert_eq!(lexed.code.len(), text.len(), "{text}");
-        assert_eq!(
-            lexed.code.matches('\n').count(),
-            text.matches('\n').count(),
-            "{text}"
-        );
+        assert_eq!(lexed.code.matches('\n').count(), text.matches('\n').count(), "{text}");
         lexed.code.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
@@ -246,12 +222,7 @@ mod tests {
         let lexed = lex(text);
         assert_eq!(
             texts(&lexed.comments),
-            [
-                (1, "// x { }"),
-                (2, "/* b /* c } */ d\n*/"),
-                (3, "/// f"),
-                (4, "//! g")
-            ]
+            [(1, "// x { }"), (2, "/* b /* c } */ d\n*/"), (3, "/// f"), (4, "//! g")]
         );
         assert_eq!(left(text), "a e");
     }
@@ -260,15 +231,8 @@ mod tests {
     fn strings_of_every_kind_lose_their_content() {
         let text = "f(\"a { \\\" }\", b\"{\", c\"{\", r\"\\\", r#\"\" {\"#, br##\"\"# {\"##);\n\"two\nlines\" x";
         let lexed = lex(text);
-        let contents: Vec<&str> = lexed
-            .strings
-            .iter()
-            .map(|piece| piece.text.as_str())
-            .collect();
-        assert_eq!(
-            contents,
-            ["a { \\\" }", "{", "{", "\\", "\" {", "\"# {", "two\nlines"]
-        );
+        let contents: Vec<&str> = lexed.strings.iter().map(|piece| piece.text.as_str()).collect();
+        assert_eq!(contents, ["a { \\\" }", "{", "{", "\\", "\" {", "\"# {", "two\nlines"]);
         assert_eq!(lexed.strings[6].line, 2);
         assert!(!lexed.code.contains('{'));
         assert!(left(text).ends_with("x"), "{}", left(text));
@@ -276,20 +240,14 @@ mod tests {
 
     #[test]
     fn characters_and_lifetimes_are_told_apart() {
-        assert_eq!(
-            left("m('{', '\\'', '\\\\', '\\u{7d}', b'}', 'ü', '\"')"),
-            "m( , , , , , , )"
-        );
+        assert_eq!(left("m('{', '\\'', '\\\\', '\\u{7d}', b'}', 'ü', '\"')"), "m( , , , , , , )");
         assert_eq!(
             left("fn f<'a>(x: &'static str, y: &'a u8) { 'out: loop { break 'out } }")
                 .matches('{')
                 .count(),
             2
         );
-        assert_eq!(
-            left("impl<'a> X<'a> for Y<'_> {}"),
-            "impl< > X< > for Y< > {}"
-        );
+        assert_eq!(left("impl<'a> X<'a> for Y<'_> {}"), "impl< > X< > for Y< > {}");
     }
 
     #[test]
@@ -299,15 +257,7 @@ mod tests {
 
     #[test]
     fn unfinished_literals_reach_to_the_end() {
-        for text in [
-            "x \"abc",
-            "x r#\"abc\"",
-            "x /* abc",
-            "x '\\",
-            "x '",
-            "x \"abc\\",
-            "x b'",
-        ] {
+        for text in ["x \"abc", "x r#\"abc\"", "x /* abc", "x '\\", "x '", "x \"abc\\", "x b'"] {
             assert_eq!(left(text).chars().next(), Some('x'), "{text}");
         }
     }

@@ -7,14 +7,7 @@ use super::tree::{File, Tree};
 const ARROWS: [(&str, &[&str]); 8] = [
     (
         "segue",
-        &[
-            "segue-core",
-            "segue-store",
-            "segue-bus",
-            "segue-engine",
-            "segue-agent",
-            "segue-testkit",
-        ],
+        &["segue-core", "segue-store", "segue-bus", "segue-engine", "segue-agent", "segue-testkit"],
     ),
     ("segue-engine", &["segue-core"]),
     ("segue-store", &["segue-core"]),
@@ -30,31 +23,16 @@ const ARROWS: [(&str, &[&str]); 8] = [
 const NO_DEV_ARROWS: [&str; 2] = ["segue-core", "xtask"];
 
 /// What the core may not even name in its manifest.
-const IMPURE: [&str; 9] = [
-    "tokio",
-    "rand",
-    "getrandom",
-    "fastrand",
-    "rusqlite",
-    "nix",
-    "libc",
-    "axum",
-    "hyper",
-];
+const IMPURE: [&str; 9] =
+    ["tokio", "rand", "getrandom", "fastrand", "rusqlite", "nix", "libc", "axum", "hyper"];
 
 /// The only source of dependencies, as the lock file spells it.
-const LOCK_SOURCE: &str = concat!(
-    "source = \"registry+https://github.com/rust-lang/",
-    "crates",
-    ".io-index\""
-);
+const LOCK_SOURCE: &str =
+    concat!("source = \"registry+https://github.com/rust-lang/", "crates", ".io-index\"");
 
 /// Every check of manifests and of the lock file.
 pub fn check(tree: &Tree, findings: &mut Vec<Finding>) {
-    let manifests = tree
-        .files
-        .iter()
-        .filter(|file| crate_name(&file.path).is_some());
+    let manifests = tree.files.iter().filter(|file| crate_name(&file.path).is_some());
     for file in manifests {
         let entries = entries(&file.text);
         arrows(file, &entries, findings);
@@ -126,10 +104,7 @@ fn lockfile(tree: &Tree, findings: &mut Vec<Finding>) {
         findings.push(Finding::new("Cargo.lock", 0, Rule::Lockfile, what));
         return;
     };
-    for (line, text) in file
-        .lines()
-        .filter(|(_, text)| text.starts_with("source = "))
-    {
+    for (line, text) in file.lines().filter(|(_, text)| text.starts_with("source = ")) {
         if text != LOCK_SOURCE {
             let what =
                 "a dependency from elsewhere than the default registry: take a released version";
@@ -160,18 +135,9 @@ impl Entry {
         if self.table.starts_with("workspace.") {
             return None;
         }
-        let package = self
-            .value
-            .split_once("package")
-            .and_then(|(_, rest)| rest.split('"').nth(1));
-        let renamed = if self.key == "package" {
-            self.value.split('"').nth(1)
-        } else {
-            package
-        };
-        let name = own_table
-            .or_else(|| self.key.split('.').next())
-            .unwrap_or_default();
+        let package = self.value.split_once("package").and_then(|(_, rest)| rest.split('"').nth(1));
+        let renamed = if self.key == "package" { self.value.split('"').nth(1) } else { package };
+        let name = own_table.or_else(|| self.key.split('.').next()).unwrap_or_default();
         Some((kind, renamed.unwrap_or(name.trim_matches('"'))))
     }
 }
@@ -185,11 +151,7 @@ fn entries(text: &str) -> Vec<Entry> {
         let line = line.trim();
         if line.starts_with('[') {
             let name = line.split('#').next().unwrap_or_default().trim();
-            table = name
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .trim()
-                .to_owned();
+            table = name.trim_start_matches('[').trim_end_matches(']').trim().to_owned();
             // A table may be all that names a dependency.
             entries.push(Entry {
                 table: table.clone(),
@@ -200,12 +162,7 @@ fn entries(text: &str) -> Vec<Entry> {
         } else if let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
             let key = key.trim().to_owned();
             let value = value.trim().to_owned();
-            entries.push(Entry {
-                table: table.clone(),
-                key,
-                value,
-                line: index + 1,
-            });
+            entries.push(Entry { table: table.clone(), key, value, line: index + 1 });
         }
     }
     entries
@@ -220,67 +177,34 @@ mod tests {
     fn found(files: &[(&str, &str)]) -> Vec<(String, usize, &'static str)> {
         let mut findings = Vec::new();
         check(&Tree::of(files), &mut findings);
-        findings
-            .into_iter()
-            .map(|f| (f.path, f.line, f.rule.name()))
-            .collect()
+        findings.into_iter().map(|f| (f.path, f.line, f.rule.name())).collect()
     }
 
     fn found_in(path: &str, dependencies: &str) -> Vec<(usize, &'static str)> {
         let text = format!("{LINTS}{dependencies}");
         let found = found(&[(path, &text), ("Cargo.lock", "")]);
-        found
-            .into_iter()
-            .map(|(_, line, rule)| (line, rule))
-            .collect()
+        found.into_iter().map(|(_, line, rule)| (line, rule)).collect()
     }
 
     #[test]
     fn arrows_as_drawn_pass_and_others_do_not() {
         let agent = "crates/segue-agent/Cargo.toml";
         assert!(
-            found_in(
-                agent,
-                "[dependencies]\nsegue-bus.workspace = true\ntokio = \"1\"\n"
-            )
-            .is_empty()
+            found_in(agent, "[dependencies]\nsegue-bus.workspace = true\ntokio = \"1\"\n")
+                .is_empty()
         );
         let bad = [(4, "arrows")];
+        assert_eq!(found_in(agent, "[dependencies]\nsegue-store.workspace = true\n"), bad);
+        assert_eq!(found_in(agent, "[dependencies]\nsegue-store = { path = \"../x\" }\n"), bad);
+        assert_eq!(found_in(agent, "[dependencies]\nx = { package = \"segue-store\" }\n"), bad);
         assert_eq!(
-            found_in(agent, "[dependencies]\nsegue-store.workspace = true\n"),
+            found_in(agent, "[target.'cfg(unix)'.dependencies]\nsegue-store.workspace = true\n"),
             bad
         );
+        assert_eq!(found_in(agent, "[build-dependencies]\nsegue-store.workspace = true\n"), bad);
+        assert_eq!(found_in(agent, "[dependencies.segue-store]\n")[0], (3, "arrows"));
         assert_eq!(
-            found_in(agent, "[dependencies]\nsegue-store = { path = \"../x\" }\n"),
-            bad
-        );
-        assert_eq!(
-            found_in(agent, "[dependencies]\nx = { package = \"segue-store\" }\n"),
-            bad
-        );
-        assert_eq!(
-            found_in(
-                agent,
-                "[target.'cfg(unix)'.dependencies]\nsegue-store.workspace = true\n"
-            ),
-            bad
-        );
-        assert_eq!(
-            found_in(
-                agent,
-                "[build-dependencies]\nsegue-store.workspace = true\n"
-            ),
-            bad
-        );
-        assert_eq!(
-            found_in(agent, "[dependencies.segue-store]\n")[0],
-            (3, "arrows")
-        );
-        assert_eq!(
-            found_in(
-                "xtask/Cargo.toml",
-                "[dependencies]\nsegue-core.workspace = true\n"
-            ),
+            found_in("xtask/Cargo.toml", "[dependencies]\nsegue-core.workspace = true\n"),
             bad
         );
     }
@@ -289,60 +213,33 @@ mod tests {
     fn tests_may_reach_further_but_not_from_the_core() {
         let dev = "[dev-dependencies]\nsegue-testkit.workspace = true\n";
         assert!(found_in("crates/segue-bus/Cargo.toml", dev).is_empty());
-        assert_eq!(
-            found_in("crates/segue-core/Cargo.toml", dev),
-            [(4, "arrows")]
-        );
+        assert_eq!(found_in("crates/segue-core/Cargo.toml", dev), [(4, "arrows")]);
     }
 
     #[test]
     fn the_cores_manifest_is_pure_and_a_new_crate_needs_a_room() {
         let core = "crates/segue-core/Cargo.toml";
         assert_eq!(
-            found_in(
-                core,
-                "[dependencies]\nuuid = \"1\"\ntokio.workspace = true\n"
-            ),
+            found_in(core, "[dependencies]\nuuid = \"1\"\ntokio.workspace = true\n"),
             [(5, "pure-core")]
         );
-        assert_eq!(
-            found_in("crates/segue-common/Cargo.toml", ""),
-            [(0, "arrows")]
-        );
+        assert_eq!(found_in("crates/segue-common/Cargo.toml", ""), [(0, "arrows")]);
     }
 
     #[test]
     fn lints_and_lock_file_are_required() {
-        let found = found(&[(
-            "crates/segue-bus/Cargo.toml",
-            "[package]\nname = \"segue-bus\"\n",
-        )]);
-        let rules: Vec<_> = found
-            .iter()
-            .map(|(path, _, rule)| (path.as_str(), *rule))
-            .collect();
-        assert_eq!(
-            rules,
-            [
-                ("crates/segue-bus/Cargo.toml", "lints"),
-                ("Cargo.lock", "lockfile")
-            ]
-        );
+        let found = found(&[("crates/segue-bus/Cargo.toml", "[package]\nname = \"segue-bus\"\n")]);
+        let rules: Vec<_> = found.iter().map(|(path, _, rule)| (path.as_str(), *rule)).collect();
+        assert_eq!(rules, [("crates/segue-bus/Cargo.toml", "lints"), ("Cargo.lock", "lockfile")]);
     }
 
     #[test]
     fn the_lints_table_may_be_written_in_either_form() {
-        for text in [
-            LINTS,
-            "lints.workspace = true\n[package]\nname = \"segue-bus\"\n",
-        ] {
+        for text in [LINTS, "lints.workspace = true\n[package]\nname = \"segue-bus\"\n"] {
             assert!(found(&[("crates/segue-bus/Cargo.toml", text), ("Cargo.lock", "")]).is_empty());
         }
         let off = "[lints]\nworkspace = false\n";
-        assert_eq!(
-            found(&[("crates/segue-bus/Cargo.toml", off), ("Cargo.lock", "")]).len(),
-            1
-        );
+        assert_eq!(found(&[("crates/segue-bus/Cargo.toml", off), ("Cargo.lock", "")]).len(), 1);
     }
 
     #[test]

@@ -65,8 +65,7 @@ pub fn core(tree: &Tree, findings: &mut Vec<Finding>) {
 
 /// Whether `path` is `banned` or lies below it, segment by segment.
 fn leads_into(path: &str, banned: &str) -> bool {
-    path.strip_prefix(banned)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    path.strip_prefix(banned).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// Catch-all arms in `decide`: a new state must be a compile error in every match, not a silent case.
@@ -108,11 +107,7 @@ fn is_catch_all(rust: &Rust, at: usize) -> bool {
         open += 1;
     }
     // `Some(_)` is a pattern of its own.
-    let before = rust
-        .text(open.wrapping_sub(1))
-        .bytes()
-        .next()
-        .unwrap_or(b' ');
+    let before = rust.text(open.wrapping_sub(1)).bytes().next().unwrap_or(b' ');
     open < at && !before.is_ascii_alphanumeric()
 }
 
@@ -121,9 +116,7 @@ fn is_catch_all(rust: &Rust, at: usize) -> bool {
 fn is_total(rust: &Rust, line: usize) -> bool {
     rust.comments.iter().any(|comment| {
         let text = comment.text.trim_start_matches('/').trim_start();
-        let says = text
-            .strip_prefix("total:")
-            .is_some_and(|why| !why.trim().is_empty());
+        let says = text.strip_prefix("total:").is_some_and(|why| !why.trim().is_empty());
         let near = comment.line == line
             || (comment.line.abs_diff(line) == 1 && rust.is_beside_code(comment.line));
         says && near
@@ -145,10 +138,7 @@ mod tests {
     #[test]
     fn the_core_touches_nothing_outside() {
         let text = "use std::{collections::HashMap, fs};\nuse std::time::{Duration, SystemTime};\nfn f() { std::process::exit(1) }\nfn g() -> Uuid { Uuid::now_v7() }\nuse tokio::sync::mpsc;\nfn h() { std::io::stdout(); }\n// std::fs, Instant\nfn i() -> &str { \"std::net\" }\nuse crate::operand::x;\nfn processing() { standard::fs(); }\n#[cfg(test)]\nmod tests { use std::fs; }\n";
-        assert_eq!(
-            places(core, "crates/segue-core/src/a.rs", text),
-            [1, 2, 3, 4, 5, 6]
-        );
+        assert_eq!(places(core, "crates/segue-core/src/a.rs", text), [1, 2, 3, 4, 5, 6]);
         assert!(places(core, "crates/segue-core/tests/a.rs", text).is_empty());
         assert!(places(core, "crates/segue-store/src/a.rs", text).is_empty());
     }

@@ -92,9 +92,6 @@ mod tests {
             .iter()
             .map(|finding| format!("{}:{}", finding.path, finding.line))
             .collect();
-        assert_eq!(
-            places,
-            ["crates/segue/src/a.rs:4", "crates/segue/src/b.rs:2"]
-        );
+        assert_eq!(places, ["crates/segue/src/a.rs:4", "crates/segue/src/b.rs:2"]);
     }
 }

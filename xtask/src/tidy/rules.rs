@@ -86,58 +86,33 @@ impl Rule {
 
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            Rule::FnLines => (
-                "fn-lines",
-                "a function has at most 70 lines; test code is free",
-            ),
-            Rule::FileLines => (
-                "file-lines",
-                "a file has at most 600 lines, test modules not counted",
-            ),
-            Rule::Banned => (
-                "banned",
-                "no unfinished-work macros, no debug macro, no ignored test",
-            ),
+            Rule::FnLines => ("fn-lines", "a function has at most 70 lines; test code is free"),
+            Rule::FileLines => {
+                ("file-lines", "a file has at most 600 lines, test modules not counted")
+            }
+            Rule::Banned => {
+                ("banned", "no unfinished-work macros, no debug macro, no ignored test")
+            }
             Rule::Sleep => ("sleep", "no test sleeps"),
-            Rule::Unsafe => (
-                "unsafe",
-                "unsafe code only in crates/segue-agent/src/process/",
-            ),
-            Rule::PureCore => (
-                "pure-core",
-                "segue-core has no runtime, clock, chance, input or output",
-            ),
-            Rule::CatchAll => (
-                "catch-all",
-                "no catch-all arm in crates/segue-core/src/decide/",
-            ),
+            Rule::Unsafe => ("unsafe", "unsafe code only in crates/segue-agent/src/process/"),
+            Rule::PureCore => {
+                ("pure-core", "segue-core has no runtime, clock, chance, input or output")
+            }
+            Rule::CatchAll => ("catch-all", "no catch-all arm in crates/segue-core/src/decide/"),
             Rule::Sql => ("sql", "no SQL outside crates/segue-store"),
-            Rule::Arrows => (
-                "arrows",
-                "crates depend on each other as ARCHITECTURE.md says",
-            ),
+            Rule::Arrows => ("arrows", "crates depend on each other as ARCHITECTURE.md says"),
             Rule::ModRs => ("mod-rs", "a mod.rs only documents, declares and re-exports"),
             Rule::Registry => ("registry", "no file names or configures a package registry"),
             Rule::MachinePath => ("machine-path", "no file names a path of one machine"),
             Rule::Marker => ("marker", "no comment marks work as left to do"),
-            Rule::Decisions => (
-                "decisions",
-                "ARCHITECTURE.md lists every file of docs/decisions",
-            ),
-            Rule::Readme => (
-                "readme",
-                "the README starts with two commands and names the test command",
-            ),
-            Rule::Links => (
-                "links",
-                "links of Markdown files to files of the repository resolve",
-            ),
+            Rule::Decisions => ("decisions", "ARCHITECTURE.md lists every file of docs/decisions"),
+            Rule::Readme => {
+                ("readme", "the README starts with two commands and names the test command")
+            }
+            Rule::Links => ("links", "links of Markdown files to files of the repository resolve"),
             Rule::Lockfile => ("lockfile", "Cargo.lock is there and names one registry"),
             Rule::Lints => ("lints", "every crate takes the workspace's lints"),
-            Rule::Allow => (
-                "allow",
-                "an exception names its rule, has a reason and is needed",
-            ),
+            Rule::Allow => ("allow", "an exception names its rule, has a reason and is needed"),
         }
     }
 }
@@ -158,25 +133,13 @@ pub struct Finding {
 impl Finding {
     /// A finding; `line` 0 means the file as a whole.
     pub fn new(path: &str, line: usize, rule: Rule, what: impl Into<String>) -> Self {
-        Finding {
-            path: path.to_owned(),
-            line,
-            rule,
-            what: what.into(),
-        }
+        Finding { path: path.to_owned(), line, rule, what: what.into() }
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}: {}: {}",
-            self.path,
-            self.line.max(1),
-            self.rule.name(),
-            self.what
-        )
+        write!(f, "{}:{}: {}: {}", self.path, self.line.max(1), self.rule.name(), self.what)
     }
 }
 
@@ -196,9 +159,6 @@ mod tests {
     fn a_finding_reads_as_place_rule_and_remedy() {
         let finding = Finding::new("a.rs", 7, Rule::Sql, "move it");
         assert_eq!(finding.to_string(), "a.rs:7: sql: move it");
-        assert_eq!(
-            Finding::new("a.rs", 0, Rule::Sql, "x").to_string(),
-            "a.rs:1: sql: x"
-        );
+        assert_eq!(Finding::new("a.rs", 0, Rule::Sql, "x").to_string(), "a.rs:1: sql: x");
     }
 }

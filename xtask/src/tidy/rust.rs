@@ -81,25 +81,17 @@ impl Rust {
 
     /// The text of the token at `at`, empty beyond the end.
     pub fn text(&self, at: usize) -> &str {
-        self.tokens
-            .get(at)
-            .map_or("", |token| &self.code[token.start..token.end])
+        self.tokens.get(at).map_or("", |token| &self.code[token.start..token.end])
     }
 
     /// The line of the token at `at`, or of the last one.
     pub fn line(&self, at: usize) -> usize {
-        self.tokens
-            .get(at)
-            .or(self.tokens.last())
-            .map_or(1, |token| token.line)
+        self.tokens.get(at).or(self.tokens.last()).map_or(1, |token| token.line)
     }
 
     /// Whether the tokens from `at` on read as `words`.
     pub fn reads(&self, at: usize, words: &[&str]) -> bool {
-        words
-            .iter()
-            .enumerate()
-            .all(|(offset, word)| self.text(at + offset) == *word)
+        words.iter().enumerate().all(|(offset, word)| self.text(at + offset) == *word)
     }
 
     /// Whether the line belongs to test code.
@@ -125,14 +117,8 @@ impl Rust {
             let Some(open) = named.then(|| self.body(at)).flatten() else {
                 continue;
             };
-            let span = Span {
-                first: self.line(at),
-                last: self.line(self.closing(open)),
-            };
-            functions.push(Function {
-                name: self.text(at + 1).to_owned(),
-                span,
-            });
+            let span = Span { first: self.line(at), last: self.line(self.closing(open)) };
+            functions.push(Function { name: self.text(at + 1).to_owned(), span });
         }
         functions
     }
@@ -152,10 +138,7 @@ impl Rust {
                     path.push_str("::");
                     path.push_str(self.text(at));
                 }
-                paths.push(NamedPath {
-                    path,
-                    line: self.line(start),
-                });
+                paths.push(NamedPath { path, line: self.line(start) });
                 at += 1;
             } else {
                 at += 1;
@@ -220,10 +203,7 @@ impl Rust {
                     prefix.push(name.to_owned());
                     at += 1;
                     if self.text(at) != "::" {
-                        paths.push(NamedPath {
-                            path: prefix.join("::"),
-                            line: self.line(at - 1),
-                        });
+                        paths.push(NamedPath { path: prefix.join("::"), line: self.line(at - 1) });
                         at += if self.text(at) == "as" { 2 } else { 0 };
                         break;
                     }
@@ -261,17 +241,12 @@ impl Rust {
                 .map(|at| at + 1);
             let end = match self.body(item) {
                 Some(open) => self.closing(open),
-                None => (item..self.len())
-                    .find(|at| self.text(*at) == ";")
-                    .unwrap_or(self.len()),
+                None => (item..self.len()).find(|at| self.text(*at) == ";").unwrap_or(self.len()),
             };
             if let Some(name) = name.filter(|name| self.text(name + 1) == ";") {
                 self.test_modules.push(self.text(name).to_owned());
             }
-            self.tests.push(Span {
-                first,
-                last: self.line(end),
-            });
+            self.tests.push(Span { first, last: self.line(end) });
             at = end + 1;
         }
     }
@@ -310,23 +285,12 @@ fn tokens(code: &str) -> Vec<Token> {
             continue;
         }
         let length = if is_word(byte) {
-            bytes[at..]
-                .iter()
-                .take_while(|byte| is_word(**byte))
-                .count()
+            bytes[at..].iter().take_while(|byte| is_word(**byte)).count()
         } else {
             let pair = &bytes[at..bytes.len().min(at + 2)];
-            if [b"::", b"=>", b"->"].iter().any(|known| pair == *known) {
-                2
-            } else {
-                1
-            }
+            if [b"::", b"=>", b"->"].iter().any(|known| pair == *known) { 2 } else { 1 }
         };
-        tokens.push(Token {
-            start: at,
-            end: at + length,
-            line,
-        });
+        tokens.push(Token { start: at, end: at + length, line });
         at += length;
     }
     tokens
@@ -338,10 +302,7 @@ mod tests {
 
     fn spans(text: &str) -> Vec<(String, usize, usize)> {
         let functions = Rust::new(text).functions();
-        functions
-            .into_iter()
-            .map(|f| (f.name, f.span.first, f.span.last))
-            .collect()
+        functions.into_iter().map(|f| (f.name, f.span.first, f.span.last)).collect()
     }
 
     #[test]
@@ -382,9 +343,8 @@ macro_rules! make {
             ("given", 20, 21),
             ("$", 25, 26),
         ];
-        let expected: Vec<_> = expected
-            .map(|(name, first, last)| (name.to_owned(), first, last))
-            .into();
+        let expected: Vec<_> =
+            expected.map(|(name, first, last)| (name.to_owned(), first, last)).into();
         assert_eq!(spans(text), expected);
     }
 

@@ -40,23 +40,12 @@ pub fn files(tree: &Tree, findings: &mut Vec<Finding>) {
 }
 
 /// Items that do not belong in a `mod.rs`.
-const ITEMS: [&str; 9] = [
-    "fn",
-    "impl",
-    "struct",
-    "enum",
-    "trait",
-    "const",
-    "static",
-    "type",
-    "macro_rules",
-];
+const ITEMS: [&str; 9] =
+    ["fn", "impl", "struct", "enum", "trait", "const", "static", "type", "macro_rules"];
 
 /// Files named `mod.rs` that hold anything but documentation, declarations and re-exports.
 pub fn mod_files(tree: &Tree, findings: &mut Vec<Finding>) {
-    let mods = tree
-        .rust()
-        .filter(|(file, rust)| file.name() == "mod.rs" && !rust.all_test);
+    let mods = tree.rust().filter(|(file, rust)| file.name() == "mod.rs" && !rust.all_test);
     for (file, rust) in mods {
         let item = (0..rust.len())
             .find(|at| ITEMS.contains(&rust.text(*at)) && !rust.is_test(rust.line(*at)));
@@ -82,44 +71,23 @@ mod tests {
     fn a_function_of_70_lines_passes_and_one_of_71_does_not() {
         let long = format!("{}{}", function("good", 70), function("bad", 71));
         let in_tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", function("free", 200));
-        let tree = Tree::of(&[
-            ("src/a.rs", &long),
-            ("src/b.rs", &in_tests),
-            ("tests/c.rs", &long),
-        ]);
+        let tree = Tree::of(&[("src/a.rs", &long), ("src/b.rs", &in_tests), ("tests/c.rs", &long)]);
         let mut findings = Vec::new();
         functions(&tree, &mut findings);
         assert_eq!(findings.len(), 1);
-        assert_eq!(
-            (findings[0].path.as_str(), findings[0].line),
-            ("src/a.rs", 71)
-        );
-        assert!(
-            findings[0].what.starts_with("`bad` has 71 lines"),
-            "{}",
-            findings[0].what
-        );
+        assert_eq!((findings[0].path.as_str(), findings[0].line), ("src/a.rs", 71));
+        assert!(findings[0].what.starts_with("`bad` has 71 lines"), "{}", findings[0].what);
     }
 
     #[test]
     fn test_code_does_not_count_in_a_files_length() {
-        let tests = format!(
-            "#[cfg(test)]\nmod tests {{\n{}}}\n",
-            "    // x\n".repeat(900)
-        );
+        let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "    // x\n".repeat(900));
         let full = format!("{}{tests}", "// x\n".repeat(600));
         let over = format!("{}{tests}", "// x\n".repeat(601));
-        let tree = Tree::of(&[
-            ("src/a.rs", &full),
-            ("src/b.rs", &over),
-            ("src/tests.rs", &over),
-        ]);
+        let tree = Tree::of(&[("src/a.rs", &full), ("src/b.rs", &over), ("src/tests.rs", &over)]);
         let mut findings = Vec::new();
         files(&tree, &mut findings);
-        assert_eq!(
-            findings.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(),
-            ["src/b.rs"]
-        );
+        assert_eq!(findings.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), ["src/b.rs"]);
     }
 
     #[test]

@@ -9,11 +9,7 @@ const HOME: &str = "crates/segue-store/";
 /// Statements outside the store, tests included.
 pub fn check(tree: &Tree, findings: &mut Vec<Finding>) {
     for (file, rust) in tree.rust().filter(|(file, _)| !file.path.starts_with(HOME)) {
-        for string in rust
-            .strings
-            .iter()
-            .filter(|string| is_statement(&string.text))
-        {
+        for string in rust.strings.iter().filter(|string| is_statement(&string.text)) {
             let what =
                 format!("an SQL statement outside {HOME}: ask the store for what you need by name");
             findings.push(Finding::new(&file.path, string.line, Rule::Sql, what));
@@ -28,9 +24,7 @@ fn is_statement(text: &str) -> bool {
         .filter(|word| !word.is_empty())
         .collect();
     let follows = |first: &str, seconds: &[&str]| {
-        words
-            .windows(2)
-            .any(|pair| pair[0] == first && seconds.contains(&pair[1]))
+        words.windows(2).any(|pair| pair[0] == first && seconds.contains(&pair[1]))
     };
     let before = |first: &str, later: &str| {
         words
@@ -44,10 +38,7 @@ fn is_statement(text: &str) -> bool {
         || follows("INSERT", &["INTO", "OR"])
         || before("UPDATE", "SET")
         || follows("DELETE", &["FROM"])
-        || follows(
-            "CREATE",
-            &["TABLE", "INDEX", "UNIQUE", "TRIGGER", "VIEW", "TEMP"],
-        )
+        || follows("CREATE", &["TABLE", "INDEX", "UNIQUE", "TRIGGER", "VIEW", "TEMP"])
         || follows("DROP", &["TABLE", "INDEX"])
         || follows("ALTER", &["TABLE"])
         || follows("BEGIN", &["IMMEDIATE", "EXCLUSIVE"])
@@ -88,10 +79,8 @@ mod tests {
     #[test]
     fn the_store_may_and_nobody_else() {
         let text = "fn f() {\n    run(\"DELETE FROM task\"); // SELECT x FROM y\n}\n";
-        let tree = Tree::of(&[
-            ("crates/segue-store/src/a.rs", text),
-            ("crates/segue/tests/a.rs", text),
-        ]);
+        let tree =
+            Tree::of(&[("crates/segue-store/src/a.rs", text), ("crates/segue/tests/a.rs", text)]);
         let mut findings = Vec::new();
         check(&tree, &mut findings);
         let places: Vec<_> = findings.iter().map(|f| (f.path.as_str(), f.line)).collect();

@@ -29,9 +29,7 @@ pub fn registries(tree: &Tree, findings: &mut Vec<Finding>) {
                 findings.push(Finding::new(&file.path, line, Rule::Registry, what));
             }
             if is_cargo_config
-                && ["[source", "[registr"]
-                    .iter()
-                    .any(|table| text.trim().starts_with(table))
+                && ["[source", "[registr"].iter().any(|table| text.trim().starts_with(table))
             {
                 let what = "a registry is the user's own setting: take it out of the project's configuration";
                 findings.push(Finding::new(&file.path, line, Rule::Registry, what));
@@ -79,12 +77,8 @@ fn names_folder(line: &str, folder: &str, needs_name: bool) -> bool {
 }
 
 /// Words that mark work as left to do, in halves for the same reason.
-const MARKERS: [&str; 4] = [
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
-    concat!("XX", "X"),
-    concat!("HA", "CK"),
-];
+const MARKERS: [&str; 4] =
+    [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("HA", "CK")];
 
 /// Comments of Rust sources that leave work behind: a marker that opens a comment line, or one with
 /// a colon or a name behind it. A sentence may speak about markers, as the repository's report does.
@@ -128,10 +122,7 @@ mod tests {
     fn places(check: fn(&Tree, &mut Vec<Finding>), files: &[(&str, &str)]) -> Vec<(String, usize)> {
         let mut findings = Vec::new();
         check(&Tree::of(files), &mut findings);
-        findings
-            .into_iter()
-            .map(|finding| (finding.path, finding.line))
-            .collect()
+        findings.into_iter().map(|finding| (finding.path, finding.line)).collect()
     }
 
     #[test]
@@ -149,26 +140,16 @@ mod tests {
                 (".cargo/config.toml", config),
             ],
         );
-        assert_eq!(
-            found,
-            [
-                (".cargo/config.toml".to_owned(), 3),
-                ("README.md".to_owned(), 2)
-            ]
-        );
+        assert_eq!(found, [(".cargo/config.toml".to_owned(), 3), ("README.md".to_owned(), 2)]);
     }
 
     #[test]
     fn paths_of_one_machine_are_found_and_ends_of_other_paths_are_not() {
         let text = "a {w}main\n\"{h}ada/x\"\n./docs{w}x\n~{w}x\n$HOME{w}x\n{h}<name>/x\nPATH=/bin:{r}bin\n{dir}{w}\n";
-        let text = text
-            .replace("{w}", MACHINE_FOLDERS[0].0)
-            .replace("{r}", MACHINE_FOLDERS[1].0);
+        let text = text.replace("{w}", MACHINE_FOLDERS[0].0).replace("{r}", MACHINE_FOLDERS[1].0);
         let text = text.replace("{h}", MACHINE_FOLDERS[2].0);
-        let lines: Vec<usize> = places(machine_paths, &[("a.sh", &text)])
-            .iter()
-            .map(|(_, line)| *line)
-            .collect();
+        let lines: Vec<usize> =
+            places(machine_paths, &[("a.sh", &text)]).iter().map(|(_, line)| *line).collect();
         assert_eq!(lines, [1, 2, 7]);
         let lines: Vec<usize> = places(machine_paths, &[("tests/data/a.json", &text)])
             .iter()
@@ -181,10 +162,8 @@ mod tests {
     fn a_marker_that_leaves_work_is_told_from_a_word_about_markers() {
         let text = "// {t} later\n/// Counts {t} and {f} markers.\n/* x\n * {f}: y */\nlet a = \"{t}: x\"; // {t}(ada) z\n// `{t}:` opens one\n// {t}/{f} are counted\n";
         let text = text.replace("{t}", MARKERS[0]).replace("{f}", MARKERS[1]);
-        let lines: Vec<usize> = places(markers, &[("src/a.rs", &text)])
-            .iter()
-            .map(|(_, line)| *line)
-            .collect();
+        let lines: Vec<usize> =
+            places(markers, &[("src/a.rs", &text)]).iter().map(|(_, line)| *line).collect();
         assert_eq!(lines, [1, 4, 5]);
     }
 }

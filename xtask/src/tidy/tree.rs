@@ -21,11 +21,7 @@ pub struct File {
 impl File {
     fn new(path: &str, text: String) -> Self {
         let rust = path.ends_with(".rs").then(|| Rust::new(&text));
-        let mut file = File {
-            path: path.to_owned(),
-            text,
-            rust,
-        };
+        let mut file = File { path: path.to_owned(), text, rust };
         if let Some(rust) = &mut file.rust {
             rust.all_test |= is_test_path(path);
         }
@@ -44,17 +40,12 @@ impl File {
 
     /// Whether the file is data that tests read: other people's words, or look-alikes of them.
     pub fn is_test_data(&self) -> bool {
-        ["tests/data/", "/snapshots/"]
-            .iter()
-            .any(|folder| self.path.contains(folder))
+        ["tests/data/", "/snapshots/"].iter().any(|folder| self.path.contains(folder))
     }
 
     /// Lines with their numbers from 1.
     pub fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text
-            .lines()
-            .enumerate()
-            .map(|(index, line)| (index + 1, line))
+        self.text.lines().enumerate().map(|(index, line)| (index + 1, line))
     }
 }
 
@@ -77,13 +68,7 @@ impl Tree {
     /// Reads the repository at `root`.
     pub fn load(root: &Path) -> Result<Tree> {
         let output = Command::new("git")
-            .args([
-                "ls-files",
-                "-z",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-            ])
+            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .current_dir(root)
             .output()
             .context("git could not be started; tidy asks it which files belong to the project")?;
@@ -133,9 +118,7 @@ impl Tree {
 
     /// Rust sources.
     pub fn rust(&self) -> impl Iterator<Item = (&File, &Rust)> {
-        self.files
-            .iter()
-            .filter_map(|file| file.rust.as_ref().map(|rust| (file, rust)))
+        self.files.iter().filter_map(|file| file.rust.as_ref().map(|rust| (file, rust)))
     }
 
     /// Whether a file or a folder of this name belongs to the repository.
@@ -161,11 +144,7 @@ fn mark_test_modules(files: &mut [File]) {
             "mod.rs" | "lib.rs" | "main.rs" => file.folder().to_owned(),
             name => format!("{}{}/", file.folder(), name.trim_end_matches(".rs")),
         };
-        test_files.extend(
-            rust.test_modules
-                .iter()
-                .map(|name| format!("{folder}{name}")),
-        );
+        test_files.extend(rust.test_modules.iter().map(|name| format!("{folder}{name}")));
     }
     for file in files {
         let is_test = test_files.iter().any(|module| {
@@ -216,14 +195,9 @@ mod tests {
     fn files_and_their_folders_are_there_and_no_half_names() {
         let tree = Tree::of(&[("docs/decisions/001-a.md", ""), ("docs-old/x", "")]);
         assert!(
-            [
-                "docs",
-                "docs/decisions/",
-                "docs/decisions/001-a.md",
-                "docs-old"
-            ]
-            .iter()
-            .all(|path| tree.has(path))
+            ["docs", "docs/decisions/", "docs/decisions/001-a.md", "docs-old"]
+                .iter()
+                .all(|path| tree.has(path))
         );
         assert!(!tree.has("doc") && !tree.has("docs/decisions/001"));
     }
@@ -231,10 +205,7 @@ mod tests {
     #[test]
     fn this_repository_can_be_read() {
         let tree = Tree::load(&crate::exec::root().unwrap()).unwrap();
-        assert!(
-            tree.file("xtask/src/tidy/tree.rs")
-                .is_some_and(|file| file.rust.is_some())
-        );
+        assert!(tree.file("xtask/src/tidy/tree.rs").is_some_and(|file| file.rust.is_some()));
         assert!(tree.has("crates/segue-core"));
     }
 }
