@@ -27,6 +27,10 @@ pub fn run() -> Result<bool> {
         );
         return Ok(false);
     }
+    // Data of earlier runs would be added up, that of tests which are gone included.
+    if !passes(&mut cargo(["llvm-cov", "clean", "--workspace"])?)? {
+        return Ok(false);
+    }
     let mut tests = if has_cargo_command("nextest")? {
         cargo(["llvm-cov", "nextest", "--profile", "ci"])?
     } else {
