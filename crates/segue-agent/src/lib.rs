@@ -1,7 +1,11 @@
 //! Lets a process be an agent: loads agent definitions, hosts agents, runs their attempts.
 
 pub mod claude;
+pub mod command;
+pub mod contract;
 pub mod host;
+pub mod place;
+pub mod preset_runner;
 pub mod presets;
 pub mod process;
 pub mod runner;

@@ -48,6 +48,11 @@ impl Outbox {
         self.given.lock().remove(&attempt)
     }
 
+    /// Whether outcomes of attempts that were given out are still to come.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.given.lock().is_empty()
+    }
+
     fn is_in_flight(&self, seq: u64) -> bool {
         self.in_flight.lock().contains(&seq)
     }

@@ -239,6 +239,16 @@ impl Engine {
         self.look_again().await;
     }
 
+    /// Waits until the reports of attempts that have ended are written, as far as this process knows of them; at most a moment.
+    pub async fn drain_reports(&self) {
+        let quiet = async {
+            while self.outbox.is_waiting() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), quiet).await;
+    }
+
     /// Ends the loops. What was committed and not published goes out with the next start.
     pub async fn stop(&self) {
         self.stop_assigning();

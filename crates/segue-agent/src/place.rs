@@ -1,0 +1,260 @@
+//! The folders and files of one attempt.
+
+use crate::command::failed;
+use crate::process::Started;
+use crate::runner::{Job, Ran};
+use segue_core::task::{ErrorClass, TaskError, WorkspaceKind};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Files of the folder `SEGUE_OUT` that become properties of an output.
+const OUT_FILES_MAX: usize = 1_000;
+
+/// Where things are, for every attempt of a host.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// The project's own folder.
+    pub project: PathBuf,
+    /// The project's id.
+    pub project_id: String,
+    /// Segue's folder in it, `.segue`.
+    pub state: PathBuf,
+    /// The running binary, for `{segue}` in commands.
+    pub segue: PathBuf,
+}
+
+/// What is written while an attempt runs, so that the next life of the node finds its processes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunningRecord {
+    /// The task.
+    pub task: String,
+    /// The attempt.
+    pub attempt: String,
+    /// Its processes.
+    pub started: Started,
+}
+
+/// The folder of the records of attempts that run.
+pub fn records_folder(state: &Path) -> PathBuf {
+    state.join("run")
+}
+
+/// The folders and files of one attempt.
+pub(crate) struct Place {
+    pub(crate) cwd: PathBuf,
+    pub(crate) input: PathBuf,
+    pub(crate) output: PathBuf,
+    pub(crate) outcome: PathBuf,
+    pub(crate) log: PathBuf,
+    record: PathBuf,
+    pub(crate) last_words: PathBuf,
+    pub(crate) scratch: PathBuf,
+}
+
+/// Why an attempt has no folder to work in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaceError {
+    #[error("its folder could not be made: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl PlaceError {
+    /// The failure of the attempt.
+    pub(crate) fn into_ran(self) -> Ran {
+        failed(ErrorClass::Transient, self.to_string())
+    }
+}
+
+impl Place {
+    pub(crate) async fn make(
+        folders: &Folders,
+        workspace: WorkspaceKind,
+        job: &Job,
+        input: &Value,
+    ) -> Result<Place, PlaceError> {
+        let state = &folders.state;
+        // Ids are UUIDs: no part of these paths comes from outside.
+        let work = state.join("work").join(job.task.to_string()).join(job.number.to_string());
+        let scratch = state.join("scratch").join(&job.attempt);
+        let records = records_folder(state);
+        std::fs::create_dir_all(&records)?;
+        std::fs::create_dir_all(&scratch)?;
+        let cwd = match job.workspace.unwrap_or(workspace) {
+            WorkspaceKind::Project => folders.project.clone(),
+            WorkspaceKind::Own | WorkspaceKind::Worktree => {
+                std::fs::create_dir_all(&work)?;
+                work
+            }
+        };
+        let place = Place {
+            cwd,
+            input: scratch.join("in"),
+            output: scratch.join("out"),
+            outcome: scratch.join("outcome.json"),
+            log: state
+                .join("logs")
+                .join(job.run.to_string())
+                .join(format!("{}-{}.log", job.task, job.number)),
+            record: records.join(format!("{}.json", job.attempt)),
+            last_words: records.join(format!("{}.last", job.attempt)),
+            scratch,
+        };
+        std::fs::create_dir_all(&place.output)?;
+        std::fs::create_dir_all(&place.input)?;
+        if let Value::Object(fields) = input {
+            place.write_input(fields)?;
+        }
+        Ok(place)
+    }
+
+    /// The variables that tell a program where things are.
+    pub(crate) fn variables(&self, folders: &Folders, job: &Job) -> [(String, String); 6] {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        [
+            ("SEGUE_PROJECT_DIR".to_owned(), text(&folders.project)),
+            ("SEGUE_TASK_ID".to_owned(), job.task.to_string()),
+            ("SEGUE_ATTEMPT".to_owned(), job.attempt.clone()),
+            ("SEGUE_IN".to_owned(), text(&self.input)),
+            ("SEGUE_OUT".to_owned(), text(&self.output)),
+            ("SEGUE_OUTCOME".to_owned(), text(&self.outcome)),
+        ]
+    }
+
+    fn write_input(&self, fields: &Map<String, Value>) -> io::Result<()> {
+        for (name, value) in fields {
+            // A property whose name is no plain file name is in the JSON only.
+            if !is_plain_name(name) {
+                continue;
+            }
+            let path = self.input.join(name);
+            match value {
+                Value::String(text) => std::fs::write(path, text)?,
+                other => std::fs::write(path, other.to_string())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down which processes the attempt has. Where that fails the attempt goes on: its supervisor ends them all the same.
+    pub(crate) fn record(&self, job: &Job, started: &Started) {
+        let record = RunningRecord {
+            task: job.task.to_string(),
+            attempt: job.attempt.clone(),
+            started: started.clone(),
+        };
+        let written = serde_json::to_vec(&record)
+            .map_err(io::Error::other)
+            .and_then(|bytes| std::fs::write(&self.record, bytes));
+        if let Err(error) = written {
+            tracing::warn!(%error, path = %self.record.display(), "could not note the processes of an attempt");
+        }
+    }
+
+    pub(crate) fn forget(&self) {
+        let _ = std::fs::remove_file(&self.record);
+        let _ = std::fs::remove_file(&self.last_words);
+        let _ = std::fs::remove_dir_all(&self.scratch);
+        // An own folder in which nothing was left is of no use to anybody.
+        let _ = std::fs::remove_dir(&self.cwd);
+    }
+
+    pub(crate) fn read_outcome(&self, bytes_max: usize) -> Result<Option<Vec<u8>>, TaskError> {
+        read_bounded(&self.outcome, bytes_max)
+    }
+
+    pub(crate) fn read_files(&self, bytes_max: usize) -> Result<Map<String, Value>, TaskError> {
+        let broken = |error: io::Error| {
+            TaskError::new(
+                ErrorClass::Transient,
+                format!("the folder SEGUE_OUT could not be read: {error}"),
+            )
+        };
+        let mut output = Map::new();
+        let mut left = bytes_max;
+        let mut names: Vec<_> = std::fs::read_dir(&self.output)
+            .map_err(broken)?
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(broken)?;
+        names.sort_by_key(|entry| entry.file_name());
+        if names.len() > OUT_FILES_MAX {
+            let message =
+                format!("it left {} files in SEGUE_OUT, more than {OUT_FILES_MAX}", names.len());
+            return Err(TaskError::new(ErrorClass::InvalidOutput, message));
+        }
+        for entry in names {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // A link could point anywhere: only plain files are read.
+            if !entry.file_type().map_err(broken)?.is_file() {
+                let message = format!("`{name}` in SEGUE_OUT is no plain file");
+                return Err(TaskError::new(ErrorClass::InvalidOutput, message));
+            }
+            let bytes = read_bounded(&entry.path(), left)?.unwrap_or_default();
+            left -= bytes.len();
+            let text = utf8_of(&bytes, &format!("the file `{name}` in SEGUE_OUT"))?;
+            output.insert(name, Value::String(text.to_owned()));
+        }
+        Ok(output)
+    }
+}
+
+pub(crate) fn read_bounded(path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, TaskError> {
+    use std::io::Read;
+    let broken = |error: io::Error| {
+        TaskError::new(
+            ErrorClass::Transient,
+            format!("{} could not be read: {error}", path.display()),
+        )
+    };
+    // Never through a link: the program chooses what stands there.
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(broken(error)),
+        Ok(found) if !found.is_file() => {
+            let message = format!("{} is no plain file", path.display());
+            return Err(TaskError::new(ErrorClass::InvalidOutput, message));
+        }
+        Ok(_) => {}
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(broken)?;
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(broken)?;
+    if bytes.len() > bytes_max {
+        let message = format!(
+            "{} is larger than the {bytes_max} bytes that are left for its output",
+            path.display()
+        );
+        return Err(TaskError::new(ErrorClass::Permanent, message));
+    }
+    Ok(Some(bytes))
+}
+
+/// Whether a name can be that of a file in a folder, and nowhere else.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 200
+        && name != "."
+        && name != ".."
+        && !name.contains(['/', '\0'])
+}
+
+pub(crate) fn json_of(bytes: &[u8], what: &str) -> Result<Value, TaskError> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        TaskError::new(
+            ErrorClass::InvalidOutput,
+            format!("{what} is no JSON: {error}; it begins {}", quote(bytes)),
+        )
+    })
+}
+
+pub(crate) fn utf8_of<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, TaskError> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        TaskError::new(ErrorClass::InvalidOutput, format!("{what} is not UTF-8: {error}"))
+    })
+}
+
+pub(crate) fn quote(bytes: &[u8]) -> String {
+    let head = &bytes[..bytes.len().min(80)];
+    format!("{:?}", String::from_utf8_lossy(head))
+}

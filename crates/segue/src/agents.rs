@@ -1,0 +1,208 @@
+//! Everybody who works in a project: from `segue.toml`, a team's folder, and `.claude/agents`.
+
+use crate::config::{AgentConfig, ClaudeConfig, Config};
+use crate::project::Project;
+use anyhow::{Context, Result, bail};
+use segue_agent::claude::{self, AgentFile, Notice};
+use segue_agent::command::{CommandAgent, CommandRunner};
+use segue_agent::host::Hosted;
+use segue_agent::place::Folders;
+use segue_agent::preset_runner::{PresetAgent, PresetRunner};
+use segue_agent::process::Launcher;
+use segue_agent::runner::Runner;
+use segue_core::agent::{AgentKind, AgentSpec};
+use segue_core::ids::InstanceId;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+
+/// Who works in a project, before anybody is started.
+#[derive(Debug, Default)]
+pub struct Team {
+    programs: Vec<(AgentConfig, PathBuf)>,
+    files: Vec<AgentFile>,
+    claude: ClaudeConfig,
+    /// What is odd about the files of `.claude/agents`.
+    pub notices: Vec<Notice>,
+}
+
+impl Team {
+    /// Loads the agents of a project and, where one is named, of a team's folder. Of two with one name the team's comes
+    /// before the project's, and `segue.toml` before `.claude/agents`.
+    ///
+    /// # Errors
+    /// When a `segue.toml` is wrong.
+    pub fn load(project_dir: &Path, team_dir: Option<&Path>) -> Result<Team> {
+        let mut team = Team::default();
+        let mut names = BTreeSet::new();
+        if let Some(dir) = team_dir {
+            let dir = dir
+                .canonicalize()
+                .with_context(|| format!("the team's folder {} cannot be entered", dir.display()))?;
+            let config = Config::load(&dir)?;
+            if config.agents.is_empty() {
+                bail!("{} has no `segue.toml` with agents", dir.display());
+            }
+            team.add(config.agents, &dir, &mut names);
+        }
+        let config = Config::load(project_dir)?;
+        team.add(config.agents, project_dir, &mut names);
+        team.claude = config.claude;
+        if team.claude.enabled {
+            let home = std::env::var_os("HOME").map(PathBuf::from);
+            let loaded = claude::load(project_dir, home.as_deref());
+            team.notices = loaded.notices;
+            team.files = loaded.agents;
+            team.files.retain(|file| names.insert(file.name.clone()));
+        }
+        Ok(team)
+    }
+
+    fn add(&mut self, agents: Vec<AgentConfig>, dir: &Path, names: &mut BTreeSet<String>) {
+        for agent in agents {
+            if names.insert(agent.name.clone()) {
+                self.programs.push((agent, dir.to_path_buf()));
+            }
+        }
+    }
+
+    /// How many agents there are.
+    pub fn len(&self) -> usize {
+        self.programs.len() + self.files.len()
+    }
+
+    /// Whether an agent has this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.programs.iter().any(|(agent, _)| agent.name == name)
+            || self.files.iter().any(|file| file.name == name)
+    }
+}
+
+/// The agents of a team with what runs them, for this project's host.
+///
+/// # Errors
+/// When a capability's schema is no JSON.
+pub fn hosted(team: &Team, project: &Project, launcher: &Launcher) -> Result<Vec<Hosted>> {
+    let folders = Folders {
+        project: project.dir.clone(),
+        project_id: project.id.to_string(),
+        state: project.state.clone(),
+        segue: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("segue")),
+    };
+    let mut hosted = Vec::with_capacity(team.len());
+    for (config, dir) in &team.programs {
+        let runner: Arc<dyn Runner> = match config.kind {
+            AgentKind::Command => {
+                let agent = command_agent(config, dir);
+                Arc::new(CommandRunner::new(agent, folders.clone(), launcher.clone()))
+            }
+            AgentKind::Claude | AgentKind::Codex | AgentKind::Gemini | AgentKind::Opencode => {
+                let agent = preset_agent(config, dir);
+                Arc::new(PresetRunner::new(agent, folders.clone(), launcher.clone()))
+            }
+            AgentKind::Builtin => bail!("agent `{}` cannot be of the kind `builtin`", config.name),
+        };
+        let spec = AgentSpec {
+            instance: instance_of(project, &config.name),
+            name: config.name.as_str().into(),
+            kind: config.kind,
+            description: config.description.as_str().into(),
+            capabilities: config.capabilities()?,
+            max_concurrency: config.max_concurrency,
+            delegates: config.delegates,
+        };
+        hosted.push(Hosted { spec, runner });
+    }
+    for file in &team.files {
+        hosted.push(claude_agent(file, &team.claude, project, &folders, launcher));
+    }
+    Ok(hosted)
+}
+
+/// The instance of an agent on this project's host: the same over restarts, another on another host.
+fn instance_of(project: &Project, name: &str) -> InstanceId {
+    let digest = Sha256::new().chain_update(project.host.as_bytes()).chain_update(name).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    InstanceId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+}
+
+fn command_agent(config: &AgentConfig, dir: &Path) -> CommandAgent {
+    CommandAgent {
+        name: config.name.as_str().into(),
+        command: config.command.clone(),
+        team: dir.to_path_buf(),
+        result: config.result,
+        env_allow: config.env_allow.clone(),
+        env_set: config.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        workspace: config.workspace,
+        run_ms: config.timeout,
+        grace_ms: config.grace,
+        output_bytes_max: config.output_max,
+        log_bytes_max: config.log_max,
+    }
+}
+
+fn preset_agent(config: &AgentConfig, dir: &Path) -> PresetAgent {
+    PresetAgent {
+        base: command_agent(config, dir),
+        kind: config.kind,
+        model: config.model.clone(),
+        instructions: config.instructions.clone(),
+        args: config.args.clone(),
+        permission_mode: config.permission_mode,
+        allowed_tools: config.allowed_tools.clone(),
+        disallowed_tools: config.disallowed_tools.clone(),
+        max_turns: config.max_turns,
+        max_budget_usd: config.max_budget_usd,
+        file: None,
+    }
+}
+
+fn claude_agent(
+    file: &AgentFile,
+    config: &ClaudeConfig,
+    project: &Project,
+    folders: &Folders,
+    launcher: &Launcher,
+) -> Hosted {
+    let base = CommandAgent {
+        name: file.name.as_str().into(),
+        command: config.program.iter().cloned().collect(),
+        team: project.dir.clone(),
+        result: segue_agent::command::ResultFrom::Json,
+        env_allow: config.env_allow.clone(),
+        env_set: Vec::new(),
+        workspace: config.workspace,
+        run_ms: Some(config.timeout),
+        grace_ms: 10_000,
+        output_bytes_max: 64 << 20,
+        log_bytes_max: 64 << 20,
+    };
+    let agent = PresetAgent {
+        base,
+        kind: AgentKind::Claude,
+        model: None,
+        instructions: None,
+        args: Vec::new(),
+        permission_mode: None,
+        allowed_tools: Vec::new(),
+        disallowed_tools: Vec::new(),
+        max_turns: file.max_turns,
+        max_budget_usd: None,
+        file: Some(Arc::new(file.clone())),
+    };
+    let spec = AgentSpec {
+        instance: instance_of(project, &file.name),
+        name: file.name.as_str().into(),
+        kind: AgentKind::Claude,
+        description: file.description.as_str().into(),
+        capabilities: Arc::from([]),
+        max_concurrency: config.max_concurrency,
+        delegates: false,
+    };
+    let runner = PresetRunner::new(agent, folders.clone(), launcher.clone());
+    Hosted { spec, runner: Arc::new(runner) }
+}

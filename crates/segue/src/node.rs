@@ -1,0 +1,184 @@
+//! The node: one process that holds the project's lock and runs its engine and its agents.
+
+use crate::agents::{self, Team};
+use crate::project::{NodeLock, Project};
+use anyhow::{Context, Result};
+use segue_agent::command::evidence;
+use segue_agent::place::{RunningRecord, records_folder};
+use segue_agent::host::{Host, HostParts, Hosted};
+use segue_agent::process::{Launcher, end_leftover};
+use segue_bus::in_process::InProcessBus;
+use segue_bus::signals::InProcessSignals;
+use segue_core::command::{Command, Proof};
+use segue_core::decide::secret_of;
+use segue_core::ids::{AttemptId, Incarnation, TaskId};
+use segue_core::ports::{Clock, Store};
+use segue_core::time::Time;
+use segue_engine::{Config, Engine, LocalHost, Parts};
+use segue_store::sqlite::{Options, SqliteStore};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
+
+/// The clock of this machine.
+#[derive(Debug)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Time {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A running node.
+pub struct Node {
+    /// The project.
+    pub project: Project,
+    /// Its engine.
+    pub engine: Arc<Engine>,
+    /// Its agents' host.
+    pub host: Arc<Host>,
+    /// Its bus.
+    pub bus: Arc<InProcessBus>,
+    local: LocalHost,
+    _lock: NodeLock,
+}
+
+/// How a node is started.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOptions {
+    /// How the engine behaves.
+    pub engine: Config,
+}
+
+/// The store of a project, opened by whoever holds its lock.
+///
+/// # Errors
+/// When the database cannot be opened.
+pub fn open_store(project: &Project) -> Result<Arc<SqliteStore>> {
+    let options = Options {
+        dir: project.state.clone(),
+        project: project.id,
+        key: project.key,
+        clock: Arc::new(SystemClock),
+    };
+    SqliteStore::open(options)
+        .with_context(|| format!("cannot open the database in {}", project.state.display()))
+}
+
+impl Node {
+    /// Starts the node of a project with these agents. What an earlier life of the node left running is ended, and its tasks are ready again.
+    ///
+    /// # Errors
+    /// When another node runs, the database cannot be opened, or an agent is refused.
+    pub async fn start(
+        project: Project,
+        lock: NodeLock,
+        agents: Vec<Hosted>,
+        options: NodeOptions,
+    ) -> Result<Arc<Node>> {
+        let store = open_store(&project)?;
+        let bus = InProcessBus::new();
+        let parts = Parts {
+            store: store.clone(),
+            blobs: store.clone(),
+            bus: bus.clone(),
+            signals: InProcessSignals::new(),
+        };
+        let engine = Engine::start(parts, options.engine).await?;
+        let local =
+            LocalHost { host: project.host, incarnation: Incarnation(Uuid::new_v4()) };
+        let specs = agents.iter().map(|agent| agent.spec.clone()).collect();
+        let host_parts = HostParts {
+            host: local.host,
+            incarnation: local.incarnation,
+            bus: bus.clone(),
+            blobs: store,
+            clock: Arc::new(SystemClock),
+        };
+        let host = Host::start(host_parts, agents).await?;
+        engine.register(&local, specs).await?;
+        engine.keep_alive(local.clone());
+        let node = Arc::new(Node { project, engine, host, bus, local, _lock: lock });
+        node.clone().end_leftovers();
+        Ok(node)
+    }
+
+    /// Has this team from now on.
+    ///
+    /// # Errors
+    /// When an agent is refused.
+    pub async fn set_team(&self, team: &Team) -> Result<()> {
+        let hosted = agents::hosted(team, &self.project, &Launcher::this_binary())?;
+        let specs = hosted.iter().map(|agent| agent.spec.clone()).collect();
+        self.host.set_agents(hosted);
+        self.engine.register(&self.local, specs).await?;
+        Ok(())
+    }
+
+    /// Ends what an earlier life of the node left running, beside the work: its supervisors do it by themselves, so
+    /// this finds what survived them, and writes the evidence into the log.
+    fn end_leftovers(self: Arc<Self>) {
+        tokio::spawn(async move {
+            let state = self.project.state.clone();
+            let found = tokio::task::spawn_blocking(move || leftovers(&state)).await;
+            for (record, ended) in found.unwrap_or_default() {
+                let (Ok(task), Ok(attempt)) =
+                    (record.task.parse::<TaskId>(), record.attempt.parse::<AttemptId>())
+                else {
+                    continue;
+                };
+                let proof = Proof { task, attempt, secret: secret_of(&self.project.key, attempt) };
+                if let Err(error) = self.engine.command(Command::Reaped { proof, ended }).await {
+                    tracing::warn!(%error, %task, "could not note which processes were ended");
+                }
+            }
+        });
+    }
+
+    /// Stops: gives out no more work, lets what runs end for as long as `patience`, then ends it.
+    pub async fn stop(&self, patience: Duration) {
+        self.engine.stop_assigning();
+        if tokio::time::timeout(patience, self.host.idle()).await.is_err() {
+            self.host.cancel_all("the node stops").await;
+        }
+        // Outcomes that are on their way are written before the engine ends.
+        self.engine.drain_reports().await;
+        self.engine.stop().await;
+        self.host.stop().await;
+        self.bus.close();
+    }
+
+    /// The store, for reading.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        self.engine.store()
+    }
+}
+
+type Leftover = (RunningRecord, Vec<segue_core::letter::EndedProcess>);
+
+fn leftovers(state: &Path) -> Vec<Leftover> {
+    let folder = records_folder(state);
+    let Ok(entries) = std::fs::read_dir(&folder) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let record: Option<RunningRecord> =
+            std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if let Some(record) = record {
+            let last_words = folder.join(format!("{}.last", record.attempt));
+            let ended = end_leftover(&record.started, Some(&record.attempt), Some(&last_words));
+            match ended {
+                Ok(ended) => found.push((record, ended.iter().map(evidence).collect())),
+                Err(error) => tracing::warn!(%error, attempt = record.attempt, "cannot make sure that nothing is left of an attempt"),
+            }
+        }
+        let _ = std::fs::remove_file(&path);
+    }
+    found
+}

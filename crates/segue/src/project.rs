@@ -1,0 +1,206 @@
+//! The project: Segue's folder in it, its identity, and the lock that keeps it to one node.
+
+use anyhow::{Context, Result, bail};
+use segue_core::ids::{HostId, ProjectId};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// The name of Segue's folder.
+pub const STATE_FOLDER: &str = ".segue";
+/// The name of the project's configuration.
+pub const CONFIG_FILE: &str = "segue.toml";
+
+/// A project on this machine.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// The project's folder.
+    pub dir: PathBuf,
+    /// Segue's folder in it.
+    pub state: PathBuf,
+    /// Who it is.
+    pub id: ProjectId,
+    /// This machine's host of agents in it.
+    pub host: HostId,
+    /// From which the secrets of attempts are derived. Never leaves this folder.
+    pub key: [u8; 32],
+}
+
+/// What `.segue/project.json` holds.
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    project: ProjectId,
+    host: HostId,
+    /// Device and number of the folder: a copy has others.
+    device: u64,
+    inode: u64,
+}
+
+impl Project {
+    /// The project that contains `start`: the nearest folder upwards with `.segue` or `segue.toml`.
+    pub fn find(start: &Path) -> Option<PathBuf> {
+        start
+            .ancestors()
+            .find(|dir| dir.join(STATE_FOLDER).is_dir() || dir.join(CONFIG_FILE).is_file())
+            .map(Path::to_path_buf)
+    }
+
+    /// Opens the project at `dir`, and makes `.segue` where there is none.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or is a copy of another project's.
+    pub fn open_or_make(dir: &Path) -> Result<Project> {
+        let dir = dir
+            .canonicalize()
+            .with_context(|| format!("the project's folder {} cannot be entered", dir.display()))?;
+        let state = dir.join(STATE_FOLDER);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&state)
+            .with_context(|| format!("cannot make the folder {}", state.display()))?;
+        let ignore = state.join(".gitignore");
+        if !ignore.exists() {
+            std::fs::write(&ignore, "*\n")
+                .with_context(|| format!("cannot write {}", ignore.display()))?;
+        }
+        let identity = identity(&state)?;
+        let key = key(&state)?;
+        Ok(Project { dir, state, id: identity.project, host: identity.host, key })
+    }
+
+    /// Opens the project that contains `start`.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn open(start: &Path) -> Result<Project> {
+        match Project::find(start) {
+            Some(dir) => Project::open_or_make(&dir),
+            None => bail!(
+                "there is no Segue project in {} or above it: run `segue init` in the project's folder",
+                start.display()
+            ),
+        }
+    }
+
+    /// Takes the lock of the project's node. It is held until the file is dropped, or the process ends in any way.
+    ///
+    /// # Errors
+    /// When another node holds it.
+    pub fn lock(&self) -> Result<NodeLock> {
+        match self.try_lock()? {
+            Some(lock) => Ok(lock),
+            None => {
+                let holder = std::fs::read_to_string(self.lock_path()).unwrap_or_default();
+                bail!(
+                    "another node of this project runs already (process {}): use it, or end it first",
+                    holder.trim()
+                )
+            }
+        }
+    }
+
+    /// Takes the lock, if nobody holds it.
+    ///
+    /// # Errors
+    /// When the lock file cannot be opened.
+    pub fn try_lock(&self) -> Result<Option<NodeLock>> {
+        let path = self.lock_path();
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0)?;
+                writeln!(file, "{}", std::process::id())?;
+                Ok(Some(NodeLock(file)))
+            }
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        }
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.state.join("node.lock")
+    }
+
+    /// Where the project's node listens.
+    pub fn socket(&self) -> PathBuf {
+        self.state.join("node.sock")
+    }
+}
+
+/// Proof that this process is the project's node.
+#[derive(Debug)]
+pub struct NodeLock(#[allow(dead_code, reason = "held, never read")] File);
+
+fn identity(state: &Path) -> Result<Identity> {
+    let path = state.join("project.json");
+    let folder = std::fs::metadata(state)?;
+    let (device, inode) = (folder.dev(), folder.ino());
+    if let Some(text) = read_if_there(&path)? {
+        let known: Identity = serde_json::from_str(&text).with_context(|| {
+            format!("{} is damaged; restore it from a backup", path.display())
+        })?;
+        if known.inode != inode || known.device != device {
+            bail!(
+                "{} was copied from another place: a copy is another project. Remove the folder to begin anew (its tasks go with it), or, if it was moved on purpose, remove only {} to keep them",
+                state.display(),
+                path.display()
+            );
+        }
+        return Ok(known);
+    }
+    let identity = Identity {
+        project: ProjectId(Uuid::new_v4()),
+        host: HostId(Uuid::new_v4()),
+        device,
+        inode,
+    };
+    write_private(&path, &serde_json::to_string_pretty(&identity)?)?;
+    Ok(identity)
+}
+
+fn key(state: &Path) -> Result<[u8; 32]> {
+    let path = state.join("key");
+    if let Some(text) = read_if_there(&path)? {
+        return segue_core::payload::Hash::from_hex(text.trim())
+            .map(|hash| hash.0)
+            .with_context(|| format!("{} is damaged: it holds 64 hexadecimal digits; restore it from a backup", path.display()));
+    }
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    write_private(&path, &segue_core::payload::Hash(key).hex())?;
+    Ok(key)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    let draft = path.with_extension(format!("draft-{}", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file =
+            OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
