@@ -198,12 +198,9 @@ fn mapping(front: &Front<'_>, notices: &mut Notices<'_>) -> Option<Map<String, V
 }
 
 fn yaml_remedy(yaml: &str, line: usize) -> &'static str {
-    let text = yaml.lines().nth(line).unwrap_or_default();
-    let before = text.len() - text.trim_start().len();
-    if text
-        .get(..before)
-        .is_some_and(|indent| indent.contains('\t'))
-    {
+    // The parser may notice a tab only after the line before it.
+    let mut near = yaml.lines().skip(line).take(2);
+    if near.any(|line| line.starts_with('\t')) {
         "indent with spaces, not with tabs"
     } else if yaml.contains('\r') && yaml::parse(&yaml.replace("\r\n", "\n")).is_ok() {
         "put the value in double quotes (or save the file with LF line ends)"

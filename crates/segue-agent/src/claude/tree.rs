@@ -186,8 +186,8 @@ pub(super) struct Found {
     pub files: Vec<PathBuf>,
     /// The folders, with their links resolved.
     pub folders: HashSet<PathBuf>,
-    /// Where links to files lead.
-    pub targets: Vec<PathBuf>,
+    /// Those of the files and folders that are links, also such as lead nowhere.
+    pub links: Vec<PathBuf>,
     /// What could not be looked into.
     pub notices: Vec<Notice>,
 }
@@ -236,15 +236,15 @@ fn list(folder: &Path, found: &mut Found, open: &mut Vec<PathBuf>) -> io::Result
     }
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
+        let is_folder = path.is_dir();
         let is_agent = path.extension().is_some_and(|extension| extension == "md");
-        let is_link = path.is_symlink();
-        // A link that leads nowhere is left for `read` to complain about, if it looks like an agent.
-        if path.is_dir() {
+        if (is_agent || is_folder) && path.is_symlink() {
+            found.links.push(path.clone());
+        }
+        // A link that leads nowhere is left for `read` to complain about.
+        if is_folder {
             open.push(path);
         } else if is_agent {
-            if is_link {
-                found.targets.extend(fs::canonicalize(&path));
-            }
             found.files.push(path);
         }
     }

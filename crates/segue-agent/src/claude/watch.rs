@@ -28,6 +28,9 @@ const BUSY_MS_MAX: u64 = 1_000;
 /// read as they are; later changes are reported by then.
 const ROUNDS_MAX: usize = 10;
 
+/// How many links are followed one after the other, when the last of them leads nowhere.
+const LINKS_MAX: usize = 16;
+
 /// What a change on disk brought.
 #[derive(Clone, Debug)]
 pub struct Reload {
@@ -300,9 +303,8 @@ fn survey(roots: &[Root]) -> (Interest, BTreeSet<PathBuf>) {
             watch.insert(folder.clone());
             interest.folders.insert(folder);
         }
-        for target in found.targets {
-            watch.extend(target.parent().map(Path::to_owned));
-            interest.paths.insert(target);
+        for link in found.links {
+            far_end(&link, &mut interest, &mut watch);
         }
     }
     (interest, watch)
@@ -314,33 +316,63 @@ fn approach(root: &Path, interest: &mut Interest, watch: &mut BTreeSet<PathBuf>)
     let Some(base) = root.parent().and_then(Path::parent) else {
         return;
     };
-    let existing = base
-        .ancestors()
-        .find_map(|dir| Some((dir, dir.canonicalize().ok()?)));
-    let Some((dir, mut here)) = existing else {
+    let Ok(mut here) = base.canonicalize() else {
+        first_missing(base, interest, watch);
         return;
     };
-    if dir == base {
-        interest.paths.insert(here.join(".git"));
-    }
-    let Ok(rest) = root.strip_prefix(dir) else {
-        return;
-    };
+    interest.paths.insert(here.join(".git"));
     interest.paths.insert(here.clone());
-    for step in rest.components() {
+    for step in root
+        .strip_prefix(base)
+        .into_iter()
+        .flat_map(Path::components)
+    {
         let entry = here.join(step);
         watch.insert(here);
         interest.paths.insert(entry.clone());
-        let Ok(resolved) = entry.canonicalize() else {
-            return;
-        };
-        if resolved != entry {
-            // A link: what it leads to may be taken away as well.
-            watch.extend(resolved.parent().map(Path::to_owned));
-            interest.paths.insert(resolved.clone());
+        if entry.is_symlink() {
+            far_end(&entry, interest, watch);
         }
-        here = resolved;
+        match entry.canonicalize() {
+            Ok(resolved) => here = resolved,
+            Err(_) => return,
+        }
     }
+}
+
+/// What a link leads to, in the folder that holds it; of a way that is broken, the first
+/// missing step. (Links on the way to it are not watched: they hardly ever change.)
+fn far_end(link: &Path, interest: &mut Interest, watch: &mut BTreeSet<PathBuf>) {
+    if let Ok(target) = link.canonicalize() {
+        watch.extend(target.parent().map(Path::to_owned));
+        interest.paths.insert(target);
+        return;
+    }
+    let mut end = link.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(next) = end.read_link() else { break };
+        end = end
+            .parent()
+            .map_or_else(|| next.clone(), |parent| parent.join(&next));
+    }
+    first_missing(&end, interest, watch);
+}
+
+/// The first step of a path that does not exist, in the last folder that does.
+fn first_missing(path: &Path, interest: &mut Interest, watch: &mut BTreeSet<PathBuf>) {
+    let Some((dir, here)) = path
+        .ancestors()
+        .skip(1)
+        .find_map(|dir| Some((dir, dir.canonicalize().ok()?)))
+    else {
+        return;
+    };
+    let step = path
+        .strip_prefix(dir)
+        .ok()
+        .and_then(|rest| rest.components().next());
+    interest.paths.extend(step.map(|step| here.join(step)));
+    watch.insert(here);
 }
 
 #[cfg(test)]
