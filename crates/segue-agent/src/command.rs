@@ -11,9 +11,8 @@ use segue_core::letter::EndedProcess;
 use segue_core::ports::Fut;
 use segue_core::task::{ErrorClass, ProcessRef, TaskError, Usage, WorkspaceKind};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-use std::io;
-use std::path::{Path, PathBuf};
+use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -24,36 +24,13 @@ fn the_collections_load_as_in_claude_code() {
 
 fn check(dir: &Path, agents: usize, requoted: usize, skipped: usize) {
     let loaded = load_tree(dir, Scope::Project);
-    let count = |part: &str| {
-        loaded
-            .notices
-            .iter()
-            .filter(|notice| notice.message.contains(part))
-            .count()
-    };
-    let left_out = loaded
-        .notices
-        .iter()
-        .filter(|notice| notice.severity == Severity::Skipped)
-        .count();
-    let found = (
-        loaded.agents.len(),
-        count("as if these values were in quotes"),
-        left_out,
-    );
-    assert_eq!(
-        found,
-        (agents, requoted, skipped),
-        "{}: {:#?}",
-        dir.display(),
-        loaded.notices
-    );
-    assert!(
-        loaded
-            .notices
-            .iter()
-            .all(|notice| notice.line.is_some() && !notice.remedy.is_empty())
-    );
+    let count =
+        |part: &str| loaded.notices.iter().filter(|notice| notice.message.contains(part)).count();
+    let left_out =
+        loaded.notices.iter().filter(|notice| notice.severity == Severity::Skipped).count();
+    let found = (loaded.agents.len(), count("as if these values were in quotes"), left_out);
+    assert_eq!(found, (agents, requoted, skipped), "{}: {:#?}", dir.display(), loaded.notices);
+    assert!(loaded.notices.iter().all(|notice| notice.line.is_some() && !notice.remedy.is_empty()));
     let json = to_agents_json(&loaded.agents);
     assert_eq!(json.as_object().map(serde_json::Map::len), Some(agents));
 }

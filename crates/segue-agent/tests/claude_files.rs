@@ -34,10 +34,7 @@ fn odd(text: impl AsRef<[u8]>) -> (AgentFile, Notice) {
     assert_eq!(notices.len(), 1, "{notices:?}");
     let notice = notices.remove(0);
     assert_eq!(notice.severity, Severity::Warning, "{notice}");
-    assert!(
-        !notice.remedy.is_empty() && notice.line.is_some(),
-        "{notice}"
-    );
+    assert!(!notice.remedy.is_empty() && notice.line.is_some(), "{notice}");
     (agent.expect("loads"), notice)
 }
 
@@ -47,10 +44,7 @@ fn skipped(text: impl AsRef<[u8]>) -> Notice {
     assert_eq!(agent, None);
     let notice = notices.pop().expect("a notice says why");
     assert_eq!(notice.severity, Severity::Skipped, "{notice}");
-    assert!(
-        !notice.remedy.is_empty() && notice.line.is_some(),
-        "{notice}"
-    );
+    assert!(!notice.remedy.is_empty() && notice.line.is_some(), "{notice}");
     notice
 }
 
@@ -88,16 +82,10 @@ fn a_full_file() {
 fn a_minimal_file() {
     let agent = clean(&minimal("a"));
     assert_eq!(agent.tools, None);
-    assert_eq!(
-        to_agents_json(&[agent]),
-        json!({"a": {"description": "d", "prompt": "Do it."}})
-    );
+    assert_eq!(to_agents_json(&[agent]), json!({"a": {"description": "d", "prompt": "Do it."}}));
     assert_eq!(to_agents_json(&[]), json!({}));
     assert_eq!(clean("---\nname: a\ndescription: d\n---").prompt, "");
-    assert_eq!(
-        clean(&minimal("Accessibility Auditor_1")).name,
-        "Accessibility Auditor_1"
-    );
+    assert_eq!(clean(&minimal("Accessibility Auditor_1")).name, "Accessibility Auditor_1");
 }
 
 #[test]
@@ -124,10 +112,7 @@ fn stars_that_look_like_yaml_aliases() {
 fn literal_line_breaks_in_a_description() {
     let text = "---\nname: a\ndescription: Use it.\\n\\n<example>\\nContext: x\\nuser: \"go\"\\n</example>\n---\nx";
     let (agent, _) = odd(text);
-    assert_eq!(
-        agent.description,
-        "Use it.\n\n<example>\nContext: x\nuser: \"go\"\n</example>"
-    );
+    assert_eq!(agent.description, "Use it.\n\n<example>\nContext: x\nuser: \"go\"\n</example>");
 }
 
 #[test]
@@ -137,20 +122,14 @@ fn blocks_of_text() {
     let agent = clean("---\nname: a\ndescription: >-\n  First: one.\n  Second.\n---\nx");
     assert_eq!(agent.description, "First: one. Second.");
     // The second try puts the `|` in quotes, and then the block makes no sense.
-    assert_eq!(
-        skipped("---\nname: a\ntools: *\ndescription: |\n  text\n---\nx").line,
-        Some(3)
-    );
+    assert_eq!(skipped("---\nname: a\ntools: *\ndescription: |\n  text\n---\nx").line, Some(3));
 }
 
 #[test]
 fn byte_order_mark_and_carriage_returns() {
     let text = format!("\u{feff}{}", minimal("a").replace('\n', "\r\n"));
     let agent = clean(&text);
-    assert_eq!(
-        (agent.name.as_str(), agent.prompt.as_str()),
-        ("a", "Do it.")
-    );
+    assert_eq!((agent.name.as_str(), agent.prompt.as_str()), ("a", "Do it."));
     // With CRLF there is no second try, in Claude Code as here.
     let notice = skipped("---\r\nname: a\r\ndescription: use when: x\r\n---\r\nx");
     assert_eq!(notice.line, Some(3));
@@ -159,10 +138,7 @@ fn byte_order_mark_and_carriage_returns() {
 
 #[test]
 fn a_key_that_stands_twice() {
-    assert_eq!(
-        clean("---\nname: a\ndescription: one\ndescription: two\n---\n").description,
-        "two"
-    );
+    assert_eq!(clean("---\nname: a\ndescription: one\ndescription: two\n---\n").description, "two");
 }
 
 #[test]
@@ -175,48 +151,22 @@ fn descriptions_that_are_no_text() {
     ] {
         let notice = skipped(format!("---\nname: a\ndescription: {value}\n---\nx"));
         assert_eq!(notice.line, Some(3));
-        assert!(
-            notice.message.contains(kind) && notice.remedy.contains("quotes"),
-            "{notice}"
-        );
+        assert!(notice.message.contains(kind) && notice.remedy.contains("quotes"), "{notice}");
     }
     for value in ["", "\"\"", "~"] {
         let notice = skipped(format!("---\nname: a\ndescription: {value}\n---\nx"));
         assert!(notice.message.contains("no `description`"), "{notice}");
     }
-    assert!(
-        skipped("---\nname: a\n---\nx")
-            .message
-            .contains("no `description`")
-    );
-    assert_eq!(
-        clean("---\nname: a\ndescription: yes\n---\nx").description,
-        "yes"
-    );
+    assert!(skipped("---\nname: a\n---\nx").message.contains("no `description`"));
+    assert_eq!(clean("---\nname: a\ndescription: yes\n---\nx").description, "yes");
 }
 
 #[test]
 fn names_that_do_not_count() {
-    assert!(
-        skipped("---\nname: \"a:b\"\ndescription: d\n---\n")
-            .message
-            .contains("colon")
-    );
-    assert!(
-        skipped("---\nname: -a\ndescription: d\n---\n")
-            .message
-            .contains("dash")
-    );
-    assert!(
-        skipped("---\nname: 5\ndescription: d\n---\n")
-            .message
-            .contains("a number")
-    );
-    assert!(
-        skipped("---\ndescription: d\n---\n")
-            .message
-            .contains("no `name`")
-    );
+    assert!(skipped("---\nname: \"a:b\"\ndescription: d\n---\n").message.contains("colon"));
+    assert!(skipped("---\nname: -a\ndescription: d\n---\n").message.contains("dash"));
+    assert!(skipped("---\nname: 5\ndescription: d\n---\n").message.contains("a number"));
+    assert!(skipped("---\ndescription: d\n---\n").message.contains("no `name`"));
     let (agent, notice) = odd("---\nname: \" a\"\ndescription: d\n---\n");
     assert_eq!(agent.name, " a");
     assert_eq!(notice.line, Some(2));
@@ -224,11 +174,7 @@ fn names_that_do_not_count() {
 
 #[test]
 fn documentation_is_a_quiet_note() {
-    for text in [
-        "# Agents\n\nSee below.\n\n---\n",
-        "",
-        "---\ntitle: Handbook\n---\ntext",
-    ] {
+    for text in ["# Agents\n\nSee below.\n\n---\n", "", "---\ntitle: Handbook\n---\ntext"] {
         let (agent, notices) = one(text);
         assert_eq!(agent, None);
         assert_eq!(notices.len(), 1);
@@ -241,11 +187,7 @@ fn front_matter_that_misses_its_place() {
     let notice = skipped(format!("\n{}", minimal("a")));
     assert_eq!(notice.line, Some(2));
     assert!(notice.message.contains("first line"), "{notice}");
-    assert!(
-        skipped("---\nname: a\ndescription: d\n")
-            .message
-            .contains("closing")
-    );
+    assert!(skipped("---\nname: a\ndescription: d\n").message.contains("closing"));
     let (agent, notice) = odd("---\nname: a\ndescription: fast --- and cheap\n---\nx");
     assert_eq!(agent.description, "fast");
     assert_eq!(agent.prompt, "and cheap\n---\nx");
@@ -300,16 +242,11 @@ fn tools_that_do_not_exist() {
         odd("---\nname: a\ndescription: d\ntools: Read, LS, MultiEdit, mcp__x__y\n---\nx");
     assert_eq!(agent.tools.map(|tools| tools.len()), Some(4));
     assert_eq!(notice.line, Some(4));
-    assert!(
-        notice.remedy.contains("for MultiEdit write Edit"),
-        "{notice}"
-    );
+    assert!(notice.remedy.contains("for MultiEdit write Edit"), "{notice}");
     let (_, notice) = odd("---\nname: a\ndescription: d\ntools: read, bash\n---\nx");
     assert!(notice.message.contains("none of the tools"), "{notice}");
     for empty in ["", " []", " \"\"", " 5"] {
-        let (agent, notice) = odd(format!(
-            "---\nname: a\ndescription: d\ntools:{empty}\n---\nx"
-        ));
+        let (agent, notice) = odd(format!("---\nname: a\ndescription: d\ntools:{empty}\n---\nx"));
         assert_eq!(agent.tools, Some(Vec::new()));
         assert!(notice.message.contains("no tool"), "{notice}");
     }
@@ -323,17 +260,10 @@ fn unknown_keys_are_named_with_their_lines() {
         "---\nname: a\ncategory: testing\ndescription: d\nmax_turns: 5\nallowed-tools: Read\n---\nx",
     );
     assert_eq!(notice.line, Some(3));
-    for part in [
-        "category (line 3)",
-        "max_turns (line 5)",
-        "allowed-tools (line 6)",
-    ] {
+    for part in ["category (line 3)", "max_turns (line 5)", "allowed-tools (line 6)"] {
         assert!(notice.message.contains(part), "{notice}");
     }
-    for part in [
-        "for max_turns write maxTurns",
-        "for allowed-tools write tools",
-    ] {
+    for part in ["for max_turns write maxTurns", "for allowed-tools write tools"] {
         assert!(notice.remedy.contains(part), "{notice}");
     }
     assert_eq!(agent.extra["category"], "testing");
@@ -348,11 +278,7 @@ fn bytes_that_are_no_text() {
     let (agent, notice) = odd(b"---\nname: a\ndescription: d\n---\nx\n\0\n");
     assert_eq!(agent.prompt, "x\n\0");
     assert!(notice.message.contains("NUL"), "{notice}");
-    assert!(
-        skipped(b"---\nname: a\ndescription: d\0\n---\nx")
-            .message
-            .contains("not YAML")
-    );
+    assert!(skipped(b"---\nname: a\ndescription: d\0\n---\nx").message.contains("not YAML"));
     let utf16: Vec<u8> = [0xfeff_u16]
         .into_iter()
         .chain(minimal("a").encode_utf16())
@@ -375,42 +301,23 @@ fn the_size_cap_is_exact() {
 #[test]
 fn nested_folders_and_which_files_count() {
     let dir = TempDir::new().expect("temp");
-    for path in [
-        "top.md",
-        "a/b/c/deep.md",
-        ".hidden/h.md",
-        "node_modules/n.md",
-        ".dot.md",
-        "a b/ü.md",
-    ] {
+    for path in
+        ["top.md", "a/b/c/deep.md", ".hidden/h.md", "node_modules/n.md", ".dot.md", "a b/ü.md"]
+    {
         write(dir.path(), path, minimal(&path.replace('/', "-")));
     }
     for path in ["x.MD", "x.markdown", "x.txt", "md"] {
         write(dir.path(), path, minimal("not-me"));
     }
     let loaded = load_tree(dir.path(), Scope::Project);
-    let names: Vec<&str> = loaded
-        .agents
-        .iter()
-        .map(|agent| agent.name.as_str())
-        .collect();
+    let names: Vec<&str> = loaded.agents.iter().map(|agent| agent.name.as_str()).collect();
     assert_eq!(
         names,
-        [
-            ".dot.md",
-            ".hidden-h.md",
-            "a b-ü.md",
-            "a-b-c-deep.md",
-            "node_modules-n.md",
-            "top.md"
-        ]
+        [".dot.md", ".hidden-h.md", "a b-ü.md", "a-b-c-deep.md", "node_modules-n.md", "top.md"]
     );
     assert_eq!(loaded.notices, []);
     assert!(loaded.agent("top.md").is_some() && loaded.agent("nobody").is_none());
-    assert_eq!(
-        load_tree(&dir.path().join("missing"), Scope::User),
-        Loaded::default()
-    );
+    assert_eq!(load_tree(&dir.path().join("missing"), Scope::User), Loaded::default());
 }
 
 #[test]
@@ -422,20 +329,11 @@ fn double_names_in_one_tree() {
     let loaded = load_tree(dir.path(), Scope::Project);
     assert_eq!(loaded.agents.len(), 1);
     assert!(loaded.agents[0].path.ends_with("m.md"));
-    let places: Vec<_> = loaded
-        .notices
-        .iter()
-        .map(|notice| notice.path.clone())
-        .collect();
+    let places: Vec<_> = loaded.notices.iter().map(|notice| notice.path.clone()).collect();
     assert_eq!(places, [dir.path().join("a/y.md"), dir.path().join("z.md")]);
-    assert!(
-        loaded
-            .notices
-            .iter()
-            .all(|notice| notice.severity == Severity::Skipped
-                && notice.message.contains("m.md")
-                && !notice.remedy.is_empty())
-    );
+    assert!(loaded.notices.iter().all(|notice| notice.severity == Severity::Skipped
+        && notice.message.contains("m.md")
+        && !notice.remedy.is_empty()));
 }
 
 #[test]
@@ -453,23 +351,12 @@ fn links_are_followed_but_not_in_circles() {
     symlink("nowhere", tree.join("dangling-folder")).expect("link");
     symlink("loop.md", tree.join("loop.md")).expect("link");
     let loaded = load_tree(&tree, Scope::Project);
-    let names: Vec<&str> = loaded
-        .agents
-        .iter()
-        .map(|agent| agent.name.as_str())
-        .collect();
+    let names: Vec<&str> = loaded.agents.iter().map(|agent| agent.name.as_str()).collect();
     assert_eq!(names, ["a", "plain", "shared"]);
-    let odd: Vec<_> = loaded
-        .notices
-        .iter()
-        .map(|notice| notice.path.file_name().expect("name"))
-        .collect();
+    let odd: Vec<_> =
+        loaded.notices.iter().map(|notice| notice.path.file_name().expect("name")).collect();
     assert_eq!(odd, ["dangling.md", "loop.md"]);
-    assert!(
-        loaded.notices[0].message.contains("leads nowhere"),
-        "{}",
-        loaded.notices[0]
-    );
+    assert!(loaded.notices[0].message.contains("leads nowhere"), "{}", loaded.notices[0]);
 }
 
 #[test]
@@ -483,17 +370,10 @@ fn what_is_no_regular_file() {
     huge.set_len(1 << 40).expect("sparse");
     let loaded = load_tree(dir.path(), Scope::Project);
     assert_eq!(loaded.agents.len(), 1);
-    let messages: Vec<&str> = loaded
-        .notices
-        .iter()
-        .map(|notice| notice.message.as_str())
-        .collect();
+    let messages: Vec<&str> = loaded.notices.iter().map(|notice| notice.message.as_str()).collect();
     assert_eq!(messages.len(), 3, "{messages:?}");
     assert!(messages[0].contains("1099511627776 bytes"), "{messages:?}");
-    assert!(
-        messages[1].contains("regular") && messages[2].contains("regular"),
-        "{messages:?}"
-    );
+    assert!(messages[1].contains("regular") && messages[2].contains("regular"), "{messages:?}");
     let file = dir.path().join("huge.md");
     let as_folder = load_tree(&file, Scope::Project);
     assert_eq!(as_folder.notices.len(), 1, "{:?}", as_folder.notices);
@@ -518,12 +398,7 @@ fn what_may_not_be_read() {
         .expect("chmod");
     assert_eq!(loaded.agents.len(), 1);
     assert_eq!(loaded.notices.len(), 2, "{:?}", loaded.notices);
-    assert!(
-        loaded
-            .notices
-            .iter()
-            .all(|notice| notice.message.contains("cannot be read"))
-    );
+    assert!(loaded.notices.iter().all(|notice| notice.message.contains("cannot be read")));
 }
 
 /// A home, and a repository with folders in it, each with an agent of its own and one of the
@@ -546,11 +421,7 @@ fn world() -> TempDir {
 }
 
 fn names(loaded: &Loaded) -> Vec<&str> {
-    loaded
-        .agents
-        .iter()
-        .map(|agent| agent.name.as_str())
-        .collect()
+    loaded.agents.iter().map(|agent| agent.name.as_str()).collect()
 }
 
 #[test]
@@ -558,31 +429,17 @@ fn the_nearest_folder_wins_up_to_the_repository_root() {
     let world = world();
     let (app, home) = (world.path().join("repo/pkg/app"), world.path().join("home"));
     let loaded = load(&app, Some(&home));
-    assert_eq!(
-        names(&loaded),
-        ["only-app", "only-home", "only-pkg", "only-repo", "same"]
-    );
+    assert_eq!(names(&loaded), ["only-app", "only-home", "only-pkg", "only-repo", "same"]);
     let same = loaded.agent("same").expect("same");
     assert!(same.path.ends_with("repo/pkg/app/.claude/agents/same.md"));
     assert_eq!(same.scope, Scope::Project);
     assert_eq!(loaded.agent("only-home").expect("home").scope, Scope::User);
     assert_eq!(loaded.notices.len(), 3, "{:?}", loaded.notices);
-    assert!(
-        loaded
-            .notices
-            .iter()
-            .all(|notice| notice.severity == Severity::Note)
-    );
+    assert!(loaded.notices.iter().all(|notice| notice.severity == Severity::Note));
     fs::remove_dir_all(app.join(".claude")).expect("remove");
     let loaded = load(&app, None);
     assert_eq!(names(&loaded), ["only-pkg", "only-repo", "same"]);
-    assert!(
-        loaded
-            .agent("same")
-            .expect("same")
-            .path
-            .ends_with("pkg/.claude/agents/same.md")
-    );
+    assert!(loaded.agent("same").expect("same").path.ends_with("pkg/.claude/agents/same.md"));
     // A worktree or submodule has a file in place of the folder.
     fs::write(world.path().join("repo/pkg/.git"), "gitdir: elsewhere").expect("worktree");
     assert_eq!(names(&load(&app, None)), ["only-pkg", "same"]);
@@ -593,10 +450,7 @@ fn the_home_folder_is_never_a_project() {
     let world = world();
     let repo = world.path().join("repo");
     let loaded = load(&repo.join("pkg/app"), Some(&repo));
-    assert_eq!(
-        names(&loaded),
-        ["only-app", "only-pkg", "only-repo", "same"]
-    );
+    assert_eq!(names(&loaded), ["only-app", "only-pkg", "only-repo", "same"]);
     assert_eq!(loaded.agent("only-repo").expect("repo").scope, Scope::User);
     let loaded = load(&repo, Some(&repo));
     assert_eq!(names(&loaded), ["only-repo", "same"]);

@@ -94,19 +94,13 @@ fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
                 !agent.name.is_empty() && !agent.name.contains(':') && !agent.name.starts_with('-')
             );
             prop_assert!(!agent.description.is_empty());
-            prop_assert!(
-                notices
-                    .iter()
-                    .all(|notice| notice.severity == Severity::Warning)
-            );
+            prop_assert!(notices.iter().all(|notice| notice.severity == Severity::Warning));
             let name = agent.name.clone();
             prop_assert!(to_agents_json(&[agent])[&name]["description"].is_string());
         }
-        None => prop_assert!(
-            notices
-                .last()
-                .is_some_and(|notice| notice.severity != Severity::Warning)
-        ),
+        None => {
+            prop_assert!(notices.last().is_some_and(|notice| notice.severity != Severity::Warning))
+        }
     }
     Ok(())
 }

@@ -30,18 +30,10 @@ impl World {
         lay(dir.path());
         let (send, reports) = mpsc::channel();
         let report = move |reload| send.send(reload).expect("the test listens");
-        let (watcher, first) = Watcher::start(
-            &dir.path().join("repo"),
-            Some(&dir.path().join("home")),
-            report,
-        )
-        .expect("watch");
-        Self {
-            dir,
-            reports,
-            _watcher: watcher,
-            first,
-        }
+        let (watcher, first) =
+            Watcher::start(&dir.path().join("repo"), Some(&dir.path().join("home")), report)
+                .expect("watch");
+        Self { dir, reports, _watcher: watcher, first }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -51,11 +43,7 @@ impl World {
     /// Waits until the agents are these, and returns all names that were reported on the way.
     fn wait(&self, names: &[&str]) -> Changes {
         self.wait_for(|loaded| {
-            loaded
-                .agents
-                .iter()
-                .map(|agent| agent.name.as_str())
-                .eq(names.iter().copied())
+            loaded.agents.iter().map(|agent| agent.name.as_str()).eq(names.iter().copied())
         })
     }
 
@@ -63,21 +51,13 @@ impl World {
         let mut all = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
         loop {
             let reload = self.reports.recv_timeout(PATIENCE).expect("a report");
-            let Changes {
-                added,
-                changed,
-                removed,
-            } = reload.changes;
+            let Changes { added, changed, removed } = reload.changes;
             for (all, new) in all.iter_mut().zip([added, changed, removed]) {
                 all.extend(new);
             }
             if done(&reload.loaded) {
                 let [added, changed, removed] = all.map(|names| names.into_iter().collect());
-                return Changes {
-                    added,
-                    changed,
-                    removed,
-                };
+                return Changes { added, changed, removed };
             }
         }
     }
@@ -85,11 +65,7 @@ impl World {
 
 fn write(path: &Path, name: &str, prompt: &str) {
     fs::create_dir_all(path.parent().expect("parent")).expect("folder");
-    fs::write(
-        path,
-        format!("---\nname: {name}\ndescription: d\n---\n{prompt}\n"),
-    )
-    .expect("file");
+    fs::write(path, format!("---\nname: {name}\ndescription: d\n---\n{prompt}\n")).expect("file");
 }
 
 fn list(names: &[&str]) -> Vec<String> {
@@ -105,19 +81,10 @@ fn from_nothing_through_every_change() {
     assert_eq!(world.wait(&["a"]).added, list(&["a"]));
     write(&file, "a", "two");
     let changes = world.wait_for(|loaded| loaded.agents[0].prompt == "two");
-    assert_eq!(
-        changes,
-        Changes {
-            changed: list(&["a"]),
-            ..Changes::default()
-        }
-    );
+    assert_eq!(changes, Changes { changed: list(&["a"]), ..Changes::default() });
     write(&file, "b", "two");
     let changes = world.wait(&["b"]);
-    assert_eq!(
-        (changes.added, changes.removed),
-        (list(&["b"]), list(&["a"]))
-    );
+    assert_eq!((changes.added, changes.removed), (list(&["b"]), list(&["a"])));
     fs::remove_file(&file).expect("remove");
     assert_eq!(world.wait(&[]).removed, list(&["b"]));
 }
@@ -136,11 +103,7 @@ fn folders_that_come_go_and_come_again() {
     world.wait(&[]);
     fs::rename(world.path("repo/off"), world.path("repo/.claude")).expect("rename");
     world.wait(&["a"]);
-    fs::rename(
-        world.path("repo/.claude/agents"),
-        world.path("repo/.claude/off"),
-    )
-    .expect("rename");
+    fs::rename(world.path("repo/.claude/agents"), world.path("repo/.claude/off")).expect("rename");
     world.wait(&[]);
 }
 
@@ -162,17 +125,9 @@ fn a_folder_swapped_for_another() {
 fn nested_folders_made_after_the_start() {
     let world =
         World::new(|dir| fs::create_dir_all(dir.join("repo/.claude/agents")).expect("folder"));
-    write(
-        &world.path("repo/.claude/agents/x/y/z/deep.md"),
-        "deep",
-        "x",
-    );
+    write(&world.path("repo/.claude/agents/x/y/z/deep.md"), "deep", "x");
     world.wait(&["deep"]);
-    write(
-        &world.path("repo/.claude/agents/x/y/z/deep.md"),
-        "deeper",
-        "x",
-    );
+    write(&world.path("repo/.claude/agents/x/y/z/deep.md"), "deeper", "x");
     world.wait(&["deeper"]);
 }
 
@@ -185,13 +140,7 @@ fn the_users_agent_shows_when_the_projects_goes() {
     assert_eq!(world.first.agents[0].prompt, "project");
     fs::remove_file(world.path("repo/.claude/agents/a.md")).expect("remove");
     let changes = world.wait_for(|loaded| loaded.agents[0].prompt == "user");
-    assert_eq!(
-        changes,
-        Changes {
-            changed: list(&["a"]),
-            ..Changes::default()
-        }
-    );
+    assert_eq!(changes, Changes { changed: list(&["a"]), ..Changes::default() });
     write(&world.path("home/.claude/agents/b.md"), "b", "x");
     world.wait(&["a", "b"]);
 }
@@ -202,28 +151,16 @@ fn linked_files_and_folders() {
         write(&dir.join("shared/file.md"), "file", "one");
         write(&dir.join("team/folder.md"), "folder", "one");
         fs::create_dir_all(dir.join("repo/.claude/agents")).expect("folder");
-        symlink(
-            dir.join("shared/file.md"),
-            dir.join("repo/.claude/agents/file.md"),
-        )
-        .expect("link");
+        symlink(dir.join("shared/file.md"), dir.join("repo/.claude/agents/file.md")).expect("link");
         symlink(dir.join("team"), dir.join("repo/.claude/agents/team")).expect("link");
     });
     assert_eq!(world.first.agents.len(), 2);
     write(&world.path("shared/file.md"), "file", "two");
-    world.wait_for(|loaded| {
-        loaded
-            .agent("file")
-            .is_some_and(|agent| agent.prompt == "two")
-    });
+    world.wait_for(|loaded| loaded.agent("file").is_some_and(|agent| agent.prompt == "two"));
     // As editors do it: a new file takes the place of the old one.
     write(&world.path("shared/new"), "file", "three");
     fs::rename(world.path("shared/new"), world.path("shared/file.md")).expect("rename");
-    world.wait_for(|loaded| {
-        loaded
-            .agent("file")
-            .is_some_and(|agent| agent.prompt == "three")
-    });
+    world.wait_for(|loaded| loaded.agent("file").is_some_and(|agent| agent.prompt == "three"));
     write(&world.path("team/second.md"), "second", "x");
     world.wait(&["file", "folder", "second"]);
     fs::remove_dir_all(world.path("team")).expect("remove");
@@ -234,11 +171,7 @@ fn linked_files_and_folders() {
 fn a_link_whose_file_comes_later() {
     let world = World::new(|dir| {
         fs::create_dir_all(dir.join("repo/.claude/agents")).expect("folder");
-        symlink(
-            "../../../later/deep/a.md",
-            dir.join("repo/.claude/agents/a.md"),
-        )
-        .expect("link");
+        symlink("../../../later/deep/a.md", dir.join("repo/.claude/agents/a.md")).expect("link");
     });
     assert_eq!(world.first.notices.len(), 1, "{:?}", world.first.notices);
     write(&world.path("later/deep/a.md"), "a", "x");
@@ -264,30 +197,15 @@ fn a_whole_configuration_behind_a_link() {
 #[test]
 fn a_file_that_breaks_is_gone_with_a_notice() {
     let world = World::new(|dir| write(&dir.join("repo/.claude/agents/a.md"), "a", "x"));
-    fs::write(
-        world.path("repo/.claude/agents/a.md"),
-        "---\nname: a\n---\n",
-    )
-    .expect("file");
+    fs::write(world.path("repo/.claude/agents/a.md"), "---\nname: a\n---\n").expect("file");
     let changes = world.wait_for(|loaded| {
-        loaded
-            .notices
-            .iter()
-            .any(|notice| notice.message.contains("description"))
+        loaded.notices.iter().any(|notice| notice.message.contains("description"))
     });
     assert_eq!(changes.removed, list(&["a"]));
     // Another notice alone is worth a report, too.
-    fs::write(
-        world.path("repo/.claude/agents/a.md"),
-        "---\nname: 5\n---\n",
-    )
-    .expect("file");
-    let changes = world.wait_for(|loaded| {
-        loaded
-            .notices
-            .iter()
-            .any(|notice| notice.message.contains("a number"))
-    });
+    fs::write(world.path("repo/.claude/agents/a.md"), "---\nname: 5\n---\n").expect("file");
+    let changes = world
+        .wait_for(|loaded| loaded.notices.iter().any(|notice| notice.message.contains("a number")));
     assert!(changes.is_empty());
 }
 
@@ -296,26 +214,12 @@ fn what_does_not_matter_is_not_reported() {
     let world = World::new(|dir| write(&dir.join("repo/.claude/agents/a.md"), "a", "x"));
     for number in 0..50 {
         fs::write(world.path("repo/noise"), format!("{number}")).expect("file");
-        fs::write(
-            world.path("repo/.claude/settings.json"),
-            format!("{number}"),
-        )
-        .expect("file");
-        fs::write(
-            world.path("repo/.claude/agents/notes.txt"),
-            format!("{number}"),
-        )
-        .expect("file");
+        fs::write(world.path("repo/.claude/settings.json"), format!("{number}")).expect("file");
+        fs::write(world.path("repo/.claude/agents/notes.txt"), format!("{number}")).expect("file");
     }
     write(&world.path("repo/.claude/agents/b.md"), "b", "x");
     let reload = world.reports.recv_timeout(PATIENCE).expect("a report");
-    assert_eq!(
-        reload.changes,
-        Changes {
-            added: list(&["b"]),
-            ..Changes::default()
-        }
-    );
+    assert_eq!(reload.changes, Changes { added: list(&["b"]), ..Changes::default() });
 }
 
 #[test]
@@ -346,8 +250,5 @@ fn dropping_ends_it_also_from_within_a_report() {
     write(&dir.path().join("repo/.claude/agents/a.md"), "a", "x");
     reports.recv_timeout(PATIENCE).expect("a report");
     // The thread ends, and with it the callback and its end of the channel.
-    assert_eq!(
-        reports.recv_timeout(PATIENCE),
-        Err(mpsc::RecvTimeoutError::Disconnected)
-    );
+    assert_eq!(reports.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How often and when a task is tried again.
 ///
-/// The delay before attempt n+1 is drawn uniformly from `0 ..= min(cap_ms, base_ms * 2^(n-1))`:
+/// The delay before attempt n+1 is drawn uniformly from `0 ..= min(cap_ms, base_ms * factor^(n-1))`:
 /// exponential backoff with full jitter, as in Brooker, "Exponential Backoff And Jitter" (2015).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -15,21 +15,37 @@ pub struct RetryPolicy {
     pub base_ms: u64,
     /// Longest backoff in milliseconds. What a provider asks for by `retry_after` may be longer.
     pub cap_ms: u64,
+    /// What each backoff is multiplied by to give the next, in hundredths; 200 doubles.
+    pub factor_percent: u32,
+    /// Whether the delay is drawn from zero to the backoff, so that tasks do not come back together.
+    pub jitter: bool,
     /// Attempts that may be lost with their host, counted apart.
     pub lost_max: u32,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        RetryPolicy { attempts: 3, base_ms: 1_000, cap_ms: 60_000, lost_max: 10 }
+        RetryPolicy {
+            attempts: 3,
+            base_ms: 1_000,
+            cap_ms: 60_000,
+            factor_percent: 200,
+            jitter: true,
+            lost_max: 10,
+        }
     }
 }
 
 impl RetryPolicy {
     /// The delay in milliseconds after the `tried`-th failed attempt (from 1), for `chance` in `0 ..= u64::MAX`.
     pub fn delay_ms(&self, tried: u32, retry_after_ms: Option<u64>, chance: u64) -> u64 {
-        let doublings = tried.saturating_sub(1).min(62);
-        let ceiling = self.base_ms.saturating_mul(1 << doublings).min(self.cap_ms);
+        let factor = f64::from(self.factor_percent.max(100)) / 100.0;
+        let steps = i32::try_from(tried.saturating_sub(1)).unwrap_or(i32::MAX);
+        // A float that is too large for the type becomes its largest value, which the cap then bounds.
+        let ceiling = ((self.base_ms as f64 * factor.powi(steps)) as u64).min(self.cap_ms);
+        if !self.jitter {
+            return ceiling.max(retry_after_ms.unwrap_or(0));
+        }
         // The high half of a 128-bit product maps `chance` evenly onto 0..=ceiling without a modulo's bias.
         let jittered = ((u128::from(chance) * (u128::from(ceiling) + 1)) >> 64) as u64;
         jittered.max(retry_after_ms.unwrap_or(0))

@@ -109,11 +109,7 @@ impl TemplateError {
         let part = self.span.clone().and_then(|span| self.template.get(span));
         match part {
             Some(part) if !part.is_empty() && part.len() < self.template.len() => {
-                out.push_str(&format!(
-                    ", at {} in {}",
-                    quote(part),
-                    quote(&self.template)
-                ));
+                out.push_str(&format!(", at {} in {}", quote(part), quote(&self.template)));
             }
             _ => out.push_str(&format!(", in {}", quote(&self.template))),
         }
@@ -138,12 +134,7 @@ struct Problem {
 
 impl Problem {
     fn new(message: impl Into<String>, span: Range<usize>) -> Problem {
-        Problem {
-            message: message.into(),
-            span,
-            hint: None,
-            is_unknown_name: false,
-        }
+        Problem { message: message.into(), span, hint: None, is_unknown_name: false }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Problem {
@@ -251,19 +242,13 @@ impl Context {
     /// What a task of a run can read: the run's input, and the tasks it waited for.
     pub fn new(input: &Value, tasks: &BTreeMap<String, TaskView>) -> Context {
         let entries = tasks.iter().map(|(name, task)| {
-            let error = task
-                .error
-                .as_ref()
-                .map_or(Dynamic::from(()), data::from_json);
+            let error = task.error.as_ref().map_or(Dynamic::from(()), data::from_json);
             let fields = vec![
                 (Arc::from("state"), Dynamic::from(task.state.as_str())),
                 (Arc::from("output"), data::from_json(&task.output)),
                 (Arc::from("error"), error),
             ];
-            (
-                Arc::from(name.as_str()),
-                Dynamic::from_object(data::JsonMap::new(fields)),
-            )
+            (Arc::from(name.as_str()), Dynamic::from_object(data::JsonMap::new(fields)))
         });
         Context {
             root: Arc::new(Names {
@@ -282,9 +267,7 @@ impl Context {
         let mut names = Names::clone(&self.root);
         names.item = Some(data::from_json(item));
         names.index = Some(Dynamic::from(index as u64));
-        Context {
-            root: Arc::new(names),
-        }
+        Context { root: Arc::new(names) }
     }
 
     /// The same with the run's id.
@@ -293,9 +276,7 @@ impl Context {
         let mut names = Names::clone(&self.root);
         let fields = vec![(Arc::from("id"), Dynamic::from(id))];
         names.run = Some(Dynamic::from_object(data::JsonMap::new(fields)));
-        Context {
-            root: Arc::new(names),
-        }
+        Context { root: Arc::new(names) }
     }
 
     fn value(&self) -> Dynamic {
@@ -338,25 +319,17 @@ pub fn references(expression: &str) -> Result<Vec<Reference>, Vec<TemplateError>
 /// Everything that is wrong, in order, each with its path in the value.
 pub fn check_value(value: &Value) -> Result<Vec<Reference>, Vec<TemplateError>> {
     let (mut found, mut errors) = (Vec::new(), Vec::new());
-    let outcome = walk(
-        value,
-        &mut Vec::new(),
-        &mut |text, path| match check_text(text) {
-            Ok(references) => found.extend(references),
-            Err(wrong) => errors.extend(wrong.into_iter().map(|mut error| {
-                error.path = path_text(path);
-                error
-            })),
-        },
-    );
+    let outcome = walk(value, &mut Vec::new(), &mut |text, path| match check_text(text) {
+        Ok(references) => found.extend(references),
+        Err(wrong) => errors.extend(wrong.into_iter().map(|mut error| {
+            error.path = path_text(path);
+            error
+        })),
+    });
     if let Err(error) = outcome {
         errors.push(error);
     }
-    if errors.is_empty() {
-        Ok(found)
-    } else {
-        Err(errors)
-    }
+    if errors.is_empty() { Ok(found) } else { Err(errors) }
 }
 
 fn walk(
@@ -462,9 +435,7 @@ fn render_string(text: &str, ctx: &Context, budget: &mut usize) -> Result<Value,
         return typed(&prepared, &prepared.eval(ctx)?, ctx, budget);
     }
     let rendered = prepared.render(ctx)?;
-    *budget = budget
-        .checked_sub(rendered.len())
-        .ok_or_else(|| too_large(&prepared))?;
+    *budget = budget.checked_sub(rendered.len()).ok_or_else(|| too_large(&prepared))?;
     Ok(Value::String(rendered))
 }
 

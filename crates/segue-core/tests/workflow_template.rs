@@ -26,11 +26,7 @@ fn context() -> Context {
     );
     tasks.insert(
         "my-task".to_owned(),
-        TaskView {
-            state: EndState::Completed,
-            output: json!("hello"),
-            error: None,
-        },
+        TaskView { state: EndState::Completed, output: json!("hello"), error: None },
     );
     tasks.insert(
         "broken".to_owned(),
@@ -40,11 +36,7 @@ fn context() -> Context {
             error: Some(json!({"message": "no disk"})),
         },
     );
-    Context::new(
-        &json!({"goal": "a \"quoted\" goal", "n": 7, "yes": true}),
-        &tasks,
-    )
-    .with_run("r-1")
+    Context::new(&json!({"goal": "a \"quoted\" goal", "n": 7, "yes": true}), &tasks).with_run("r-1")
 }
 
 fn render(text: &str) -> Value {
@@ -60,16 +52,10 @@ fn refusal(text: &str) -> TemplateError {
 
 #[test]
 fn a_lone_expression_keeps_its_type() {
-    assert_eq!(
-        render("{{ tasks.scan.output.files }}"),
-        json!(["a.rs", "b.rs", "c.md"])
-    );
+    assert_eq!(render("{{ tasks.scan.output.files }}"), json!(["a.rs", "b.rs", "c.md"]));
     assert_eq!(render("{{ tasks.scan.output.count }}"), json!(3));
     assert_eq!(render("{{ tasks.scan.output.share }}"), json!(0.5));
-    assert_eq!(
-        render("{{ tasks.scan.output.big }}"),
-        json!(18_446_744_073_709_551_615_u64)
-    );
+    assert_eq!(render("{{ tasks.scan.output.big }}"), json!(18_446_744_073_709_551_615_u64));
     assert_eq!(render("{{ tasks.scan.output.none }}"), json!(null));
     assert_eq!(render("{{ input.yes and 3 > 2 }}"), json!(true));
     assert_eq!(render("{{ 2 * input.n + 1 }}"), json!(15));
@@ -82,10 +68,7 @@ fn a_lone_expression_keeps_its_type() {
 fn order_of_keys_is_kept() {
     let text = render("{{ tasks.scan.output.zeta }}").to_string();
     assert_eq!(text, r#"{"y":1,"b":2,"a":3}"#);
-    assert_eq!(
-        render("z={{ tasks.scan.output.zeta }}"),
-        json!(r#"z={"y":1,"b":2,"a":3}"#)
-    );
+    assert_eq!(render("z={{ tasks.scan.output.zeta }}"), json!(r#"z={"y":1,"b":2,"a":3}"#));
 }
 
 #[test]
@@ -97,10 +80,7 @@ fn other_text_is_rendered_to_text() {
         render("{{ tasks.scan.output.files }} {{ tasks.scan.output.none }} {{ input.yes }}"),
         json!(r#"["a.rs","b.rs","c.md"] null true"#)
     );
-    assert_eq!(
-        render("goal: {{ input.goal }}\n"),
-        json!("goal: a \"quoted\" goal\n")
-    );
+    assert_eq!(render("goal: {{ input.goal }}\n"), json!("goal: a \"quoted\" goal\n"));
     assert_eq!(render("<b>{{ '<i>' }}</b>"), json!("<b><i></b>"));
     assert_eq!(
         render("files: {{ 'n' ~ tasks.scan.output.files }}"),
@@ -112,19 +92,13 @@ fn other_text_is_rendered_to_text() {
 #[test]
 fn loops_and_conditions_take_whole_lines() {
     let text = "Files:\n{% for f in tasks.scan.output.files %}\n- {{ loop.index }} {{ f }}\n{% endfor %}\n{% if input.n > 5 %}\nmany\n{% elif input.n %}\nfew\n{% else %}\nnone\n{% endif %}\nend\n";
-    assert_eq!(
-        render(text),
-        json!("Files:\n- 1 a.rs\n- 2 b.rs\n- 3 c.md\nmany\nend\n")
-    );
+    assert_eq!(render(text), json!("Files:\n- 1 a.rs\n- 2 b.rs\n- 3 c.md\nmany\nend\n"));
 }
 
 #[test]
 fn names_with_a_hyphen_are_subscripts() {
     assert_eq!(render("{{ tasks['my-task'].output }}"), json!("hello"));
-    assert_eq!(
-        render("{{ tasks[\"my-task\"]['output'] | upper }}"),
-        json!("HELLO")
-    );
+    assert_eq!(render("{{ tasks[\"my-task\"]['output'] | upper }}"), json!("HELLO"));
     assert_eq!(
         render("{{ tasks.broken.state }}: {{ tasks.broken.error.message }}"),
         json!("failed: no disk")
@@ -136,32 +110,17 @@ fn names_with_a_hyphen_are_subscripts() {
 fn only_values_are_templates() {
     let template = json!({"{{ input.n }}": ["{{ input.n }}", 1, null, {"x": "{{ input.yes }}"}], "plain": "{ }"});
     let expected = json!({"{{ input.n }}": [7, 1, null, {"x": true}], "plain": "{ }"});
-    assert_eq!(
-        template::render_value(&template, &context()).unwrap(),
-        expected
-    );
+    assert_eq!(template::render_value(&template, &context()).unwrap(), expected);
 }
 
 #[test]
 fn filters_work_on_lists_and_text() {
     let cases = [
         ("{{ tasks.scan.output.files | length }}", json!(3)),
-        (
-            "{{ tasks.scan.output.files | join(', ') }}",
-            json!("a.rs, b.rs, c.md"),
-        ),
-        (
-            "{{ tasks.scan.output.deep | map(attribute='name') | list }}",
-            json!(["x", "y"]),
-        ),
-        (
-            "{{ tasks.scan.output.deep | map(attribute='name') }}",
-            json!(["x", "y"]),
-        ),
-        (
-            "{{ tasks.scan.output.deep | sum(attribute='size') }}",
-            json!(12),
-        ),
+        ("{{ tasks.scan.output.files | join(', ') }}", json!("a.rs, b.rs, c.md")),
+        ("{{ tasks.scan.output.deep | map(attribute='name') | list }}", json!(["x", "y"])),
+        ("{{ tasks.scan.output.deep | map(attribute='name') }}", json!(["x", "y"])),
+        ("{{ tasks.scan.output.deep | sum(attribute='size') }}", json!(12)),
         (
             "{{ tasks.scan.output.deep | sort(attribute='size') | map(attribute='name') }}",
             json!(["y", "x"]),
@@ -170,63 +129,33 @@ fn filters_work_on_lists_and_text() {
             "{{ tasks.scan.output.deep | selectattr('size', 'gt', 5) | map(attribute='name') }}",
             json!(["x"]),
         ),
-        (
-            "{{ tasks.scan.output.deep | join('+', attribute='name') }}",
-            json!("x+y"),
-        ),
-        (
-            "{{ tasks.scan.output.files | batch(2) }}",
-            json!([["a.rs", "b.rs"], ["c.md"]]),
-        ),
+        ("{{ tasks.scan.output.deep | join('+', attribute='name') }}", json!("x+y")),
+        ("{{ tasks.scan.output.files | batch(2) }}", json!([["a.rs", "b.rs"], ["c.md"]])),
         (
             "{{ tasks.scan.output.files | select('endingwith', '.rs') | list }}",
             json!(["a.rs", "b.rs"]),
         ),
-        (
-            "{{ tasks.scan.output.zeta | items }}",
-            json!([["y", 1], ["b", 2], ["a", 3]]),
-        ),
-        (
-            "{{ tasks.scan.output.zeta | dictsort }}",
-            json!([["a", 3], ["b", 2], ["y", 1]]),
-        ),
+        ("{{ tasks.scan.output.zeta | items }}", json!([["y", 1], ["b", 2], ["a", 3]])),
+        ("{{ tasks.scan.output.zeta | dictsort }}", json!([["a", 3], ["b", 2], ["y", 1]])),
         ("{{ tasks.scan.output.files[0] }}", json!("a.rs")),
         ("{{ tasks.scan.output.files[-1] }}", json!("c.md")),
         ("{{ tasks.scan.output.files[1:] }}", json!(["b.rs", "c.md"])),
-        (
-            "{{ tasks.scan.output.files | first | replace('.rs', '') }}",
-            json!("a"),
-        ),
+        ("{{ tasks.scan.output.files | first | replace('.rs', '') }}", json!("a")),
         ("{{ tasks.scan.output.nothing | default('x') }}", json!("x")),
-        (
-            "{{ 'x' if tasks.scan.output.nothing is defined else 'y' }}",
-            json!("y"),
-        ),
+        ("{{ 'x' if tasks.scan.output.nothing is defined else 'y' }}", json!("y")),
         ("{{ 'a.rs' in tasks.scan.output.files }}", json!(true)),
         ("{{ 'y' in tasks.scan.output.zeta }}", json!(true)),
-        (
-            "{{ tasks.scan.output.zeta | tojson }}",
-            json!(r#"{"y":1,"b":2,"a":3}"#),
-        ),
+        ("{{ tasks.scan.output.zeta | tojson }}", json!(r#"{"y":1,"b":2,"a":3}"#)),
         ("{{ 'a\nb' | indent(2) }}", json!("a\n  b")),
         ("{{ range(3) | list }}", json!([0, 1, 2])),
         ("{{ 'one two' | split | last }}", json!("two")),
-        (
-            "{{ tasks.scan.output.files + ['d'] }}",
-            json!(["a.rs", "b.rs", "c.md", "d"]),
-        ),
-        (
-            "{{ input.goal is string and tasks.scan.output.zeta is mapping }}",
-            json!(true),
-        ),
+        ("{{ tasks.scan.output.files + ['d'] }}", json!(["a.rs", "b.rs", "c.md", "d"])),
+        ("{{ input.goal is string and tasks.scan.output.zeta is mapping }}", json!(true)),
         ("{{ 7 // 2 }}", json!(3)),
         ("{{ 2 ** 3 * 2 }}", json!(16)),
         ("{{ -input.n * 2 }}", json!(-14)),
         ("{{ 2 * -input.n }}", json!(-14)),
-        (
-            "{{ 2 * tasks.scan.output.files | length * 2 + 1 }}",
-            json!(13),
-        ),
+        ("{{ 2 * tasks.scan.output.files | length * 2 + 1 }}", json!(13)),
         ("{{ [2 * 3, 4 * (1 + 1)] }}", json!([6, 8])),
         ("{{ 2 * 3 if 2 * 2 == 4 else 0 }}", json!(6)),
         ("{{ (2 * 3) | string ~ 'x' }}", json!("6x")),
@@ -259,11 +188,7 @@ fn what_is_not_there_is_an_error_with_a_hint() {
             "there is no output of a task `other` here",
             "add the task to `needs`",
         ),
-        (
-            "{{ input.gaol }}",
-            "`input` has no `gaol`",
-            "did you mean `goal`?",
-        ),
+        ("{{ input.gaol }}", "`input` has no `gaol`", "did you mean `goal`?"),
         (
             "{{ tasks.broken.output.files }}",
             "`tasks.broken.output` is null, it has no `files`",
@@ -280,11 +205,7 @@ fn what_is_not_there_is_an_error_with_a_hint() {
             "`tasks.scan.output` has no `fils`",
             "`files`",
         ),
-        (
-            "{% if input.gaol %}{% endif %}",
-            "`input` has no `gaol`",
-            "`goal`",
-        ),
+        ("{% if input.gaol %}{% endif %}", "`input` has no `gaol`", "`goal`"),
     ];
     for (text, message, hint) in cases {
         let error = refusal(text);
@@ -319,10 +240,7 @@ fn conditions_refuse_text() {
     assert!(is("tasks['my-task'].state == 'completed'").unwrap());
     assert!(is("tasks.scan.output.nothing is not defined").unwrap());
     let error = is("tasks['my-task'].output").unwrap_err();
-    assert!(
-        error.message.contains("a condition cannot be a text"),
-        "{error}"
-    );
+    assert!(error.message.contains("a condition cannot be a text"), "{error}");
     assert!(is("tasks.scan.output.nothing").is_err());
     assert!(is("").is_err());
     assert!(is("  ").is_err());
@@ -333,12 +251,7 @@ fn conditions_refuse_text() {
 fn lists_are_lists() {
     let list = |text: &str| template::eval_list(text, &context());
     assert_eq!(list("tasks.scan.output.files").unwrap().len(), 3);
-    assert_eq!(
-        list("{{ tasks.scan.output.files | batch(2) }}")
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(list("{{ tasks.scan.output.files | batch(2) }}").unwrap().len(), 2);
     let map = list("tasks.scan.output.zeta").unwrap_err();
     assert!(map.hint.unwrap().contains("| items"));
     let text = list("'a\nb'").unwrap_err();
@@ -374,12 +287,7 @@ fn references_are_found_with_their_place() {
                 "tasks.scan.output.files[0].x",
                 false
             ),
-            (
-                Root::Tasks,
-                "my-task/output".to_owned(),
-                "tasks['my-task'].output",
-                false
-            ),
+            (Root::Tasks, "my-task/output".to_owned(), "tasks['my-task'].output", false),
             (Root::Input, "goal".to_owned(), "input['goal']", false),
             (Root::Tasks, String::new(), "tasks", true),
             (Root::Input, "n".to_owned(), "input.n", false),
@@ -406,89 +314,39 @@ fn references_agree_with_the_engine() {
         .iter()
         .map(|r| {
             let root = format!("{:?}", r.root).to_lowercase();
-            std::iter::once(root)
-                .chain(r.path.clone())
-                .collect::<Vec<_>>()
-                .join(".")
+            std::iter::once(root).chain(r.path.clone()).collect::<Vec<_>>().join(".")
         })
         .collect();
     let env = minijinja::Environment::new();
-    let theirs = env
-        .compile_expression(text)
-        .unwrap()
-        .undeclared_variables(true);
+    let theirs = env.compile_expression(text).unwrap().undeclared_variables(true);
     assert_eq!(ours, theirs.into_iter().collect());
 }
 
 #[test]
 fn mistakes_are_found_before_anything_runs() {
     let cases = [
-        (
-            "{{ input.n | lenght }}",
-            "unknown filter `lenght`",
-            "did you mean `length`?",
-        ),
+        ("{{ input.n | lenght }}", "unknown filter `lenght`", "did you mean `length`?"),
         ("{{ input.n is nul }}", "unknown test `nul`", ""),
-        (
-            "{{ rang(3) }}",
-            "unknown function `rang`",
-            "did you mean `range`?",
-        ),
-        (
-            "{{ inputs.n }}",
-            "unknown name `inputs`",
-            "did you mean `input`?",
-        ),
-        (
-            "{{ scan.output }}",
-            "unknown name `scan`",
-            "an expression starts from",
-        ),
-        (
-            "{{ input.goal.upper() }}",
-            "`upper` cannot be called",
-            "`value | upper`",
-        ),
-        (
-            "{{ input.goal.strip() }}",
-            "`strip` cannot be called",
-            "`value | trim`",
-        ),
+        ("{{ rang(3) }}", "unknown function `rang`", "did you mean `range`?"),
+        ("{{ inputs.n }}", "unknown name `inputs`", "did you mean `input`?"),
+        ("{{ scan.output }}", "unknown name `scan`", "an expression starts from"),
+        ("{{ input.goal.upper() }}", "`upper` cannot be called", "`value | upper`"),
+        ("{{ input.goal.strip() }}", "`strip` cannot be called", "`value | trim`"),
         ("{{ input.n", "`{{` is not closed", "close it with `}}`"),
         ("{{ 'x }}", "this string is not closed", "close it with '"),
         ("{{ (1 }}", "`}` does not close `(`", ""),
         ("{{ 1) }}", "`)` closes nothing", ""),
         ("{{ }}", "there is no expression here", ""),
-        (
-            "{{ input.n && 1 }}",
-            "`&` does not belong in an expression",
-            "write `and`",
-        ),
-        (
-            "{{ 1 + }}",
-            "unexpected end of input, expected expression",
-            "",
-        ),
-        (
-            "{% set x = 1 %}",
-            "unknown statement `set`",
-            "only `if` and `for`",
-        ),
+        ("{{ input.n && 1 }}", "`&` does not belong in an expression", "write `and`"),
+        ("{{ 1 + }}", "unexpected end of input, expected expression", ""),
+        ("{% set x = 1 %}", "unknown statement `set`", "only `if` and `for`"),
         ("{% include 'x' %}", "unknown statement `include`", ""),
         ("{% raw %}{% endraw %}", "unknown statement `raw`", ""),
         ("{% if input.n %}", "`if` is not closed", "{% endif %}"),
         ("{% endfor %}", "`endfor` without `for`", ""),
         ("{% for x in [1] %}{% endif %}", "`endif` without `if`", ""),
-        (
-            "{% for tasks in [1] %}{% endfor %}",
-            "`tasks` cannot be the name of a loop variable",
-            "",
-        ),
-        (
-            "{% for x in ['a' ~ 'b'] %}{% endfor %}",
-            "the list of a loop cannot be joined here",
-            "",
-        ),
+        ("{% for tasks in [1] %}{% endfor %}", "`tasks` cannot be the name of a loop variable", ""),
+        ("{% for x in ['a' ~ 'b'] %}{% endfor %}", "the list of a loop cannot be joined here", ""),
         ("{{ loop.index }}", "unknown name `loop`", ""),
         ("{{ 'abc'[1:2:-1] }}", "a slice takes no step", "reverse"),
         ("{{ range(*[1]) }}", "arguments cannot be unpacked here", ""),
@@ -498,10 +356,7 @@ fn mistakes_are_found_before_anything_runs() {
         let errors = template::check_text(text).expect_err(text);
         let error = &errors[0];
         assert!(error.message.contains(message), "{text}: {error:?}");
-        assert!(
-            error.hint.clone().unwrap_or_default().contains(hint),
-            "{text}: {error:?}"
-        );
+        assert!(error.hint.clone().unwrap_or_default().contains(hint), "{text}: {error:?}");
     }
     let several = template::check_text("{{ a }} {{ b | c }}").unwrap_err();
     assert_eq!(several.len(), 3);
@@ -514,10 +369,7 @@ fn errors_behind_a_guarded_operator_have_the_right_place() {
     assert_eq!(&text[error.span.unwrap()], "fils");
     let text = "a {{ 2 * 3 * 4 }} b {{ input.goal + 1 }}";
     let error = refusal(text);
-    assert!(
-        text[error.span.clone().unwrap()].contains("input.goal"),
-        "{error:?}"
-    );
+    assert!(text[error.span.clone().unwrap()].contains("input.goal"), "{error:?}");
 }
 
 #[test]
@@ -547,10 +399,7 @@ fn text_cannot_be_multiplied() {
         "{{ [1]|map('replace', '1', 'x' * 100000000) }}",
     ] {
         let error = refusal(text);
-        assert!(
-            error.message.contains("`*` multiplies numbers"),
-            "{text}: {error}"
-        );
+        assert!(error.message.contains("`*` multiplies numbers"), "{text}: {error}");
     }
     for text in ["{{ 'x' ** 3 }}", "{{ 3 * not 'x' }}", "{{ 3 * -'x' }}"] {
         refusal(text);
@@ -564,18 +413,8 @@ fn results_are_bounded() {
     let input = json!({"big": big, "huge": huge, "list": vec![big.clone(); 3], "many": vec!["ab"; 200_000]});
     let ctx = Context::new(&input, &BTreeMap::new());
     let run = |text: &str| template::render_value(&json!(text), &ctx);
-    assert_eq!(
-        run("{{ input.big }}").unwrap().as_str().unwrap().len(),
-        700_000
-    );
-    assert_eq!(
-        run("{{ input.big ~ '!' }}")
-            .unwrap()
-            .as_str()
-            .unwrap()
-            .len(),
-        700_001
-    );
+    assert_eq!(run("{{ input.big }}").unwrap().as_str().unwrap().len(), 700_000);
+    assert_eq!(run("{{ input.big ~ '!' }}").unwrap().as_str().unwrap().len(), 700_001);
     let joined = vec!["input.huge"; 5].join(" ~ ");
     for text in [
         "{{ input.huge }}",
@@ -651,10 +490,7 @@ fn nothing_overflows_the_stack() {
         for times in [100, 250, 20_000] {
             let text = format!("input.n{}", chain.repeat(times));
             let _ = template::eval(&text, &ctx);
-            assert!(
-                times < 300 || template::check_expression(&text).is_err(),
-                "{chain}"
-            );
+            assert!(times < 300 || template::check_expression(&text).is_err(), "{chain}");
         }
     }
     for prefix in ["- ", "not ", "1 if ", "1 if 1 else "] {

@@ -72,6 +72,9 @@ fn child(
             attempts: retry.attempts,
             base_ms: retry.base_ms,
             cap_ms: retry.cap_ms,
+            // The reader bounds the factor; what is beyond the type is its largest value.
+            factor_percent: (retry.factor * 100.0) as u32,
+            jitter: retry.jitter,
             ..RetryPolicy::default()
         };
     }

@@ -48,10 +48,7 @@ pub(super) fn read(yaml: &str) -> Result<Document, YamlError> {
 fn read_clean(text: &str) -> Result<Document, YamlError> {
     let error = match parse(text, options()) {
         Ok(value) => {
-            return Ok(Document {
-                value,
-                tab_line: None,
-            });
+            return Ok(Document { value, tab_line: None });
         }
         Err(error) => error,
     };
@@ -61,18 +58,12 @@ fn read_clean(text: &str) -> Result<Document, YamlError> {
         && parse(&indented, options()).is_ok()
         && let Ok(value) = parse(text, relaxed)
     {
-        return Ok(Document {
-            value,
-            tab_line: None,
-        });
+        return Ok(Document { value, tab_line: None });
     }
     if let Some((tab_line, spaced)) = tabs_to_spaces(text)
         && let Ok(value) = parse(&spaced, options())
     {
-        return Ok(Document {
-            value,
-            tab_line: Some(tab_line),
-        });
+        return Ok(Document { value, tab_line: Some(tab_line) });
     }
     Err(error)
 }
@@ -103,22 +94,16 @@ fn options() -> Options {
 }
 
 fn parse(yaml: &str, options: Options) -> Result<Value, YamlError> {
-    serde_saphyr::from_str_with_options::<Node>(yaml, options)
-        .map(|node| node.0)
-        .map_err(|error| {
-            let line = error.location().map_or(1, |at| at.line());
-            let message = error
-                .to_string()
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" ");
-            // The place is told apart from the message, counted from the top of the file.
-            let end = message.rfind(" at line ").unwrap_or(message.len());
-            YamlError {
-                line: usize::try_from(line.saturating_sub(1)).unwrap_or(0),
-                message: message.get(..end).unwrap_or_default().to_owned(),
-            }
-        })
+    serde_saphyr::from_str_with_options::<Node>(yaml, options).map(|node| node.0).map_err(|error| {
+        let line = error.location().map_or(1, |at| at.line());
+        let message = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        // The place is told apart from the message, counted from the top of the file.
+        let end = message.rfind(" at line ").unwrap_or(message.len());
+        YamlError {
+            line: usize::try_from(line.saturating_sub(1)).unwrap_or(0),
+            message: message.get(..end).unwrap_or_default().to_owned(),
+        }
+    })
 }
 
 /// A closing bracket at the start of a line may stand as far left as its key. The parser knows
@@ -130,15 +115,9 @@ fn indent_closers(text: &str) -> Option<String> {
         line.starts_with([']', '}']) && line.chars().all(|c| matches!(c, ']' | '}' | ',' | ' '))
     };
     let moved = |line: &str| {
-        if closes(line) {
-            format!("  {line}")
-        } else {
-            line.to_owned()
-        }
+        if closes(line) { format!("  {line}") } else { line.to_owned() }
     };
-    text.lines()
-        .any(closes)
-        .then(|| text.split('\n').map(moved).collect::<Vec<_>>().join("\n"))
+    text.lines().any(closes).then(|| text.split('\n').map(moved).collect::<Vec<_>>().join("\n"))
 }
 
 /// Tabs that indent, as spaces, and the first line that has one. `None` without such a line,
@@ -163,10 +142,7 @@ fn tabs_to_spaces(text: &str) -> Option<(usize, String)> {
         let rest = line.trim_start_matches('\t');
         format!("{}{rest}", "  ".repeat(line.len() - rest.len()))
     };
-    Some((
-        first,
-        text.split('\n').map(spaced).collect::<Vec<_>>().join("\n"),
-    ))
+    Some((first, text.split('\n').map(spaced).collect::<Vec<_>>().join("\n")))
 }
 
 /// Whether a line ends with `|` or `>`, which opens a block of text.
@@ -180,25 +156,19 @@ fn opens_block(line: &str) -> bool {
 const PRIVATE: i64 = 0xF_0000;
 
 fn moved(c: char, which: fn(char) -> bool, direction: i64) -> char {
-    let to = u32::try_from(i64::from(u32::from(c)) + direction * PRIVATE)
-        .ok()
-        .and_then(char::from_u32);
+    let to =
+        u32::try_from(i64::from(u32::from(c)) + direction * PRIVATE).ok().and_then(char::from_u32);
     if which(c) { to.unwrap_or(c) } else { c }
 }
 
 fn bring_back(value: Value) -> Value {
-    let text = |text: String| {
-        text.chars()
-            .map(|c| moved(c, hidden, -1))
-            .collect::<String>()
-    };
+    let text = |text: String| text.chars().map(|c| moved(c, hidden, -1)).collect::<String>();
     match value {
         Value::String(hidden) => text(hidden).into(),
         Value::Array(items) => items.into_iter().map(bring_back).collect(),
-        Value::Object(map) => map
-            .into_iter()
-            .map(|(key, value)| (text(key), bring_back(value)))
-            .collect(),
+        Value::Object(map) => {
+            map.into_iter().map(|(key, value)| (text(key), bring_back(value))).collect()
+        }
         other => other,
     }
 }
@@ -288,17 +258,9 @@ mod tests {
 
     #[test]
     fn scalars_are_those_of_yaml_1_2() {
-        for text in [
-            "yes",
-            "on",
-            "No",
-            "1_000",
-            "12:30",
-            "1,000",
-            "2024-01-01",
-            "!!str 123",
-            "&a x",
-        ] {
+        for text in
+            ["yes", "on", "No", "1_000", "12:30", "1,000", "2024-01-01", "!!str 123", "&a x"]
+        {
             let value = value(&format!("d: {text}\n")).expect(text);
             assert!(value["d"].is_string(), "{text}");
         }
@@ -342,20 +304,12 @@ mod tests {
         let document = read("d: x\ntools:\n\t- Read\n  - Write\n").expect("tabs");
         assert_eq!(document.value["tools"], json!(["Read", "Write"]));
         assert_eq!(document.tab_line, Some(2));
-        assert_eq!(
-            value("m:\n\ta:\n\t\tb: 1\n"),
-            Some(json!({"m": {"a": {"b": 1}}}))
-        );
+        assert_eq!(value("m:\n\ta:\n\t\tb: 1\n"), Some(json!({"m": {"a": {"b": 1}}})));
         assert_eq!(
             value("x: |\n  foo\ny: z\ntools:\n\t- Read\n").map(|value| value["y"].clone()),
             Some(json!("z"))
         );
-        for yaml in [
-            "d: x\n\ty: z\n",
-            "x: |\n\tfoo\n",
-            "x: >-\n  foo\n\tbar\n",
-            "x: [a,\n\tb]\n",
-        ] {
+        for yaml in ["d: x\n\ty: z\n", "x: |\n\tfoo\n", "x: >-\n  foo\n\tbar\n", "x: [a,\n\tb]\n"] {
             assert_eq!(value(yaml), None, "{yaml:?}");
         }
         assert_eq!(read("x:\ty # tab between\n").expect("tab").tab_line, None);
@@ -374,10 +328,7 @@ mod tests {
     #[test]
     fn errors_say_where() {
         let error = read("a: b\nc: [d\n").expect_err("unclosed");
-        assert!(
-            error.line >= 1 && !error.message.contains(" line "),
-            "{error:?}"
-        );
+        assert!(error.line >= 1 && !error.message.contains(" line "), "{error:?}");
     }
 
     #[test]

@@ -43,18 +43,9 @@ const MISTAKEN: &[(&str, &str)] = &[
     ("steps", "maxTurns"),
     ("mcp", "mcpServers"),
 ];
-const PERMISSION_MODES: &[&str] = &[
-    "default",
-    "manual",
-    "acceptEdits",
-    "auto",
-    "dontAsk",
-    "bypassPermissions",
-    "plan",
-];
-const COLORS: &[&str] = &[
-    "red", "blue", "green", "yellow", "purple", "orange", "pink", "cyan",
-];
+const PERMISSION_MODES: &[&str] =
+    &["default", "manual", "acceptEdits", "auto", "dontAsk", "bypassPermissions", "plan"];
+const COLORS: &[&str] = &["red", "blue", "green", "yellow", "purple", "orange", "pink", "cyan"];
 const MEMORIES: &[&str] = &["user", "project", "local"];
 const ISOLATIONS: &[&str] = &["worktree", "remote"];
 
@@ -62,28 +53,13 @@ const ISOLATIONS: &[&str] = &["worktree", "remote"];
 /// bytes: without an agent the last notice is why there is none.
 #[must_use]
 pub fn parse(path: &Path, bytes: &[u8], scope: Scope) -> (Option<AgentFile>, Vec<Notice>) {
-    let mut notices = Notices {
-        path,
-        yaml: "",
-        line: 1,
-        list: Vec::new(),
-    };
+    let mut notices = Notices { path, yaml: "", line: 1, list: Vec::new() };
     if bytes.len() > FILE_BYTES_MAX {
-        notices.add(
-            Severity::Skipped,
-            None,
-            too_long(bytes.len() as u64),
-            SHORTEN,
-        );
+        notices.add(Severity::Skipped, None, too_long(bytes.len() as u64), SHORTEN);
         return (None, notices.list);
     }
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        notices.add(
-            Severity::Skipped,
-            Some(1),
-            "the file is UTF-16",
-            "save it as UTF-8",
-        );
+        notices.add(Severity::Skipped, Some(1), "the file is UTF-16", "save it as UTF-8");
         return (None, notices.list);
     }
     let (text, bad_line) = front::decode(bytes);
@@ -221,19 +197,8 @@ fn agent(
     let hooks = hooks(&map, notices)?;
     if front.body.contains('\0') {
         let line = front.end_line
-            + front
-                .body
-                .split('\0')
-                .next()
-                .unwrap_or_default()
-                .matches('\n')
-                .count();
-        notices.add(
-            Severity::Warning,
-            Some(line),
-            "the text holds NUL bytes",
-            "remove them",
-        );
+            + front.body.split('\0').next().unwrap_or_default().matches('\n').count();
+        notices.add(Severity::Warning, Some(line), "the text holds NUL bytes", "remove them");
     }
     unknown_keys(&map, notices);
     let agent = AgentFile {
@@ -253,10 +218,7 @@ fn agent(
         effort: effort(&map, notices),
         isolation: choice(&map, "isolation", ISOLATIONS, notices),
         color: choice(&map, "color", COLORS, notices),
-        initial_prompt: map
-            .get("initialPrompt")
-            .and_then(Value::as_str)
-            .map(str::to_owned),
+        initial_prompt: map.get("initialPrompt").and_then(Value::as_str).map(str::to_owned),
         extra: map
             .into_iter()
             .filter(|(key, _)| !KEYS.contains(&key.as_str()))
@@ -271,14 +233,8 @@ fn name(map: &Map<String, Value>, notices: &mut Notices<'_>) -> Option<String> {
     let name = match map.get("name") {
         Some(Value::String(name)) if !name.is_empty() => name.clone(),
         Some(Value::Null | Value::String(_)) | None => {
-            let meant = KEYS
-                .iter()
-                .any(|key| *key != "name" && map.contains_key(*key));
-            let severity = if meant {
-                Severity::Skipped
-            } else {
-                Severity::Note
-            };
+            let meant = KEYS.iter().any(|key| *key != "name" && map.contains_key(*key));
+            let severity = if meant { Severity::Skipped } else { Severity::Note };
             let line = notices.line_of("name");
             let remedy = "add `name:` with a name of its own to make it an agent";
             notices.add(
@@ -330,11 +286,7 @@ fn description(map: &Map<String, Value>, notices: &mut Notices<'_>) -> Option<St
             Some(text.replace("\\n", "\n"))
         }
         Some(Value::Null | Value::String(_)) | None => {
-            notices.skip(
-                "description",
-                "the front matter has no `description`",
-                remedy,
-            );
+            notices.skip("description", "the front matter has no `description`", remedy);
             None
         }
         Some(other) => {
@@ -362,11 +314,7 @@ fn hooks(map: &Map<String, Value>, notices: &mut Notices<'_>) -> Option<Value> {
             Some(value)
         }
         Err(problem) => {
-            notices.skip(
-                "hooks",
-                problem,
-                "write the hooks as in settings.json, or remove them",
-            );
+            notices.skip("hooks", problem, "write the hooks as in settings.json, or remove them");
             None
         }
     }
@@ -375,10 +323,7 @@ fn hooks(map: &Map<String, Value>, notices: &mut Notices<'_>) -> Option<Value> {
 fn mcp_servers(map: &Map<String, Value>, notices: &mut Notices<'_>) -> Value {
     let (value, problems) = servers::mcp_servers(map.get("mcpServers").unwrap_or(&Value::Null));
     if !problems.is_empty() {
-        let message = format!(
-            "servers whose config is wrong are ignored: {}",
-            problems.join("; ")
-        );
+        let message = format!("servers whose config is wrong are ignored: {}", problems.join("; "));
         notices.warn(
             "mcpServers",
             message,
@@ -392,20 +337,12 @@ fn allowed_tools(map: &Map<String, Value>, notices: &mut Notices<'_>) -> Option<
     let names = tools::allowed(map.get("tools"))?;
     if names.is_empty() {
         let remedy = "name the tools, or remove the key to give it all of them";
-        notices.warn(
-            "tools",
-            "`tools` names no tool, so the agent has none",
-            remedy,
-        );
+        notices.warn("tools", "`tools` names no tool, so the agent has none", remedy);
     }
     let unknown = tools::unknown(&names);
     if !unknown.is_empty() && unknown.len() == names.len() {
         let message = "none of the tools exists, so Claude Code refuses to start the agent";
-        notices.warn(
-            "tools",
-            format!("{message}: {}", names.join(", ")),
-            remedies(&unknown),
-        );
+        notices.warn("tools", format!("{message}: {}", names.join(", ")), remedies(&unknown));
     } else if !unknown.is_empty() {
         notices.warn("tools", no_such_tools(&unknown), remedies(&unknown));
     }
@@ -413,17 +350,10 @@ fn allowed_tools(map: &Map<String, Value>, notices: &mut Notices<'_>) -> Option<
 }
 
 fn disallowed_tools(map: &Map<String, Value>, notices: &mut Notices<'_>) -> Vec<String> {
-    let names = map
-        .get("disallowedTools")
-        .map(tools::names)
-        .unwrap_or_default();
+    let names = map.get("disallowedTools").map(tools::names).unwrap_or_default();
     let unknown = tools::unknown(&names);
     if !unknown.is_empty() {
-        notices.warn(
-            "disallowedTools",
-            no_such_tools(&unknown),
-            remedies(&unknown),
-        );
+        notices.warn("disallowedTools", no_such_tools(&unknown), remedies(&unknown));
     }
     names
 }
@@ -434,11 +364,7 @@ fn no_such_tools(unknown: &[(&str, String)]) -> String {
 }
 
 fn remedies(unknown: &[(&str, String)]) -> String {
-    unknown
-        .iter()
-        .map(|(_, remedy)| remedy.as_str())
-        .collect::<Vec<_>>()
-        .join("; ")
+    unknown.iter().map(|(_, remedy)| remedy.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 fn unknown_keys(map: &Map<String, Value>, notices: &mut Notices<'_>) {
@@ -448,14 +374,10 @@ fn unknown_keys(map: &Map<String, Value>, notices: &mut Notices<'_>) {
         return;
     };
     let line = notices.line_of(first);
-    let keys: Vec<String> = unknown
-        .iter()
-        .map(|key| format!("{key} (line {})", notices.line_of(key)))
-        .collect();
-    let hints: Vec<String> = unknown
-        .iter()
-        .filter_map(|key| Some(format!("for {key} write {}", meant(key)?)))
-        .collect();
+    let keys: Vec<String> =
+        unknown.iter().map(|key| format!("{key} (line {})", notices.line_of(key))).collect();
+    let hints: Vec<String> =
+        unknown.iter().filter_map(|key| Some(format!("for {key} write {}", meant(key)?))).collect();
     let remedy = if hints.is_empty() {
         "remove them, or leave them for other tools".to_owned()
     } else {
@@ -472,12 +394,7 @@ fn unknown_keys(map: &Map<String, Value>, notices: &mut Notices<'_>) {
 /// The key that was probably meant: the same letters in another case or with other joints.
 fn meant(key: &str) -> Option<&'static str> {
     let plain = |text: &str| text.replace(['-', '_', ' '], "").to_ascii_lowercase();
-    let mistaken = MISTAKEN
-        .iter()
-        .find(|(wrong, _)| plain(wrong) == plain(key))
-        .map(|(_, right)| *right);
-    KEYS.iter()
-        .copied()
-        .find(|known| plain(known) == plain(key))
-        .or(mistaken)
+    let mistaken =
+        MISTAKEN.iter().find(|(wrong, _)| plain(wrong) == plain(key)).map(|(_, right)| *right);
+    KEYS.iter().copied().find(|known| plain(known) == plain(key)).or(mistaken)
 }

@@ -95,9 +95,7 @@ fn missing(text: &str) -> NoFront {
     let blank = text.len() - text.trim_start_matches(is_js_space).len();
     let (head, rest) = text.split_at(blank);
     if blank > 0 && rest.starts_with("---") {
-        NoFront::NotFirst {
-            line: 1 + newlines(head),
-        }
+        NoFront::NotFirst { line: 1 + newlines(head) }
     } else {
         NoFront::Absent
     }
@@ -133,16 +131,8 @@ mod tests {
         assert_eq!(front.body, "y\n---\nb");
         assert!(front.cut_mid_line);
         assert_eq!(front.end_line, 2);
-        assert!(
-            split("---\na: b\n----\n")
-                .expect("front matter")
-                .cut_mid_line
-        );
-        assert!(
-            !split("---\na: b\n  ---  \nx")
-                .expect("front matter")
-                .cut_mid_line
-        );
+        assert!(split("---\na: b\n----\n").expect("front matter").cut_mid_line);
+        assert!(!split("---\na: b\n  ---  \nx").expect("front matter").cut_mid_line);
     }
 
     #[test]
@@ -150,10 +140,7 @@ mod tests {
         let front = split("---  \n\n  name: a\n---\n").expect("front matter");
         assert_eq!(front.yaml, "  name: a\n");
         assert_eq!(front.line, 3);
-        assert_eq!(
-            split("---\r\nname: a\r\n---\r\n").expect("crlf").yaml,
-            "name: a\r\n"
-        );
+        assert_eq!(split("---\r\nname: a\r\n---\r\n").expect("crlf").yaml, "name: a\r\n");
     }
 
     #[test]
@@ -161,14 +148,8 @@ mod tests {
         assert_eq!(split("# Title\n---\n"), Err(NoFront::Absent));
         assert_eq!(split("----\nname: a\n---\n"), Err(NoFront::Absent));
         assert_eq!(split("---yaml\nname: a\n---\n"), Err(NoFront::Absent));
-        assert_eq!(
-            split("\n\n---\na: b\n---\n"),
-            Err(NoFront::NotFirst { line: 3 })
-        );
-        assert_eq!(
-            split(" ---\na: b\n---\n"),
-            Err(NoFront::NotFirst { line: 1 })
-        );
+        assert_eq!(split("\n\n---\na: b\n---\n"), Err(NoFront::NotFirst { line: 3 }));
+        assert_eq!(split(" ---\na: b\n---\n"), Err(NoFront::NotFirst { line: 1 }));
         assert_eq!(split("---\nname: a\n"), Err(NoFront::Unclosed));
         assert_eq!(split("---\rname: a\r---\r"), Err(NoFront::Absent));
         assert_eq!(split(""), Err(NoFront::Absent));

@@ -15,9 +15,8 @@ use super::model::{AgentFile, Effort};
 /// start programs at once. Clear both fields first for files from a source that is not trusted.
 #[must_use]
 pub fn to_agents_json(agents: &[AgentFile]) -> Value {
-    let definitions = agents
-        .iter()
-        .map(|agent| (agent.name.clone(), Value::Object(definition(agent))));
+    let definitions =
+        agents.iter().map(|agent| (agent.name.clone(), Value::Object(definition(agent))));
     Value::Object(definitions.collect())
 }
 
@@ -68,9 +67,7 @@ type Extra = (&'static str, fn(&Value) -> bool);
 /// Keys too new to be documented, passed on if their values are right.
 pub(super) const EXTRA: &[Extra] = &[
     ("omitClaudeMd", Value::is_boolean),
-    ("autoCompactWindow", |value| {
-        value.as_u64().is_some_and(|tokens| tokens >= 100_000)
-    }),
+    ("autoCompactWindow", |value| value.as_u64().is_some_and(|tokens| tokens >= 100_000)),
     ("observer", Value::is_string),
     ("observerMessage", Value::is_string),
 ];

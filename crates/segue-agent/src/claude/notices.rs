@@ -63,21 +63,14 @@ impl Notices<'_> {
     pub(super) fn line_of(&self, key: &str) -> usize {
         let indent = |line: &str| line.len() - line.trim_start().len();
         let lines = || {
-            self.yaml
-                .lines()
-                .enumerate()
-                .filter(|(_, line)| !line.trim_start().starts_with('#'))
+            self.yaml.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#'))
         };
-        let outermost = lines()
-            .filter(|(_, line)| !line.trim().is_empty())
-            .map(|(_, line)| indent(line))
-            .min();
+        let outermost =
+            lines().filter(|(_, line)| !line.trim().is_empty()).map(|(_, line)| indent(line)).min();
         lines()
             .filter(|(_, line)| Some(indent(line)) == outermost && key_of(line) == Some(key))
             .last()
-            .map_or(self.line.saturating_sub(1).max(1), |(number, _)| {
-                self.line + number
-            })
+            .map_or(self.line.saturating_sub(1).max(1), |(number, _)| self.line + number)
     }
 }
 
@@ -100,9 +93,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
 
 /// A value as it may stand in a message, cut short.
 pub(super) fn shown(value: &Value) -> String {
-    let text = value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned);
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("`{}..`", text.get(..end).unwrap_or_default()),
         None => format!("`{text}`"),

@@ -67,24 +67,16 @@ pub(super) fn hooks(value: &Value) -> Result<(Value, Vec<String>), String> {
             kept.insert(event.clone(), matchers.clone());
         }
     }
-    let value = if kept.is_empty() {
-        Value::Null
-    } else {
-        Value::Object(kept)
-    };
+    let value = if kept.is_empty() { Value::Null } else { Value::Object(kept) };
     Ok((value, unknown))
 }
 
 fn matchers_ok(matchers: &Value) -> Result<(), String> {
     let list = matchers.as_array().ok_or(" must be a list")?;
     for (at, matcher) in list.iter().enumerate() {
-        let matcher = matcher
-            .as_object()
-            .ok_or(format!("[{at}] must be a mapping with a list of hooks"))?;
-        if matcher
-            .get("matcher")
-            .is_some_and(|pattern| !pattern.is_string())
-        {
+        let matcher =
+            matcher.as_object().ok_or(format!("[{at}] must be a mapping with a list of hooks"))?;
+        if matcher.get("matcher").is_some_and(|pattern| !pattern.is_string()) {
             return Err(format!("[{at}].matcher must be text"));
         }
         let hooks = matcher
@@ -123,9 +115,7 @@ fn hook_ok(hook: &Value) -> Result<(), String> {
     {
         return Err(".timeout must be a number of seconds above 0".to_owned());
     }
-    if hook
-        .get("shell")
-        .is_some_and(|shell| !matches!(shell.as_str(), Some("bash" | "powershell")))
+    if hook.get("shell").is_some_and(|shell| !matches!(shell.as_str(), Some("bash" | "powershell")))
     {
         return Err(".shell must be bash or powershell".to_owned());
     }
@@ -142,9 +132,7 @@ fn is_url(value: &Value) -> bool {
         return false;
     };
     scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
         && !rest.trim_start_matches('/').is_empty()
 }
 
@@ -168,11 +156,7 @@ pub(super) fn mcp_servers(value: &Value) -> (Value, Vec<String>) {
             Err(problem) => problems.push(format!("mcpServers[{at}]{problem}")),
         }
     }
-    let value = if kept.is_empty() {
-        Value::Null
-    } else {
-        Value::Array(kept)
-    };
+    let value = if kept.is_empty() { Value::Null } else { Value::Array(kept) };
     (value, problems)
 }
 
@@ -180,9 +164,7 @@ fn server_ok(item: &Value) -> Result<(), String> {
     if item.is_string() {
         return Ok(());
     }
-    let servers = item
-        .as_object()
-        .ok_or(" must be a name or a mapping {name: config}")?;
+    let servers = item.as_object().ok_or(" must be a name or a mapping {name: config}")?;
     for (name, config) in servers {
         config_ok(config).map_err(|problem| format!(".{name}{problem}"))?;
     }
@@ -196,7 +178,7 @@ fn config_ok(config: &Value) -> Result<(), String> {
         None | Some(Some("stdio")) => {
             if text("command").is_none_or(str::is_empty) {
                 return Err(
-                    ".command must name a program (or give the type: http, sse or ws)".to_owned(),
+                    ".command must name a program (or give the type: http, sse or ws)".to_owned()
                 );
             }
         }
@@ -212,30 +194,19 @@ fn config_ok(config: &Value) -> Result<(), String> {
         }
         Some(_) => return Err(".type must be stdio, http, sse or ws".to_owned()),
     }
-    let texts = |value: &Value| {
-        value
-            .as_array()
-            .is_some_and(|items| items.iter().all(Value::is_string))
-    };
+    let texts =
+        |value: &Value| value.as_array().is_some_and(|items| items.iter().all(Value::is_string));
     if config.get("args").is_some_and(|args| !texts(args)) {
         return Err(".args must be a list of texts (put numbers in quotes)".to_owned());
     }
     for key in ["env", "headers"] {
-        let pairs = |value: &Value| {
-            value
-                .as_object()
-                .is_some_and(|map| map.values().all(Value::is_string))
-        };
+        let pairs =
+            |value: &Value| value.as_object().is_some_and(|map| map.values().all(Value::is_string));
         if config.get(key).is_some_and(|value| !pairs(value)) {
-            return Err(format!(
-                ".{key} must map names to texts (put numbers in quotes)"
-            ));
+            return Err(format!(".{key} must map names to texts (put numbers in quotes)"));
         }
     }
-    if config
-        .get("timeout")
-        .is_some_and(|timeout| !timeout.is_number())
-    {
+    if config.get("timeout").is_some_and(|timeout| !timeout.is_number()) {
         return Err(".timeout must be a number".to_owned());
     }
     Ok(())
@@ -249,14 +220,9 @@ mod tests {
 
     #[test]
     fn hooks_that_count_for_nothing() {
-        for value in [
-            json!(null),
-            json!(false),
-            json!(""),
-            json!(0),
-            json!({}),
-            json!({"PreToolUse": null}),
-        ] {
+        for value in
+            [json!(null), json!(false), json!(""), json!(0), json!({}), json!({"PreToolUse": null})]
+        {
             assert_eq!(hooks(&value), Ok((Value::Null, Vec::new())), "{value}");
         }
         let (value, unknown) = hooks(&json!({"Nope": 5, "Stop": []})).expect("hooks");

@@ -85,11 +85,7 @@ const GONE: &[(&str, &str)] = &[
 pub(super) fn names(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => split(text),
-        Value::Array(items) => items
-            .iter()
-            .filter_map(Value::as_str)
-            .flat_map(split)
-            .collect(),
+        Value::Array(items) => items.iter().filter_map(Value::as_str).flat_map(split).collect(),
         _ => Vec::new(),
     }
 }
@@ -109,11 +105,7 @@ fn split(text: &str) -> Vec<String> {
             name.push(c);
         }
     }
-    names
-        .iter()
-        .map(|name| js_trim(name).to_owned())
-        .filter(|name| !name.is_empty())
-        .collect()
+    names.iter().map(|name| js_trim(name).to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
 /// The value of `tools`: `None` (all of the parent's) if the key is absent or holds a `*`.
@@ -128,10 +120,7 @@ pub(super) fn allowed(value: Option<&Value>) -> Option<Vec<String>> {
 
 /// Those of `names` that name no tool, each with what to do about it.
 pub(super) fn unknown(names: &[String]) -> Vec<(&str, String)> {
-    names
-        .iter()
-        .filter_map(|name| Some((name.as_str(), hint(name)?)))
-        .collect()
+    names.iter().filter_map(|name| Some((name.as_str(), hint(name)?))).collect()
 }
 
 fn hint(entry: &str) -> Option<String> {
@@ -169,10 +158,7 @@ mod tests {
         ] {
             assert_eq!(names(&value), ["Read", "Write"], "{value}");
         }
-        assert_eq!(
-            names(&json!("Bash(git *, npm x), Read")),
-            ["Bash(git *, npm x)", "Read"]
-        );
+        assert_eq!(names(&json!("Bash(git *, npm x), Read")), ["Bash(git *, npm x)", "Read"]);
         assert_eq!(names(&json!("Agent(a, b) Read")), ["Agent(a, b)", "Read"]);
         assert_eq!(names(&json!("Bash(git, Read")), ["Bash(git, Read"]);
         assert_eq!(names(&json!("a)b, c")), ["a)b", "c"]);
@@ -183,32 +169,19 @@ mod tests {
         assert_eq!(allowed(None), None);
         assert_eq!(allowed(Some(&json!("*"))), None);
         assert_eq!(allowed(Some(&json!(["Read", "*"]))), None);
-        for value in [
-            json!(null),
-            json!(""),
-            json!([]),
-            json!(5),
-            json!({"Read": true}),
-            json!(true),
-        ] {
+        for value in
+            [json!(null), json!(""), json!([]), json!(5), json!({"Read": true}), json!(true)]
+        {
             assert_eq!(allowed(Some(&value)), Some(Vec::new()), "{value}");
         }
     }
 
     #[test]
     fn unknown_tools_get_a_remedy() {
-        let list: Vec<String> = [
-            "Read",
-            "read",
-            "LS",
-            "mcp__x__*",
-            "Agent(a)",
-            "catalog:search",
-            "Bash(git *)",
-            "*",
-        ]
-        .map(str::to_owned)
-        .into();
+        let list: Vec<String> =
+            ["Read", "read", "LS", "mcp__x__*", "Agent(a)", "catalog:search", "Bash(git *)", "*"]
+                .map(str::to_owned)
+                .into();
         let found = unknown(&list);
         assert_eq!(
             found.iter().map(|(name, _)| *name).collect::<Vec<_>>(),

@@ -38,13 +38,9 @@ pub fn roots(project_dir: &Path, home_dir: Option<&Path>) -> Vec<Root> {
     let project = absolute(project_dir);
     let home = home_dir.map(absolute);
     let agents = |dir: &Path| dir.join(".claude").join("agents");
-    let up: Vec<&Path> = project
-        .ancestors()
-        .take_while(|dir| Some(*dir) != home.as_deref())
-        .collect();
-    let top = up
-        .iter()
-        .position(|dir| dir.join(".git").symlink_metadata().is_ok());
+    let up: Vec<&Path> =
+        project.ancestors().take_while(|dir| Some(*dir) != home.as_deref()).collect();
+    let top = up.iter().position(|dir| dir.join(".git").symlink_metadata().is_ok());
     let end = top.map_or(up.len(), |at| at + 1);
     let mut roots: Vec<Root> = up
         .iter()
@@ -57,11 +53,7 @@ pub fn roots(project_dir: &Path, home_dir: Option<&Path>) -> Vec<Root> {
         })
         .collect();
     if let Some(home) = &home {
-        roots.push(Root {
-            dir: agents(home),
-            scope: Scope::User,
-            must_be_ours: false,
-        });
+        roots.push(Root { dir: agents(home), scope: Scope::User, must_be_ours: false });
     }
     roots
 }
@@ -138,11 +130,8 @@ pub fn load_tree(dir: &Path, scope: Scope) -> Loaded {
         notices.extend(odd);
         let Some(agent) = agent else { continue };
         if let Some(first) = agents.get(&agent.name) {
-            let message = format!(
-                "`{}` is already the name of {}",
-                agent.name,
-                first.path.display()
-            );
+            let message =
+                format!("`{}` is already the name of {}", agent.name, first.path.display());
             notices.push(notice(
                 Severity::Skipped,
                 path,
@@ -158,10 +147,7 @@ pub fn load_tree(dir: &Path, scope: Scope) -> Loaded {
 
 fn finish(agents: BTreeMap<String, AgentFile>, mut notices: Vec<Notice>) -> Loaded {
     notices.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
-    Loaded {
-        agents: agents.into_values().collect(),
-        notices,
-    }
+    Loaded { agents: agents.into_values().collect(), notices }
 }
 
 fn notice(
@@ -222,9 +208,7 @@ pub(super) fn walk(dir: &Path) -> Found {
             }
         }
     }
-    found
-        .files
-        .sort_by(|a, b| (a.components().count(), a).cmp(&(b.components().count(), b)));
+    found.files.sort_by(|a, b| (a.components().count(), a).cmp(&(b.components().count(), b)));
     found.files.truncate(TREE_FILES_MAX);
     found
 }
@@ -264,39 +248,25 @@ fn bytes(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
     let unreadable = |error: io::Error| {
         let dangling = error.kind() == io::ErrorKind::NotFound && path.is_symlink();
         if dangling {
-            (
-                "the link leads nowhere".to_owned(),
-                "correct or remove the link",
-            )
+            ("the link leads nowhere".to_owned(), "correct or remove the link")
         } else {
-            (
-                format!("the file cannot be read: {error}"),
-                "correct its permissions, or remove it",
-            )
+            (format!("the file cannot be read: {error}"), "correct its permissions, or remove it")
         }
     };
     let file = open(path).map_err(unreadable)?;
     let meta = file.metadata().map_err(unreadable)?;
     if !meta.is_file() {
-        return Err((
-            "this is not a regular file".to_owned(),
-            "remove it from the folder",
-        ));
+        return Err(("this is not a regular file".to_owned(), "remove it from the folder"));
     }
     if meta.len() > FILE_BYTES_MAX as u64 {
         return Err((too_long(meta.len()), SHORTEN));
     }
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(bytes)
 }
 
 /// Opens a file for reading without waiting: a pipe that nobody writes to must not hold us up.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }

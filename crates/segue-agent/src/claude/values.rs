@@ -7,19 +7,15 @@ use super::model::Effort;
 use super::notices::{Notices, kind, shown};
 
 const EFFORTS: &[&str] = &["low", "medium", "high", "xhigh", "max"];
-const MODEL_ALIASES: &[&str] = &[
-    "inherit", "default", "best", "sonnet", "opus", "haiku", "fable", "opusplan",
-];
+const MODEL_ALIASES: &[&str] =
+    &["inherit", "default", "best", "sonnet", "opus", "haiku", "fable", "opusplan"];
 /// Claude Code refuses a larger `maxTurns` (it is the largest integer that JavaScript holds).
 const TURNS_MAX: u64 = 9_007_199_254_740_991;
 
 /// `model`, as written but trimmed. Names that Claude Code does not know are passed on by it, too.
 pub(super) fn model(map: &Map<String, Value>, notices: &mut Notices<'_>) -> Option<String> {
     let value = map.get("model").filter(|value| !value.is_null())?;
-    let remedy = format!(
-        "write one of {}, or a full model id",
-        MODEL_ALIASES.join(", ")
-    );
+    let remedy = format!("write one of {}, or a full model id", MODEL_ALIASES.join(", "));
     let Some(text) = value.as_str().map(js_trim).filter(|text| !text.is_empty()) else {
         notices.warn(
             "model",
@@ -31,11 +27,7 @@ pub(super) fn model(map: &Map<String, Value>, notices: &mut Notices<'_>) -> Opti
     let lower = text.to_ascii_lowercase();
     let alias = lower.strip_suffix("[1m]").unwrap_or(&lower);
     if MODEL_ALIASES.contains(&alias) {
-        return Some(if alias == "inherit" {
-            lower
-        } else {
-            text.to_owned()
-        });
+        return Some(if alias == "inherit" { lower } else { text.to_owned() });
     }
     let plausible = (lower.contains("claude") || lower.starts_with("arn:"))
         && !text.contains(char::is_whitespace);
@@ -135,9 +127,7 @@ fn leading_integer(text: &str) -> Option<i64> {
         Some(rest) => (-1, rest),
         None => (1, text.strip_prefix('+').unwrap_or(text)),
     };
-    let end = digits
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(digits.len());
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     let number: i64 = digits.get(..end)?.parse().ok()?;
     Some(sign * number)
 }
@@ -156,12 +146,7 @@ mod tests {
         value: &Value,
         read: impl Fn(&Map<String, Value>, &mut Notices<'_>) -> T,
     ) -> (T, usize) {
-        let mut notices = Notices {
-            path: Path::new("a.md"),
-            yaml: "",
-            line: 1,
-            list: Vec::new(),
-        };
+        let mut notices = Notices { path: Path::new("a.md"), yaml: "", line: 1, list: Vec::new() };
         let map = Map::from_iter([(key.to_owned(), value.clone())]);
         let found = read(&map, &mut notices);
         (found, notices.list.len())
@@ -169,18 +154,10 @@ mod tests {
 
     #[test]
     fn turns() {
-        for (value, turns) in [
-            (json!(5), 5),
-            (json!("7"), 7),
-            (json!("7x"), 7),
-            (json!(1e2), 100),
-            (json!(" 3"), 3),
-        ] {
-            assert_eq!(
-                read("maxTurns", &value, max_turns),
-                (Some(turns), 0),
-                "{value}"
-            );
+        for (value, turns) in
+            [(json!(5), 5), (json!("7"), 7), (json!("7x"), 7), (json!(1e2), 100), (json!(" 3"), 3)]
+        {
+            assert_eq!(read("maxTurns", &value, max_turns), (Some(turns), 0), "{value}");
         }
         for value in [
             json!(0),
@@ -199,17 +176,10 @@ mod tests {
 
     #[test]
     fn efforts() {
-        assert_eq!(
-            read("effort", &json!("HIGH"), effort),
-            (Some(Effort::Level("high")), 0)
-        );
-        for (value, number) in [
-            (json!(3), 3),
-            (json!("3"), 3),
-            (json!(2.5), 2),
-            (json!(-1), -1),
-            (json!("-1"), -1),
-        ] {
+        assert_eq!(read("effort", &json!("HIGH"), effort), (Some(Effort::Level("high")), 0));
+        for (value, number) in
+            [(json!(3), 3), (json!("3"), 3), (json!(2.5), 2), (json!(-1), -1), (json!("-1"), -1)]
+        {
             assert_eq!(
                 read("effort", &value, effort),
                 (Some(Effort::Number(number)), 0),
@@ -232,28 +202,12 @@ mod tests {
             "us.anthropic.claude-x-v1:0",
             "arn:aws:bedrock:x",
         ] {
-            assert_eq!(
-                read("model", &json!(text), model),
-                (Some(text.to_owned()), 0),
-                "{text}"
-            );
+            assert_eq!(read("model", &json!(text), model), (Some(text.to_owned()), 0), "{text}");
         }
-        assert_eq!(
-            read("model", &json!("  Sonnet "), model),
-            (Some("Sonnet".to_owned()), 0)
-        );
-        assert_eq!(
-            read("model", &json!("Inherit"), model),
-            (Some("inherit".to_owned()), 0)
-        );
-        assert_eq!(
-            read("model", &json!("Claude Sonnet 4.5 (copilot)"), model).1,
-            1
-        );
-        assert_eq!(
-            read("model", &json!("gpt-9"), model),
-            (Some("gpt-9".to_owned()), 1)
-        );
+        assert_eq!(read("model", &json!("  Sonnet "), model), (Some("Sonnet".to_owned()), 0));
+        assert_eq!(read("model", &json!("Inherit"), model), (Some("inherit".to_owned()), 0));
+        assert_eq!(read("model", &json!("Claude Sonnet 4.5 (copilot)"), model).1, 1);
+        assert_eq!(read("model", &json!("gpt-9"), model), (Some("gpt-9".to_owned()), 1));
         for value in [json!(5), json!(""), json!(["opus"])] {
             assert_eq!(read("model", &value, model), (None, 1), "{value}");
         }
@@ -267,11 +221,7 @@ mod tests {
             (json!("true"), true),
             (json!("false"), false),
         ] {
-            assert_eq!(
-                read("background", &value, background),
-                (Some(flag), 0),
-                "{value}"
-            );
+            assert_eq!(read("background", &value, background), (Some(flag), 0), "{value}");
         }
         for value in [json!("yes"), json!("TRUE"), json!(1)] {
             assert_eq!(read("background", &value, background), (None, 1), "{value}");
@@ -279,10 +229,7 @@ mod tests {
         let memory = |map: &Map<String, Value>, notices: &mut Notices<'_>| {
             choice(map, "memory", &["user", "local"], notices)
         };
-        assert_eq!(
-            read("memory", &json!("user"), memory),
-            (Some("user".to_owned()), 0)
-        );
+        assert_eq!(read("memory", &json!("user"), memory), (Some("user".to_owned()), 0));
         assert_eq!(read("memory", &json!("USER"), memory), (None, 1));
         assert_eq!(read("memory", &json!(null), memory), (None, 0));
         assert_eq!(read("memory", &json!("x".repeat(500)), memory), (None, 1));

@@ -63,10 +63,7 @@ impl Changes {
                 Some(_) => {}
             }
         }
-        let gone = old
-            .agents
-            .iter()
-            .filter(|agent| new.agent(&agent.name).is_none());
+        let gone = old.agents.iter().filter(|agent| new.agent(&agent.name).is_none());
         changes.removed.extend(gone.map(|agent| agent.name.clone()));
         changes
     }
@@ -132,13 +129,7 @@ impl Watcher {
         let thread = thread::Builder::new()
             .name("claude-agents".to_owned())
             .spawn(move || run(&mut watch, &woken, loaded, on_reload))?;
-        Ok((
-            Self {
-                wake,
-                thread: Some(thread),
-            },
-            first,
-        ))
+        Ok((Self { wake, thread: Some(thread) }, first))
     }
 }
 
@@ -162,11 +153,7 @@ fn run(
     mut on_reload: impl FnMut(Reload),
 ) {
     while let Ok(Wake::Changed) = woken.recv() {
-        if !settle(
-            woken,
-            Duration::from_millis(QUIET_MS),
-            Duration::from_millis(BUSY_MS_MAX),
-        ) {
+        if !settle(woken, Duration::from_millis(QUIET_MS), Duration::from_millis(BUSY_MS_MAX)) {
             return;
         }
         let loaded = match watch.load() {
@@ -215,9 +202,7 @@ impl Interest {
         let hit = |path: &PathBuf| {
             self.paths.contains(path)
                 || self.folders.contains(path)
-                || path
-                    .parent()
-                    .is_some_and(|parent| self.folders.contains(parent))
+                || path.parent().is_some_and(|parent| self.folders.contains(parent))
         };
         event.need_rescan() || (!read_only && event.paths.iter().any(hit))
     }
@@ -322,11 +307,7 @@ fn approach(root: &Path, interest: &mut Interest, watch: &mut BTreeSet<PathBuf>)
     };
     interest.paths.insert(here.join(".git"));
     interest.paths.insert(here.clone());
-    for step in root
-        .strip_prefix(base)
-        .into_iter()
-        .flat_map(Path::components)
-    {
+    for step in root.strip_prefix(base).into_iter().flat_map(Path::components) {
         let entry = here.join(step);
         watch.insert(here);
         interest.paths.insert(entry.clone());
@@ -351,26 +332,19 @@ fn far_end(link: &Path, interest: &mut Interest, watch: &mut BTreeSet<PathBuf>) 
     let mut end = link.to_owned();
     for _ in 0..LINKS_MAX {
         let Ok(next) = end.read_link() else { break };
-        end = end
-            .parent()
-            .map_or_else(|| next.clone(), |parent| parent.join(&next));
+        end = end.parent().map_or_else(|| next.clone(), |parent| parent.join(&next));
     }
     first_missing(&end, interest, watch);
 }
 
 /// The first step of a path that does not exist, in the last folder that does.
 fn first_missing(path: &Path, interest: &mut Interest, watch: &mut BTreeSet<PathBuf>) {
-    let Some((dir, here)) = path
-        .ancestors()
-        .skip(1)
-        .find_map(|dir| Some((dir, dir.canonicalize().ok()?)))
+    let Some((dir, here)) =
+        path.ancestors().skip(1).find_map(|dir| Some((dir, dir.canonicalize().ok()?)))
     else {
         return;
     };
-    let step = path
-        .strip_prefix(dir)
-        .ok()
-        .and_then(|rest| rest.components().next());
+    let step = path.strip_prefix(dir).ok().and_then(|rest| rest.components().next());
     interest.paths.extend(step.map(|step| here.join(step)));
     watch.insert(here);
 }
@@ -385,11 +359,7 @@ mod tests {
         for _ in 0..100 {
             send.send(Wake::Changed).expect("open");
         }
-        assert!(settle(
-            &woken,
-            Duration::from_millis(1),
-            Duration::from_secs(60)
-        ));
+        assert!(settle(&woken, Duration::from_millis(1), Duration::from_secs(60)));
         assert!(woken.try_recv().is_err());
     }
 
@@ -405,17 +375,9 @@ mod tests {
         let (send, woken) = mpsc::channel();
         send.send(Wake::Changed).expect("open");
         send.send(Wake::Stop).expect("open");
-        assert!(!settle(
-            &woken,
-            Duration::from_secs(60),
-            Duration::from_secs(60)
-        ));
+        assert!(!settle(&woken, Duration::from_secs(60), Duration::from_secs(60)));
         drop(send);
-        assert!(!settle(
-            &woken,
-            Duration::from_secs(60),
-            Duration::from_secs(60)
-        ));
+        assert!(!settle(&woken, Duration::from_secs(60), Duration::from_secs(60)));
     }
 
     #[test]

@@ -50,13 +50,7 @@ fn parsed(
         Value::Null => (Map::new(), false),
         _ => (Map::new(), true),
     };
-    Parsed {
-        map,
-        requoted,
-        strict_error,
-        not_a_mapping,
-        tab_line: document.tab_line,
-    }
+    Parsed { map, requoted, strict_error, not_a_mapping, tab_line: document.tab_line }
 }
 
 /// Puts quotes around each value that may have upset the parser: of each line
@@ -89,9 +83,7 @@ fn requote(yaml: &str) -> (String, Vec<(usize, String)>) {
 fn key_value(line: &str) -> Option<(&str, &str)> {
     let (key, rest) = line.split_once(':')?;
     let key_ok = !key.is_empty()
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphabetic() || byte == b'_' || byte == b'-');
+        && key.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_' || byte == b'-');
     let value = rest.trim_start_matches(is_js_space);
     let has_space = value.len() < rest.len();
     let one_line = !value.contains(['\r', '\u{2028}', '\u{2029}']);
@@ -106,9 +98,8 @@ fn needs_quotes(value: &str) -> bool {
     if value.starts_with('[') && value.ends_with(']') && dialect::read(value).is_ok() {
         return false;
     }
-    value.contains([
-        '{', '}', '[', ']', '*', '&', '#', '!', '|', '>', '%', '@', '`',
-    ]) || value.contains(": ")
+    value.contains(['{', '}', '[', ']', '*', '&', '#', '!', '|', '>', '%', '@', '`'])
+        || value.contains(": ")
 }
 
 #[cfg(test)]
@@ -147,11 +138,7 @@ mod tests {
             "foo: ",
         ] {
             let yaml = format!("name: n\ndescription: {value}\n");
-            assert_eq!(
-                text_of(&yaml, "description").as_deref(),
-                Some(value),
-                "{value}"
-            );
+            assert_eq!(text_of(&yaml, "description").as_deref(), Some(value), "{value}");
             let parsed = parse(&yaml).expect("lenient");
             assert_eq!(parsed.requoted, [(1, "description".to_owned())], "{value}");
             assert!(parsed.strict_error.is_some(), "{value}");

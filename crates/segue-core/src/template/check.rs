@@ -67,10 +67,7 @@ impl Reference {
 
     /// Where the first key stands, else the whole reference.
     pub fn name_span(&self) -> Range<usize> {
-        self.spans
-            .first()
-            .cloned()
-            .unwrap_or_else(|| self.span.clone())
+        self.spans.first().cloned().unwrap_or_else(|| self.span.clone())
     }
 }
 
@@ -127,20 +124,14 @@ impl Analysis {
 
 /// Checks a cut template; pushes every problem it finds.
 pub(super) fn check(source: &str, lexed: &Lexed, problems: &mut Vec<Problem>) -> Analysis {
-    let mut checker = Checker {
-        source,
-        problems,
-        found: Analysis::default(),
-        blocks: Vec::new(),
-    };
+    let mut checker = Checker { source, problems, found: Analysis::default(), blocks: Vec::new() };
     for part in &lexed.parts {
         let tokens = &lexed.tokens[part.tokens.clone()];
         match part.kind {
             PartKind::Text | PartKind::Comment => {}
-            PartKind::Expression if tokens.is_empty() => checker.problem(Problem::new(
-                "there is no expression here",
-                part.outer.clone(),
-            )),
+            PartKind::Expression if tokens.is_empty() => {
+                checker.problem(Problem::new("there is no expression here", part.outer.clone()))
+            }
             PartKind::Expression => checker.expression(tokens),
             PartKind::Statement => checker.statement(part, tokens),
         }
@@ -193,10 +184,7 @@ impl<'s> Checker<'s, '_> {
 
     fn statement(&mut self, part: &Part, tokens: &[Token]) {
         let Some(first) = tokens.first() else {
-            self.problem(Problem::new(
-                "there is no statement here",
-                part.outer.clone(),
-            ));
+            self.problem(Problem::new("there is no statement here", part.outer.clone()));
             return;
         };
         let rest = &tokens[1..];
@@ -241,11 +229,7 @@ impl<'s> Checker<'s, '_> {
                 at.span(),
             ));
         }
-        self.blocks.push(Block {
-            tag,
-            at: at.span(),
-            locals,
-        });
+        self.blocks.push(Block { tag, at: at.span(), locals });
     }
 
     fn expect_open(&mut self, tag: &'static str, at: &Token) {
@@ -277,19 +261,13 @@ impl<'s> Checker<'s, '_> {
     fn condition(&mut self, keyword: &Token, rest: &[Token]) {
         if rest.is_empty() {
             let text = self.text(keyword);
-            self.problem(Problem::new(
-                format!("`{text}` needs a condition"),
-                keyword.span(),
-            ));
+            self.problem(Problem::new(format!("`{text}` needs a condition"), keyword.span()));
         }
         self.expression(rest);
     }
 
     fn for_loop(&mut self, keyword: &Token, rest: &[Token]) {
-        let Some(split) = rest
-            .iter()
-            .position(|token| token.is_name(self.source, "in"))
-        else {
+        let Some(split) = rest.iter().position(|token| token.is_name(self.source, "in")) else {
             self.problem(
                 Problem::new("`for` needs a list to go through", keyword.span())
                     .hint("write `{% for x in tasks.scan.output %}`"),
@@ -303,10 +281,7 @@ impl<'s> Checker<'s, '_> {
             match token.kind {
                 Kind::Name if ROOTS.contains(&self.text(token)) => self.problem(
                     Problem::new(
-                        format!(
-                            "`{}` cannot be the name of a loop variable",
-                            self.text(token)
-                        ),
+                        format!("`{}` cannot be the name of a loop variable", self.text(token)),
                         token.span(),
                     )
                     .hint("choose another name"),
@@ -319,14 +294,8 @@ impl<'s> Checker<'s, '_> {
                 )),
             }
         }
-        if let Some(last) = list
-            .last()
-            .filter(|token| token.is_name(self.source, "recursive"))
-        {
-            self.problem(Problem::new(
-                "recursive loops are not available",
-                last.span(),
-            ));
+        if let Some(last) = list.last().filter(|token| token.is_name(self.source, "recursive")) {
+            self.problem(Problem::new("recursive loops are not available", last.span()));
         }
         // A loop could otherwise double a text once per nesting level.
         let joins = |token: &&Token| self.op(Some(token), "~") || self.op(Some(token), "+");
@@ -343,12 +312,7 @@ impl<'s> Checker<'s, '_> {
     /// Checks one expression and collects what it refers to.
     fn expression(&mut self, tokens: &[Token]) {
         let first_reference = self.found.references.len();
-        let mut joins = Joins {
-            count: 0,
-            filters: false,
-            locals: false,
-            references: 0..0,
-        };
+        let mut joins = Joins { count: 0, filters: false, locals: false, references: 0..0 };
         let mut operators = 0;
         for (at, token) in tokens.iter().enumerate() {
             let text = self.text(token);
@@ -394,15 +358,9 @@ impl<'s> Checker<'s, '_> {
                     self.found.guards.push(end);
                 }
             }
-            "*" => self.problem(Problem::new(
-                "arguments cannot be unpacked here",
-                token.span(),
-            )),
+            "*" => self.problem(Problem::new("arguments cannot be unpacked here", token.span())),
             "**" if !self.is_operand_end(at.checked_sub(1).map(|before| &tokens[before])) => {
-                self.problem(Problem::new(
-                    "arguments cannot be unpacked here",
-                    token.span(),
-                ));
+                self.problem(Problem::new("arguments cannot be unpacked here", token.span()));
             }
             "[" => self.refuse_step(tokens, at),
             _ => {}
@@ -599,9 +557,7 @@ impl<'s> Checker<'s, '_> {
                 reference.push(self.text(key).to_owned(), key.span(), key.end);
                 next += 2;
             } else if self.op(tokens.get(next), "[") {
-                let closed = tokens
-                    .get(next + 2)
-                    .filter(|token| self.op(Some(token), "]"));
+                let closed = tokens.get(next + 2).filter(|token| self.op(Some(token), "]"));
                 match (key.and_then(|key| self.literal_key(key)), closed) {
                     (Some((name, span)), Some(close)) => {
                         reference.push(name, span, close.end);
@@ -623,10 +579,9 @@ impl<'s> Checker<'s, '_> {
         let text = self.text(token);
         match token.kind {
             Kind::Number => Some((text.to_owned(), token.span())),
-            Kind::Text if !text.contains('\\') => Some((
-                text[1..text.len() - 1].to_owned(),
-                token.start + 1..token.end - 1,
-            )),
+            Kind::Text if !text.contains('\\') => {
+                Some((text[1..text.len() - 1].to_owned(), token.start + 1..token.end - 1))
+            }
             _ => None,
         }
     }

@@ -29,15 +29,9 @@ impl JsonMap {
     pub(super) fn new(entries: Vec<(Arc<str>, Dynamic)>) -> JsonMap {
         let mut sorted: Vec<u32> = (0..entries.len()).map(|at| at as u32).collect();
         sorted.sort_by(|a, b| entries[*a as usize].0.cmp(&entries[*b as usize].0));
-        let weight = 2 + entries
-            .iter()
-            .map(|(key, value)| key.len() + 4 + weight(value))
-            .sum::<usize>();
-        JsonMap {
-            entries,
-            sorted,
-            weight,
-        }
+        let weight =
+            2 + entries.iter().map(|(key, value)| key.len() + 4 + weight(value)).sum::<usize>();
+        JsonMap { entries, sorted, weight }
     }
 
     fn find(&self, key: &str) -> Option<&Dynamic> {
@@ -63,12 +57,7 @@ impl Object for JsonMap {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(
-            self.entries
-                .iter()
-                .map(|(key, _)| Dynamic::from(key.clone()))
-                .collect(),
-        )
+        Enumerator::Values(self.entries.iter().map(|(key, _)| Dynamic::from(key.clone())).collect())
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
@@ -136,12 +125,9 @@ fn from_json_at(value: &Value, depth: usize) -> Dynamic {
         Value::Bool(flag) => Dynamic::from(*flag),
         Value::Number(number) => from_number(number),
         Value::String(text) => Dynamic::from(text.as_str()),
-        Value::Array(items) => list(
-            items
-                .iter()
-                .map(|item| from_json_at(item, depth + 1))
-                .collect(),
-        ),
+        Value::Array(items) => {
+            list(items.iter().map(|item| from_json_at(item, depth + 1)).collect())
+        }
         Value::Object(map) => Dynamic::from_object(JsonMap::new(
             map.iter()
                 .map(|(key, value)| (Arc::from(key.as_str()), from_json_at(value, depth + 1)))
@@ -178,10 +164,7 @@ fn too_large() -> Error {
 }
 
 fn no_value(what: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidOperation,
-        format!("{what} is not a JSON value"),
-    )
+    Error::new(ErrorKind::InvalidOperation, format!("{what} is not a JSON value"))
 }
 
 /// Takes a value out of the engine; `budget` is how many bytes of JSON it may still make.
@@ -257,10 +240,7 @@ pub(super) fn to_text(value: &Dynamic, limit: usize) -> Result<String, Error> {
     }
     let mut budget = limit;
     let json = to_json(value, &mut budget)?;
-    let mut out = Bounded {
-        text: String::new(),
-        limit,
-    };
+    let mut out = Bounded { text: String::new(), limit };
     write!(out, "{json}").map_err(|_| too_large())?;
     Ok(out.text)
 }

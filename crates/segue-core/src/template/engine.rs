@@ -26,66 +26,36 @@ const fn filter(name: &'static str, doc: &'static str) -> Filter {
 pub const FILTERS: &[Filter] = &[
     filter("abs", "the number without its sign"),
     filter("attr", "`x | attr('name')`: the same as `x['name']`"),
-    filter(
-        "batch",
-        "`list | batch(50)`: lists of at most 50 items each",
-    ),
+    filter("batch", "`list | batch(50)`: lists of at most 50 items each"),
     filter("bool", "whether the value counts as true"),
     filter("capitalize", "first letter large, the rest small"),
     filter("count", "the same as `length`"),
     filter("d", "the same as `default`"),
-    filter(
-        "default",
-        "`x | default('none')`: another value where x is not there",
-    ),
-    filter(
-        "dictsort",
-        "a map as a list of `[key, value]`, sorted by key",
-    ),
+    filter("default", "`x | default('none')`: another value where x is not there"),
+    filter("dictsort", "a map as a list of `[key, value]`, sorted by key"),
     filter("first", "the first item"),
     filter("float", "the number, with a fraction"),
-    filter(
-        "groupby",
-        "`list | groupby('language')`: a list of `[value, items]`",
-    ),
-    filter(
-        "indent",
-        "`text | indent(4)`: every line but the first moved right",
-    ),
+    filter("groupby", "`list | groupby('language')`: a list of `[value, items]`"),
+    filter("indent", "`text | indent(4)`: every line but the first moved right"),
     filter("int", "the whole number"),
     filter("items", "a map as a list of `[key, value]`"),
-    filter(
-        "join",
-        "`list | join(', ')`: one text; `attribute='name'` takes a field of each item",
-    ),
+    filter("join", "`list | join(', ')`: one text; `attribute='name'` takes a field of each item"),
     filter("last", "the last item"),
     filter("length", "how many items or characters"),
     filter("lines", "the lines of a text"),
     filter("list", "the items as a list"),
     filter("lower", "small letters"),
-    filter(
-        "map",
-        "`list | map(attribute='path')` or `list | map('upper')`",
-    ),
+    filter("map", "`list | map(attribute='path')` or `list | map('upper')`"),
     filter("max", "the largest item"),
     filter("min", "the smallest item"),
-    filter(
-        "reject",
-        "`list | reject('none')`: without the items that pass a test",
-    ),
+    filter("reject", "`list | reject('none')`: without the items that pass a test"),
     filter("rejectattr", "`list | rejectattr('size', 'gt', 10)`"),
     filter("replace", "`text | replace('a', 'b')`"),
     filter("reverse", "the other way round"),
     filter("round", "`x | round(2)`"),
-    filter(
-        "select",
-        "`list | select('number')`: only the items that pass a test",
-    ),
+    filter("select", "`list | select('number')`: only the items that pass a test"),
     filter("selectattr", "`list | selectattr('kind', 'eq', 'file')`"),
-    filter(
-        "sort",
-        "`list | sort`, `list | sort(attribute='size', reverse=true)`",
-    ),
+    filter("sort", "`list | sort`, `list | sort(attribute='size', reverse=true)`"),
     filter("split", "`text | split(',')`"),
     filter("string", "as text"),
     filter("sum", "`list | sum`, `list | sum(attribute='size')`"),
@@ -179,11 +149,7 @@ struct Work(usize);
 fn charge(state: &mut State<'_, '_>, args: &[Dynamic]) -> Result<(), Error> {
     let size = args
         .iter()
-        .map(|arg| {
-            arg.as_str()
-                .map_or_else(|| arg.len().unwrap_or(1), str::len)
-                + 1
-        })
+        .map(|arg| arg.as_str().map_or_else(|| arg.len().unwrap_or(1), str::len) + 1)
         .sum::<usize>();
     let work = state.get_or_insert_extension_with(|| Work(MAX_WORK));
     match work.0.checked_sub(size) {
@@ -195,14 +161,11 @@ fn charge(state: &mut State<'_, '_>, args: &[Dynamic]) -> Result<(), Error> {
 
 /// Adds a filter whose result is no larger than what it is given.
 fn add_plain(env: &mut Environment<'static>, name: &'static str, inner: Dynamic) {
-    env.add_filter(
-        name,
-        move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
-            let args = args.into_values();
-            charge(state, &args)?;
-            inner.call(state, &args)
-        },
-    );
+    env.add_filter(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
+        let args = args.into_values();
+        charge(state, &args)?;
+        inner.call(state, &args)
+    });
 }
 
 fn add_filters(env: &mut Environment<'static>) {
@@ -301,10 +264,7 @@ fn text_of<'v>(value: &'v Dynamic, filter: &str) -> Result<&'v str, Error> {
     match value.as_str() {
         Some(text) => Ok(text),
         None if value.is_undefined() => Err(Error::from(ErrorKind::UndefinedError)),
-        None => Err(refused(format!(
-            "`{filter}` works on text, this is {}",
-            kind_name(value)
-        ))),
+        None => Err(refused(format!("`{filter}` works on text, this is {}", kind_name(value)))),
     }
 }
 
@@ -327,10 +287,7 @@ fn only_number(value: Dynamic) -> Result<Dynamic, Error> {
     match value.kind() {
         ValueKind::Number => Ok(value),
         ValueKind::Undefined => Err(Error::from(ErrorKind::UndefinedError)),
-        _ => Err(refused(format!(
-            "`*` multiplies numbers, this is {}",
-            kind_name(&value)
-        ))),
+        _ => Err(refused(format!("`*` multiplies numbers, this is {}", kind_name(&value)))),
     }
 }
 
@@ -383,10 +340,7 @@ fn iterate(
         return Err(Error::from(ErrorKind::UndefinedError));
     }
     if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
-        return Err(refused(format!(
-            "`{filter}` works on a list, this is {}",
-            kind_name(value)
-        )));
+        return Err(refused(format!("`{filter}` works on a list, this is {}", kind_name(value))));
     }
     Ok(value.try_iter()?.checked())
 }
@@ -429,11 +383,8 @@ fn replace(
     to: Dynamic,
 ) -> Result<String, Error> {
     charge(state, std::slice::from_ref(&value))?;
-    let (text, from, to) = (
-        text_of(&value, "replace")?,
-        text_of(&from, "replace")?,
-        text_of(&to, "replace")?,
-    );
+    let (text, from, to) =
+        (text_of(&value, "replace")?, text_of(&from, "replace")?, text_of(&to, "replace")?);
     let found = text.matches(from).count();
     let added = found.saturating_mul(to.len());
     if text.len().saturating_add(added) > MAX_TEXT_BYTES.saturating_add(found * from.len()) {
@@ -461,9 +412,7 @@ fn indent(
     };
     kwargs.assert_all_used()?;
     if width > WIDTH_MAX {
-        return Err(refused(format!(
-            "a text is indented by at most {WIDTH_MAX}"
-        )));
+        return Err(refused(format!("a text is indented by at most {WIDTH_MAX}")));
     }
     let text = text_of(&value, "indent")?;
     if text.len() + text.matches('\n').count() * width > MAX_TEXT_BYTES {
@@ -498,15 +447,8 @@ fn tojson(
     let mut budget = MAX_TEXT_BYTES;
     let json = data::to_json(&value, &mut budget)?;
     // Indented, a deeply nested value is many times longer than its budget.
-    let mut out = data::Bounded {
-        text: String::new(),
-        limit: MAX_TEXT_BYTES,
-    };
-    let written = if pretty {
-        write!(out, "{json:#}")
-    } else {
-        write!(out, "{json}")
-    };
+    let mut out = data::Bounded { text: String::new(), limit: MAX_TEXT_BYTES };
+    let written = if pretty { write!(out, "{json:#}") } else { write!(out, "{json}") };
     written.map_err(|_| too_large())?;
     Ok(out.text)
 }
@@ -530,9 +472,7 @@ fn sum(state: &mut State<'_, '_>, value: Dynamic, kwargs: Kwargs) -> Result<Dyna
         })?;
         if item.is_integer() {
             let int = i128::try_from(item)?;
-            whole = whole
-                .checked_add(int)
-                .ok_or_else(|| refused("the sum is too large"))?;
+            whole = whole.checked_add(int).ok_or_else(|| refused("the sum is too large"))?;
         } else {
             is_float = true;
             float += f64::try_from(item)?;
@@ -541,7 +481,5 @@ fn sum(state: &mut State<'_, '_>, value: Dynamic, kwargs: Kwargs) -> Result<Dyna
     if is_float {
         return Ok(Dynamic::from(float + whole as f64));
     }
-    i64::try_from(whole)
-        .map(Dynamic::from)
-        .map_err(|_| refused("the sum is too large"))
+    i64::try_from(whole).map(Dynamic::from).map_err(|_| refused("the sum is too large"))
 }

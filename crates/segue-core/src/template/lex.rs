@@ -110,11 +110,7 @@ pub(super) fn lex_template(source: &str) -> Result<Lexed, Problem> {
                 } else {
                     (PartKind::Statement, "%}")
                 };
-                let code = Code {
-                    source,
-                    open: start,
-                    close: Some(close),
-                };
+                let code = Code { source, open: start, close: Some(close) };
                 let (end, outer_end) = code.lex(inner, &mut lexed.tokens)?;
                 lexed.push(kind, start..outer_end, inner..end, first);
                 outer_end
@@ -130,11 +126,7 @@ pub(super) fn lex_template(source: &str) -> Result<Lexed, Problem> {
 /// Cuts an expression that stands alone, without `{{ }}`. `range` is where it stands in `source`.
 pub(super) fn lex_expression(source: &str, range: Range<usize>) -> Result<Lexed, Problem> {
     let mut lexed = Lexed::default();
-    let code = Code {
-        source: &source[..range.end],
-        open: range.start,
-        close: None,
-    };
+    let code = Code { source: &source[..range.end], open: range.start, close: None };
     code.lex(range.start, &mut lexed.tokens)?;
     lexed.push(PartKind::Expression, range.clone(), range, 0);
     Ok(lexed)
@@ -146,12 +138,7 @@ impl Lexed {
             PartKind::Text | PartKind::Comment => 0..0,
             PartKind::Expression | PartKind::Statement => first..self.tokens.len(),
         };
-        self.parts.push(Part {
-            kind,
-            outer,
-            inner,
-            tokens,
-        });
+        self.parts.push(Part { kind, outer, inner, tokens });
     }
 }
 
@@ -222,11 +209,7 @@ impl Code<'_> {
                 b')' | b']' | b'}' => close_bracket(&mut brackets, byte, at)?,
                 _ => {}
             }
-            tokens.push(Token {
-                kind,
-                start: at,
-                end,
-            });
+            tokens.push(Token { kind, start: at, end });
             at = end;
         }
     }
@@ -257,10 +240,8 @@ impl Code<'_> {
             None => Ok((at, at)),
             Some(close) => {
                 let open = &self.source[self.open..self.open + 2];
-                Err(
-                    Problem::new(format!("`{open}` is not closed"), self.open..self.open + 2)
-                        .hint(format!("close it with `{close}`")),
-                )
+                Err(Problem::new(format!("`{open}` is not closed"), self.open..self.open + 2)
+                    .hint(format!("close it with `{close}`")))
             }
         }
     }
@@ -289,10 +270,7 @@ impl Code<'_> {
 
     fn name_end(&self, start: usize) -> usize {
         let rest = &self.source.as_bytes()[start..];
-        let len = rest
-            .iter()
-            .take_while(|b| b.is_ascii_alphanumeric() || **b == b'_')
-            .count();
+        let len = rest.iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'_').count();
         start + len
     }
 
@@ -300,10 +278,7 @@ impl Code<'_> {
     fn number_end(&self, start: usize, before: Option<&Token>) -> usize {
         let bytes = self.source.as_bytes();
         let digits = |mut at: usize| {
-            while bytes
-                .get(at)
-                .is_some_and(|b| b.is_ascii_digit() || *b == b'_')
-            {
+            while bytes.get(at).is_some_and(|b| b.is_ascii_digit() || *b == b'_') {
                 at += 1;
             }
             at
@@ -314,10 +289,7 @@ impl Code<'_> {
             return digits(start);
         }
         if bytes[start] == b'0'
-            && matches!(
-                bytes.get(start + 1),
-                Some(b'x' | b'X' | b'o' | b'O' | b'b' | b'B')
-            )
+            && matches!(bytes.get(start + 1), Some(b'x' | b'X' | b'o' | b'O' | b'b' | b'B'))
         {
             return self.name_end(start);
         }
@@ -367,17 +339,10 @@ fn close_bracket(brackets: &mut Vec<(u8, usize)>, close: u8, at: usize) -> Resul
     match brackets.pop() {
         Some((open, _)) if open == wanted => Ok(()),
         Some((open, _)) => Err(Problem::new(
-            format!(
-                "`{}` does not close `{}`",
-                char::from(close),
-                char::from(open)
-            ),
+            format!("`{}` does not close `{}`", char::from(close), char::from(open)),
             at..at + 1,
         )),
-        None => Err(Problem::new(
-            format!("`{}` closes nothing", char::from(close)),
-            at..at + 1,
-        )),
+        None => Err(Problem::new(format!("`{}` closes nothing", char::from(close)), at..at + 1)),
     }
 }
 

@@ -39,23 +39,14 @@ pub(super) fn prepare(source: &str, expression: bool) -> Result<Prepared<'_>, Ve
             None => (analysis.guarded(source), 0),
         };
         let is_expression = inner.is_some();
-        Prepared {
-            source,
-            analysis,
-            code,
-            code_start,
-            is_expression,
-        }
+        Prepared { source, analysis, code, code_start, is_expression }
     });
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(problem) => return Err(vec![problem.within(source)]),
     };
     if !problems.is_empty() {
-        return Err(problems
-            .into_iter()
-            .map(|problem| problem.within(source))
-            .collect());
+        return Err(problems.into_iter().map(|problem| problem.within(source)).collect());
     }
     prepared.compiles().map_err(|error| vec![error])?;
     Ok(prepared)
@@ -78,20 +69,16 @@ fn cut(source: &str, expression: bool) -> Result<Cut, Problem> {
     if source[range.clone()].starts_with("{{") {
         let lexed = lex::lex_template(source)?;
         let is_text = |range: &Range<usize>| !source[range.clone()].trim().is_empty();
-        let mut parts = lexed
-            .parts
-            .iter()
-            .filter(|part| part.kind != PartKind::Text || is_text(&part.outer));
+        let mut parts =
+            lexed.parts.iter().filter(|part| part.kind != PartKind::Text || is_text(&part.outer));
         if let (Some(part), None) = (parts.next(), parts.next())
             && part.kind == PartKind::Expression
         {
             let inner = part.inner.clone();
             return Ok((lexed, Some(inner)));
         }
-        return Err(
-            Problem::new("one expression is expected here, not a text", range)
-                .hint("write the expression alone, without `{{ }}`"),
-        );
+        return Err(Problem::new("one expression is expected here, not a text", range)
+            .hint("write the expression alone, without `{{ }}`"));
     }
     if range.is_empty() {
         return Err(Problem::new("there is no expression here", 0..source.len()));
@@ -121,10 +108,7 @@ impl Prepared<'_> {
 
     pub(super) fn render(&self, ctx: &Context) -> Result<String, TemplateError> {
         self.refuse_large_joins(ctx)?;
-        let mut out = data::Bounded {
-            text: String::new(),
-            limit: MAX_TEXT_BYTES,
-        };
+        let mut out = data::Bounded { text: String::new(), limit: MAX_TEXT_BYTES };
         engine::environment()
             .template_from_str(&self.code)
             .and_then(|template| template.render_captured_to(ctx.value(), &mut out).map(drop))
@@ -141,16 +125,8 @@ impl Prepared<'_> {
     fn refuse_large_joins(&self, ctx: &Context) -> Result<(), TemplateError> {
         let references = &self.analysis.references;
         for joins in &self.analysis.joins {
-            let read = if joins.locals {
-                0..references.len()
-            } else {
-                joins.references.clone()
-            };
-            let mut largest = if joins.filters {
-                MAX_TEXT_BYTES
-            } else {
-                MAX_EXPRESSION_BYTES
-            };
+            let read = if joins.locals { 0..references.len() } else { joins.references.clone() };
+            let mut largest = if joins.filters { MAX_TEXT_BYTES } else { MAX_EXPRESSION_BYTES };
             let mut culprit = 0..self.source.len();
             for reference in &references[read] {
                 let weight = data::weight(&resolve(reference, ctx).value);
@@ -179,9 +155,7 @@ impl Prepared<'_> {
             at(range.start)..at(range.end)
         });
         let reads_undefined = error.kind() == ErrorKind::UndefinedError
-            || error
-                .detail()
-                .is_some_and(|detail| detail.contains("undefined"));
+            || error.detail().is_some_and(|detail| detail.contains("undefined"));
         if let Some(ctx) = ctx.filter(|_| reads_undefined)
             && let Some(error) = self.missing(ctx, &span)
         {
@@ -189,15 +163,12 @@ impl Prepared<'_> {
         }
         match error.kind() {
             ErrorKind::OutOfFuel => self.error("this template takes too many steps", span),
-            ErrorKind::WriteFailure => self.error(
-                format!("the result is larger than {MAX_TEXT_BYTES} bytes"),
-                span,
-            ),
+            ErrorKind::WriteFailure => {
+                self.error(format!("the result is larger than {MAX_TEXT_BYTES} bytes"), span)
+            }
             ErrorKind::UndefinedError => self.error("a value that this reads is not there", span),
             kind => {
-                let detail = error
-                    .detail()
-                    .map_or_else(|| kind.to_string(), str::to_owned);
+                let detail = error.detail().map_or_else(|| kind.to_string(), str::to_owned);
                 self.error(detail.replace(check::GUARD, ""), span)
             }
         }
@@ -253,10 +224,7 @@ fn resolve(reference: &Reference, ctx: &Context) -> Resolved {
         Root::Run => "run",
     };
     let Some(mut value) = ctx.root.get(root) else {
-        return Resolved {
-            value: Dynamic::UNDEFINED,
-            missing: Some(0),
-        };
+        return Resolved { value: Dynamic::UNDEFINED, missing: Some(0) };
     };
     for (at, key) in reference.path.iter().enumerate() {
         let index = key.parse::<usize>().ok();
@@ -268,17 +236,11 @@ fn resolve(reference: &Reference, ctx: &Context) -> Resolved {
             _ => by_name,
         };
         if next.is_undefined() {
-            return Resolved {
-                value,
-                missing: Some(at),
-            };
+            return Resolved { value, missing: Some(at) };
         }
         value = next;
     }
-    Resolved {
-        value,
-        missing: None,
-    }
+    Resolved { value, missing: None }
 }
 
 fn describe_missing(
@@ -308,10 +270,7 @@ fn describe_missing(
     }
     let Some(map) = parent.downcast_object_ref::<data::JsonMap>() else {
         let kind = engine::kind_name(parent);
-        return (
-            format!("{parent_name} is {kind}, it has no {}", quote(name)),
-            None,
-        );
+        return (format!("{parent_name} is {kind}, it has no {}", quote(name)), None);
     };
     let hint = did_you_mean(name, map.keys()).or_else(|| {
         let mut keys: Vec<_> = map.keys().take(10).map(quote).collect();
@@ -334,11 +293,7 @@ fn dotted(root: Root, path: &[String]) -> String {
     .to_owned();
     for key in path {
         let plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        out.push_str(&if plain {
-            format!(".{key}")
-        } else {
-            format!("['{key}']")
-        });
+        out.push_str(&if plain { format!(".{key}") } else { format!("['{key}']") });
     }
     quote(&out)
 }
