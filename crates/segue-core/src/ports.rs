@@ -38,6 +38,8 @@ pub struct Effects {
     pub next_due: Option<Time>,
     /// Whether a task became ready or a slot free, so that assigning may help.
     pub may_assign: bool,
+    /// Tasks that are terminal now.
+    pub ended: Vec<TaskId>,
 }
 
 impl Effects {
@@ -50,6 +52,12 @@ impl Effects {
             duties: changes.duties.clone(),
             next_due: changes.tasks.iter().filter_map(Task::due_at).min(),
             may_assign: ready || !changes.agents.is_empty(),
+            ended: changes
+                .tasks
+                .iter()
+                .filter(|task| task.state.is_terminal())
+                .map(Task::id)
+                .collect(),
         }
     }
 }

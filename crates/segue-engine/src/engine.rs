@@ -2,12 +2,15 @@
 
 use crate::directory::Directory;
 use crate::dispatch::Outbox;
+use crate::wait::Waiters;
 use crate::{dispatch, duties, intake, timers};
 use parking_lot::Mutex;
 use segue_core::command::{Assign, Command, Duty, Reject, Reply};
+use segue_core::ids::TaskId;
 use segue_core::ports::{
     Blobs, BusError, Decision, Effects, Signals, Store, StoreError, Topic, WorkBus,
 };
+use segue_core::task::Task;
 use segue_core::time::Time;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -75,6 +78,7 @@ pub struct Engine {
     pub(crate) duties: mpsc::UnboundedSender<Duty>,
     /// Commands that ride in the next batch and gate nothing.
     riders: Mutex<Vec<Command>>,
+    waiters: Waiters,
     next_due: AtomicI64,
     assigning: AtomicBool,
     stopping: watch::Sender<bool>,
@@ -96,6 +100,7 @@ impl Engine {
             outbox,
             duties: duty_sender,
             riders: Mutex::new(Vec::new()),
+            waiters: Waiters::default(),
             next_due: AtomicI64::new(i64::MIN),
             assigning: AtomicBool::new(true),
             stopping: watch::Sender::new(false),
@@ -184,6 +189,7 @@ impl Engine {
             // The loop ends only with the engine; what it misses is in the table.
             let _ = self.duties.send(duty);
         }
+        self.waiters.ended(&effects.ended);
         if let Some(due) = effects.next_due
             && due.0 < self.next_due.fetch_min(due.0, Ordering::SeqCst)
         {
@@ -194,6 +200,25 @@ impl Engine {
         }
         if !matches!(effects.reply, Reply::Assigned(0) | Reply::Done { changed: false }) {
             self.parts.signals.hint(Topic::Events);
+        }
+    }
+
+    /// Waits until a task is terminal, and returns it. What ends through this engine is noticed at once, what ends elsewhere on the slow beat.
+    ///
+    /// # Errors
+    /// When there is no such task, or the store cannot be read.
+    pub async fn wait_for(&self, task: TaskId) -> Result<Arc<Task>, EngineError> {
+        loop {
+            let mut ended = self.waiters.wait(task);
+            match self.parts.store.task(task).await? {
+                None => {
+                    return Err(Reject::Unknown { what: "task", id: task.to_string() }.into());
+                }
+                Some(task) if task.state.is_terminal() => return Ok(task),
+                Some(_) => {}
+            }
+            let beat = Duration::from_millis(self.config.beat_ms);
+            let _ = tokio::time::timeout(beat, ended.changed()).await;
         }
     }
 

@@ -11,6 +11,7 @@ pub mod hosts;
 pub mod intake;
 pub mod submit;
 pub mod timers;
+mod wait;
 pub mod workflow;
 
 pub use engine::{Config, Engine, EngineError, Parts};
