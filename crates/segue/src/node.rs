@@ -112,6 +112,14 @@ impl Node {
     /// When an agent is refused.
     pub async fn set_team(&self, team: &Team) -> Result<()> {
         let hosted = agents::hosted(team, &self.project, &Launcher::this_binary())?;
+        self.set_agents(hosted).await
+    }
+
+    /// Has these agents from now on.
+    ///
+    /// # Errors
+    /// When an agent is refused.
+    pub async fn set_agents(&self, hosted: Vec<Hosted>) -> Result<()> {
         let specs = hosted.iter().map(|agent| agent.spec.clone()).collect();
         self.host.set_agents(hosted);
         self.engine.register(&self.local, specs).await?;
