@@ -19,7 +19,9 @@ pub(super) type Field<'a> = Option<&'a RawValue>;
 /// counts. `None` when `json` is not one whole object.
 pub(super) fn pick<'a, const N: usize>(json: &'a str, keys: [&str; N]) -> Option<[Field<'a>; N]> {
     let mut reader = serde_json::Deserializer::from_str(json);
-    reader.deserialize_map(Pick { keys: &keys }).ok()
+    let found = reader.deserialize_map(Pick { keys: &keys }).ok()?;
+    reader.end().ok()?;
+    Some(found)
 }
 
 /// [`pick`], with every field absent when `json` is no object.
@@ -143,9 +145,11 @@ impl<'de, F: FnMut(String, &'de RawValue)> Visitor<'de> for EachEntry<F> {
 /// an emoji. That is no Unicode text, so it becomes U+FFFD here instead of losing the whole answer.
 pub(super) fn text(field: Field<'_>) -> Option<String> {
     let json = field?.get();
-    serde_json::from_str(json)
-        .ok()
-        .or_else(|| serde_json::from_str::<LossyText>(json).ok().map(|lossy| lossy.0))
+    serde_json::from_str(json).ok().or_else(|| {
+        serde_json::from_str::<LossyText>(json)
+            .ok()
+            .map(|lossy| lossy.0)
+    })
 }
 
 /// Whether the field is exactly this string.
@@ -178,7 +182,9 @@ impl Visitor<'_> for LossyVisitor {
 /// A count: a non-negative number, cut to a whole one.
 pub(super) fn count(field: Field<'_>) -> Option<u64> {
     let json = field?.get();
-    serde_json::from_str(json).ok().or_else(|| number(field).map(|value| value as u64))
+    serde_json::from_str(json)
+        .ok()
+        .or_else(|| number(field).map(|value| value as u64))
 }
 
 /// A finite, non-negative number: nothing that these CLIs report can be less than nothing.
@@ -230,7 +236,10 @@ mod tests {
     fn half_an_emoji_does_not_lose_the_text() {
         let [x] = field(r#"{"x":"cut \ud83d"}"#);
         let read = text(x).unwrap();
-        assert!(read.starts_with("cut ") && read.contains('\u{fffd}'), "{read:?}");
+        assert!(
+            read.starts_with("cut ") && read.contains('\u{fffd}'),
+            "{read:?}"
+        );
     }
 
     #[test]
