@@ -25,24 +25,13 @@ fn settings() -> insta::Settings {
 }
 
 fn parsed(preset: Preset, stdout: &[u8], code: i32) -> Parsed {
-    parse(
-        preset,
-        &Output {
-            stdout,
-            exit: Exit::code(code),
-            ..Output::default()
-        },
-    )
+    parse(preset, &Output { stdout, exit: Exit::code(code), ..Output::default() })
 }
 
 fn with_stderr(preset: Preset, stderr: &str, code: i32) -> Failure {
     parse(
         preset,
-        &Output {
-            stderr: stderr.as_bytes(),
-            exit: Exit::code(code),
-            ..Output::default()
-        },
+        &Output { stderr: stderr.as_bytes(), exit: Exit::code(code), ..Output::default() },
     )
     .result
     .unwrap_err()
@@ -61,38 +50,13 @@ fn real_outputs() {
         ("claude-ok", Claude, sample!("claude-ok.json"), 0),
         ("claude-schema", Claude, sample!("claude-schema.json"), 0),
         ("claude-e400", Claude, sample!("claude-e400.json"), 1),
-        (
-            "claude-maxturns",
-            Claude,
-            sample!("claude-maxturns.json"),
-            1,
-        ),
+        ("claude-maxturns", Claude, sample!("claude-maxturns.json"), 1),
         ("claude-budget", Claude, sample!("claude-budget.json"), 1),
         ("claude-stream", Claude, sample!("claude-stream.jsonl"), 0),
-        (
-            "claude-stream-401",
-            Claude,
-            sample!("claude-stream-401.jsonl"),
-            1,
-        ),
-        (
-            "claude-stream-429",
-            Claude,
-            sample!("claude-stream-429.jsonl"),
-            1,
-        ),
-        (
-            "claude-stream-529",
-            Claude,
-            sample!("claude-stream-529.jsonl"),
-            1,
-        ),
-        (
-            "claude-stream-tool",
-            Claude,
-            sample!("claude-stream-tool-partial.jsonl"),
-            0,
-        ),
+        ("claude-stream-401", Claude, sample!("claude-stream-401.jsonl"), 1),
+        ("claude-stream-429", Claude, sample!("claude-stream-429.jsonl"), 1),
+        ("claude-stream-529", Claude, sample!("claude-stream-529.jsonl"), 1),
+        ("claude-stream-tool", Claude, sample!("claude-stream-tool-partial.jsonl"), 0),
         ("codex-ok", Codex, sample!("codex-ok.jsonl"), 0),
         ("codex-error", Codex, sample!("codex-error.jsonl"), 1),
         ("codex-401", Codex, sample!("codex-401.jsonl"), 1),
@@ -102,12 +66,7 @@ fn real_outputs() {
         ("gemini-ok", Gemini, sample!("gemini-ok.json"), 0),
         ("gemini-stream", Gemini, sample!("gemini-stream.jsonl"), 0),
         ("opencode-ok", Opencode, sample!("opencode-ok.jsonl"), 0),
-        (
-            "opencode-error",
-            Opencode,
-            sample!("opencode-error.jsonl"),
-            1,
-        ),
+        ("opencode-error", Opencode, sample!("opencode-error.jsonl"), 1),
     ];
     settings().bind(|| {
         for (name, preset, stdout, code) in samples {
@@ -126,11 +85,7 @@ fn real_outputs_that_come_with_standard_error() {
     };
     let mut noisy = b"Loaded cached credentials.\nError when talking to Gemini API\n".to_vec();
     noisy.extend_from_slice(sample!("gemini-error-stderr.json"));
-    let gemini = Output {
-        stderr: &noisy,
-        exit: Exit::code(144),
-        ..Output::default()
-    };
+    let gemini = Output { stderr: &noisy, exit: Exit::code(144), ..Output::default() };
     settings().bind(|| {
         insta::assert_json_snapshot!("claude-stream-resumed", parse(Preset::Claude, &resumed));
         insta::assert_json_snapshot!("gemini-error", parse(Preset::Gemini, &gemini));
@@ -150,9 +105,7 @@ fn claude_result(fields: serde_json::Value) -> Vec<u8> {
 }
 
 fn claude_class(fields: serde_json::Value) -> FailureClass {
-    let failure = parsed(Preset::Claude, &claude_result(fields), 1)
-        .result
-        .unwrap_err();
+    let failure = parsed(Preset::Claude, &claude_result(fields), 1).result.unwrap_err();
     failure.class
 }
 
@@ -179,10 +132,7 @@ fn claude_failures_are_classed_by_what_is_most_certain() {
     };
     assert_eq!(subtype("error_max_turns"), Permanent);
     assert_eq!(subtype("error_max_budget_usd"), Permanent);
-    assert_eq!(
-        subtype("error_max_structured_output_retries"),
-        InvalidOutput
-    );
+    assert_eq!(subtype("error_max_structured_output_retries"), InvalidOutput);
     assert_eq!(subtype("error_during_execution"), Transient);
     let reason = |word: &str| {
         claude_class(json!({"is_error": true, "terminal_reason": word, "result": "?"}))
@@ -195,10 +145,7 @@ fn claude_failures_are_classed_by_what_is_most_certain() {
     assert_eq!(says("API Error: Connection error."), Transient);
     assert_eq!(says("Credit balance is too low"), Permanent);
     assert_eq!(says("Invalid API key · Please run /login"), Permanent);
-    assert_eq!(
-        says("Claude AI usage limit reached|1767225600"),
-        RateLimited
-    );
+    assert_eq!(says("Claude AI usage limit reached|1767225600"), RateLimited);
 }
 
 #[test]
@@ -215,11 +162,7 @@ fn claude_limits_tell_when_they_end() {
     .to_vec();
     let killed = parse(
         Preset::Claude,
-        &Output {
-            stdout: &stdout,
-            exit: Exit::signal(15),
-            ..Output::default()
-        },
+        &Output { stdout: &stdout, exit: Exit::signal(15), ..Output::default() },
     );
     let failure = killed.result.unwrap_err();
     assert_eq!(failure.class, FailureClass::RateLimited);
@@ -235,26 +178,11 @@ fn claude_limits_tell_when_they_end() {
 fn claude_says_nothing_on_stdout_when_it_does_not_start() {
     for (stderr, class) in [
         ("error: unknown option '--nosuch'", FailureClass::Permanent),
-        (
-            "--agent 'nosuch' not found. Available agents: claude, Plan",
-            FailureClass::Permanent,
-        ),
-        (
-            "No conversation found with session ID: 1111",
-            FailureClass::Permanent,
-        ),
-        (
-            "Error: --resume requires a valid session ID or session title",
-            FailureClass::Permanent,
-        ),
-        (
-            "--dangerously-skip-permissions cannot be used with root/sudo",
-            FailureClass::Permanent,
-        ),
-        (
-            "Error: connect ECONNREFUSED 127.0.0.1:1",
-            FailureClass::Transient,
-        ),
+        ("--agent 'nosuch' not found. Available agents: claude, Plan", FailureClass::Permanent),
+        ("No conversation found with session ID: 1111", FailureClass::Permanent),
+        ("Error: --resume requires a valid session ID or session title", FailureClass::Permanent),
+        ("--dangerously-skip-permissions cannot be used with root/sudo", FailureClass::Permanent),
+        ("Error: connect ECONNREFUSED 127.0.0.1:1", FailureClass::Transient),
         ("", FailureClass::Transient),
     ] {
         let failure = with_stderr(Preset::Claude, stderr, 1);
@@ -265,32 +193,16 @@ fn claude_says_nothing_on_stdout_when_it_does_not_start() {
 
 #[test]
 fn claude_ended_from_outside() {
-    let ended = |stdout: &[u8], exit| {
-        parse(
-            Preset::Claude,
-            &Output {
-                stdout,
-                exit,
-                ..Output::default()
-            },
-        )
-    };
+    let ended =
+        |stdout: &[u8], exit| parse(Preset::Claude, &Output { stdout, exit, ..Output::default() });
     // It answers SIGTERM with 143 and no result, and what it used until then still counts.
     let stream = sample!("claude-stream.jsonl");
     let lines: Vec<_> = stream.split_inclusive(|byte| *byte == b'\n').collect();
     let cut = lines[..2].concat();
-    for exit in [
-        Exit::code(143),
-        Exit::signal(15),
-        Exit::signal(9),
-        Exit::code(137),
-    ] {
+    for exit in [Exit::code(143), Exit::signal(15), Exit::signal(9), Exit::code(137)] {
         let parsed = ended(&cut, exit);
         assert_eq!(parsed.result.unwrap_err().class, FailureClass::Timeout);
-        assert_eq!(
-            (parsed.usage.input_tokens, parsed.usage.complete),
-            (112, false)
-        );
+        assert_eq!((parsed.usage.input_tokens, parsed.usage.complete), (112, false));
         assert!(parsed.session_id.is_some());
     }
     // A crash is no time limit.
@@ -303,13 +215,8 @@ fn claude_ended_from_outside() {
     // In trouble when it was ended: the trouble is the reason.
     let retrying = sample!("claude-stream-401.jsonl");
     let lines: Vec<_> = retrying.split_inclusive(|byte| *byte == b'\n').collect();
-    let failure = ended(&lines[..2].concat(), Exit::code(143))
-        .result
-        .unwrap_err();
-    assert_eq!(
-        (failure.class, failure.status),
-        (FailureClass::Permanent, Some(401))
-    );
+    let failure = ended(&lines[..2].concat(), Exit::code(143)).result.unwrap_err();
+    assert_eq!((failure.class, failure.status), (FailureClass::Permanent, Some(401)));
 }
 
 #[test]
@@ -321,16 +228,9 @@ fn claude_trouble_that_passed_does_not_explain_the_end() {
     stdout.extend_from_slice(
         b"{\"type\":\"assistant\",\"message\":{\"id\":\"m\",\"model\":\"x\"}}\n",
     );
-    let output = Output {
-        stdout: &stdout,
-        exit: Exit::code(143),
-        ..Output::default()
-    };
+    let output = Output { stdout: &stdout, exit: Exit::code(143), ..Output::default() };
     let failure = parse(Preset::Claude, &output).result.unwrap_err();
-    assert_eq!(
-        (failure.class, failure.retry_after_ms),
-        (FailureClass::Timeout, None)
-    );
+    assert_eq!((failure.class, failure.retry_after_ms), (FailureClass::Timeout, None));
 }
 
 #[test]
@@ -343,14 +243,7 @@ fn claude_messages_of_several_blocks_count_once() {
     };
     let stdout = line("") + &line("");
     let usage = parsed(Preset::Claude, stdout.as_bytes(), 1).usage;
-    assert_eq!(
-        (
-            usage.input_tokens,
-            usage.cached_input_tokens,
-            usage.output_tokens
-        ),
-        (12, 7, 2)
-    );
+    assert_eq!((usage.input_tokens, usage.cached_input_tokens, usage.output_tokens), (12, 7, 2));
 }
 
 #[test]
@@ -365,11 +258,7 @@ fn claude_in_a_json_array_or_printed_over_lines_or_behind_noise() {
         format!("\u{feff}{object}\r\n"),
         format!("{object}trailing noise"),
     ] {
-        assert_eq!(
-            text(parsed(Preset::Claude, stdout.as_bytes(), 0)),
-            "here",
-            "{stdout}"
-        );
+        assert_eq!(text(parsed(Preset::Claude, stdout.as_bytes(), 0)), "here", "{stdout}");
     }
 }
 
@@ -385,20 +274,10 @@ fn claude_quoted_in_prose_is_not_believed() {
 #[test]
 fn nothing_and_noise_are_invalid_output() {
     for preset in Preset::ALL {
-        for stdout in [
-            &b""[..],
-            b"hello\n",
-            b"\0\0",
-            b"\xff\xfe",
-            b"{}\n",
-            b"{\"type\":\"result\"",
-        ] {
+        for stdout in [&b""[..], b"hello\n", b"\0\0", b"\xff\xfe", b"{}\n", b"{\"type\":\"result\""]
+        {
             let failure = parsed(preset, stdout, 0).result.unwrap_err();
-            assert_eq!(
-                failure.class,
-                FailureClass::InvalidOutput,
-                "{preset} {stdout:?}"
-            );
+            assert_eq!(failure.class, FailureClass::InvalidOutput, "{preset} {stdout:?}");
             assert!(failure.message.starts_with(preset.name()));
         }
     }
@@ -457,12 +336,7 @@ fn codex_reads_its_answer_from_the_file_when_the_stream_lost_it() {
     let read = |result_file, code| {
         parse(
             Preset::Codex,
-            &Output {
-                stdout: cut,
-                exit: Exit::code(code),
-                result_file,
-                ..Output::default()
-            },
+            &Output { stdout: cut, exit: Exit::code(code), result_file, ..Output::default() },
         )
     };
     let parsed = read(Some(b"from the file"), 0);
@@ -475,16 +349,8 @@ fn codex_reads_its_answer_from_the_file_when_the_stream_lost_it() {
 
 #[test]
 fn codex_trouble_on_the_way() {
-    let ended = |stdout: &[u8], exit| {
-        parse(
-            Preset::Codex,
-            &Output {
-                stdout,
-                exit,
-                ..Output::default()
-            },
-        )
-    };
+    let ended =
+        |stdout: &[u8], exit| parse(Preset::Codex, &Output { stdout, exit, ..Output::default() });
     // Without a network it reconnects for ever, until somebody ends it.
     let stuck = sample!("codex-no-network.jsonl");
     let failure = ended(stuck, Exit::signal(15)).result.unwrap_err();
@@ -495,10 +361,7 @@ fn codex_trouble_on_the_way() {
         b"{\"type\":\"item.completed\",\"item\":{\"type\":\"agent_message\",\"text\":\"ok\"}}\n",
     );
     assert_eq!(
-        ended(&recovered, Exit::signal(15))
-            .result
-            .unwrap_err()
-            .class,
+        ended(&recovered, Exit::signal(15)).result.unwrap_err().class,
         FailureClass::Timeout
     );
     recovered.extend_from_slice(b"{\"type\":\"turn.completed\",\"usage\":{\"input_tokens\":1}}\n");
@@ -523,10 +386,7 @@ fn codex_refusals_and_warnings() {
     assert_eq!(parsed.denials[0].input.as_deref(), Some("rm -rf /"));
     assert_eq!(parsed.notes, ["codex warned: Model metadata not found."]);
     let Success { text, structured } = parsed.result.unwrap();
-    assert_eq!(
-        (text.as_str(), structured),
-        ("{\"a\":1}", Some(json!({"a": 1})))
-    );
+    assert_eq!((text.as_str(), structured), ("{\"a\":1}", Some(json!({"a": 1}))));
 }
 
 #[test]
@@ -534,19 +394,10 @@ fn codex_does_not_start() {
     let warning = "WARNING: proceeding, even though we could not create PATH aliases: x\n";
     for (stderr, code) in [
         ("error: unexpected argument '--nosuch' found", 2),
-        (
-            "Not inside a trusted directory and --skip-git-repo-check was not specified.",
-            1,
-        ),
+        ("Not inside a trusted directory and --skip-git-repo-check was not specified.", 1),
         ("Error: Model provider `zz` not found", 1),
-        (
-            "Error: thread/resume: thread/resume failed: no rollout found for thread id 1",
-            1,
-        ),
-        (
-            "Failed to read output schema file /nonexist: No such file or directory",
-            1,
-        ),
+        ("Error: thread/resume: thread/resume failed: no rollout found for thread id 1", 1),
+        ("Failed to read output schema file /nonexist: No such file or directory", 1),
         ("No prompt provided via stdin.", 1),
     ] {
         let failure = with_stderr(Preset::Codex, &format!("{warning}{stderr}"), code);
@@ -596,35 +447,19 @@ fn gemini_errors_with_the_answer_of_the_api_inside() {
             "code": 429,
         },
     });
-    let pretty = format!(
-        "Retrying...\n{}\n",
-        serde_json::to_string_pretty(&stderr).unwrap()
-    );
+    let pretty = format!("Retrying...\n{}\n", serde_json::to_string_pretty(&stderr).unwrap());
     let failure = with_stderr(Preset::Gemini, &pretty, 173);
     assert_eq!(failure.class, FailureClass::RateLimited);
-    assert_eq!(
-        (failure.status, failure.retry_after_ms),
-        (Some(429), Some(34_070))
-    );
-    assert!(
-        failure.message.starts_with("Quota exceeded."),
-        "{}",
-        failure.message
-    );
+    assert_eq!((failure.status, failure.retry_after_ms), (Some(429), Some(34_070)));
+    assert!(failure.message.starts_with("Quota exceeded."), "{}", failure.message);
 }
 
 #[test]
 fn gemini_error_that_only_names_its_exit_code() {
     let stderr = r#"{"session_id":"s","error":{"type":"FatalTurnLimitedError","message":"Reached max session turns","code":53}}"#;
-    assert_eq!(
-        with_stderr(Preset::Gemini, stderr, 53).class,
-        FailureClass::Permanent
-    );
+    assert_eq!(with_stderr(Preset::Gemini, stderr, 53).class, FailureClass::Permanent);
     let stderr = r#"{"session_id":"s","error":{"type":"Error","message":"?","code":1}}"#;
-    assert_eq!(
-        with_stderr(Preset::Gemini, stderr, 173).class,
-        FailureClass::RateLimited
-    );
+    assert_eq!(with_stderr(Preset::Gemini, stderr, 173).class, FailureClass::RateLimited);
 }
 
 #[test]
@@ -646,10 +481,7 @@ fn gemini_answers_with_what_follows_the_last_tool() {
     let usage = &parsed_answer.usage;
     assert_eq!((usage.output_tokens, usage.reasoning_tokens), (5, 3));
     assert_eq!(text(parsed_answer), "Done.");
-    assert_eq!(
-        text(parsed(Preset::Gemini, events("").as_bytes(), 0)),
-        "I look first."
-    );
+    assert_eq!(text(parsed(Preset::Gemini, events("").as_bytes(), 0)), "I look first.");
 }
 
 #[test]
@@ -671,9 +503,7 @@ fn gemini_failures_on_standard_output() {
         ),
         (r#"{"type":"result","status":"error"}"#, Transient),
     ] {
-        let failure = parsed(Preset::Gemini, stdout.as_bytes(), 0)
-            .result
-            .unwrap_err();
+        let failure = parsed(Preset::Gemini, stdout.as_bytes(), 0).result.unwrap_err();
         assert_eq!(failure.class, class, "{stdout}");
     }
 }
@@ -703,10 +533,7 @@ fn opencode_sums_its_steps_and_answers_with_the_last_text() {
     assert_eq!((usage.input_tokens, usage.output_tokens), (10, 8));
     assert_eq!((usage.cost_usd, usage.complete), (Some(0.5), true));
     assert_eq!(parsed.turns, Some(2));
-    assert_eq!(
-        parsed.denials[0].input.as_deref(),
-        Some(r#"{"command":"ls"}"#)
-    );
+    assert_eq!(parsed.denials[0].input.as_deref(), Some(r#"{"command":"ls"}"#));
     assert_eq!(text(parsed), "One.\nTwo.");
 }
 
@@ -715,9 +542,7 @@ fn opencode_errors() {
     use FailureClass::{InvalidOutput, Permanent, RateLimited, Transient};
     let error = |error: serde_json::Value| {
         let line = json!({"type": "error", "sessionID": "s", "error": error}).to_string();
-        parsed(Preset::Opencode, line.as_bytes(), 1)
-            .result
-            .unwrap_err()
+        parsed(Preset::Opencode, line.as_bytes(), 1).result.unwrap_err()
     };
     let api = |status: u16, retryable: bool| {
         error(json!({"name": "APIError", "data": {
@@ -744,35 +569,19 @@ fn opencode_errors_count_even_when_it_exits_with_0_unless_work_went_on() {
         r#"{"type":"error","sessionID":"s","error":{"name":"X","data":{"message":"boom"}}}"#;
     let text_line = r#"{"type":"text","sessionID":"s","part":{"text":"fine"}}"#;
     let failed = format!("{text_line}\n{error}\n");
-    assert!(
-        parsed(Preset::Opencode, failed.as_bytes(), 0)
-            .result
-            .is_err()
-    );
+    assert!(parsed(Preset::Opencode, failed.as_bytes(), 0).result.is_err());
     let recovered = format!("{error}\n{text_line}\n{OPENCODE_STOP}");
-    assert_eq!(
-        text(parsed(Preset::Opencode, recovered.as_bytes(), 0)),
-        "fine"
-    );
+    assert_eq!(text(parsed(Preset::Opencode, recovered.as_bytes(), 0)), "fine");
 }
 
 #[test]
 fn opencode_that_ran_as_somebody_else_has_failed() {
     let stdout = sample!("opencode-ok.jsonl");
     let stderr = b"\x1b[93m! \x1b[0m agent \"reviewer\" not found. Falling back to default agent\n";
-    let output = Output {
-        stdout,
-        stderr,
-        exit: Exit::code(0),
-        result_file: None,
-    };
+    let output = Output { stdout, stderr, exit: Exit::code(0), result_file: None };
     let failure = parse(Preset::Opencode, &output).result.unwrap_err();
     assert_eq!(failure.class, FailureClass::Permanent);
-    assert!(
-        failure.message.contains("agent \"reviewer\" not found"),
-        "{}",
-        failure.message
-    );
+    assert!(failure.message.contains("agent \"reviewer\" not found"), "{}", failure.message);
 }
 
 #[test]
@@ -789,10 +598,7 @@ fn opencode_that_stopped_at_a_refused_permission_has_failed() {
 
 fn watched(preset: Preset, stdout: &[u8]) -> Vec<Progress> {
     let mut watcher = LineWatcher::new(preset);
-    stdout
-        .split_inclusive(|byte| *byte == b'\n')
-        .flat_map(|line| watcher.line(line))
-        .collect()
+    stdout.split_inclusive(|byte| *byte == b'\n').flat_map(|line| watcher.line(line)).collect()
 }
 
 #[test]
@@ -801,16 +607,8 @@ fn progress_of_real_outputs() {
     settings().bind(|| {
         for (name, preset, stdout) in [
             ("watch-claude", Claude, sample!("claude-stream.jsonl")),
-            (
-                "watch-claude-429",
-                Claude,
-                sample!("claude-stream-429.jsonl"),
-            ),
-            (
-                "watch-claude-tool",
-                Claude,
-                sample!("claude-stream-tool-partial.jsonl"),
-            ),
+            ("watch-claude-429", Claude, sample!("claude-stream-429.jsonl")),
+            ("watch-claude-tool", Claude, sample!("claude-stream-tool-partial.jsonl")),
             ("watch-codex", Codex, sample!("codex-ok.jsonl")),
             ("watch-gemini", Gemini, sample!("gemini-stream.jsonl")),
             ("watch-opencode", Opencode, sample!("opencode-ok.jsonl")),
@@ -837,10 +635,7 @@ fn progress_that_the_samples_do_not_show() {
                 status: None,
                 delay_ms: None,
             },
-            Progress::ToolStarted {
-                name: "s/t".into(),
-                call_id: Some("i".into()),
-            },
+            Progress::ToolStarted { name: "s/t".into(), call_id: Some("i".into()) },
             Progress::ToolFinished {
                 name: Some("s/t".into()),
                 call_id: Some("i".into()),
@@ -916,10 +711,7 @@ fn smallest_and_fullest_command_lines() {
     let forbidden = ["WebFetch".to_owned()];
     settings().bind(|| {
         for preset in Preset::ALL {
-            let small = Invocation {
-                prompt: "-v fix the bug",
-                ..Invocation::default()
-            };
+            let small = Invocation { prompt: "-v fix the bug", ..Invocation::default() };
             let command = command_line(preset, &small).unwrap();
             insta::assert_json_snapshot!(format!("command-{preset}-small"), shown(&command));
             let extra = [match preset {
@@ -939,11 +731,7 @@ fn smallest_and_fullest_command_lines() {
                 scratch_dir: Some(Path::new("/scratch/a1")),
                 permission_mode: Some(PermissionMode::AcceptEdits),
                 allowed_tools: &tools,
-                disallowed_tools: if preset == Preset::Claude {
-                    &forbidden
-                } else {
-                    &[]
-                },
+                disallowed_tools: if preset == Preset::Claude { &forbidden } else { &[] },
                 max_turns: Some(20),
                 max_budget_usd: Some(1.5),
                 resume_session: Some("fe1a93d1-fbf5-4033-aa79-36a8197b2ba2"),
@@ -963,17 +751,9 @@ fn smallest_and_fullest_command_lines() {
 }
 
 fn args_for(preset: Preset, mode: PermissionMode) -> String {
-    let asked = Invocation {
-        prompt: "x",
-        permission_mode: Some(mode),
-        ..Invocation::default()
-    };
+    let asked = Invocation { prompt: "x", permission_mode: Some(mode), ..Invocation::default() };
     let command = command_line(preset, &asked).unwrap();
-    let args: Vec<_> = command
-        .args
-        .iter()
-        .map(|arg| arg.to_string_lossy())
-        .collect();
+    let args: Vec<_> = command.args.iter().map(|arg| arg.to_string_lossy()).collect();
     args.join(" ")
 }
 
@@ -992,27 +772,11 @@ fn permission_modes() {
 #[test]
 fn a_prompt_of_any_length_and_beginning_goes_to_standard_input_untouched() {
     let long = "x".repeat(1 << 20);
-    for prompt in [
-        "-p",
-        "--help",
-        "-",
-        "--",
-        "'quoted'",
-        "a\nb",
-        "日本",
-        long.as_str(),
-    ] {
+    for prompt in ["-p", "--help", "-", "--", "'quoted'", "a\nb", "日本", long.as_str()] {
         for preset in Preset::ALL {
-            let asked = Invocation {
-                prompt,
-                ..Invocation::default()
-            };
+            let asked = Invocation { prompt, ..Invocation::default() };
             let command = command_line(preset, &asked).unwrap();
-            assert_eq!(
-                command.stdin.as_deref(),
-                Some(prompt.as_bytes()),
-                "{preset}"
-            );
+            assert_eq!(command.stdin.as_deref(), Some(prompt.as_bytes()), "{preset}");
             assert!(command.args.iter().all(|arg| arg.len() < 100));
         }
     }
@@ -1020,10 +784,7 @@ fn a_prompt_of_any_length_and_beginning_goes_to_standard_input_untouched() {
 
 #[test]
 fn nul_bytes_in_a_prompt_are_replaced_and_told() {
-    let asked = Invocation {
-        prompt: "a\0b",
-        ..Invocation::default()
-    };
+    let asked = Invocation { prompt: "a\0b", ..Invocation::default() };
     for preset in Preset::ALL {
         let command = command_line(preset, &asked).unwrap();
         assert_eq!(command.stdin.unwrap(), "a\u{fffd}b".as_bytes());
@@ -1043,12 +804,7 @@ fn long_values_go_to_files_where_there_is_a_folder_for_them() {
     };
     let command = command_line(Preset::Claude, &asked).unwrap();
     assert_eq!(command.files.len(), 2);
-    assert!(
-        command
-            .args
-            .iter()
-            .any(|arg| arg == "--agents=/scratch/agents.json")
-    );
+    assert!(command.args.iter().any(|arg| arg == "--agents=/scratch/agents.json"));
     assert!(
         command
             .args
@@ -1067,11 +823,7 @@ fn long_values_go_to_files_where_there_is_a_folder_for_them() {
 #[test]
 fn a_schema_for_codex_needs_a_folder() {
     let schema = json!({});
-    let asked = Invocation {
-        prompt: "x",
-        output_schema: Some(&schema),
-        ..Invocation::default()
-    };
+    let asked = Invocation { prompt: "x", output_schema: Some(&schema), ..Invocation::default() };
     let error = command_line(Preset::Codex, &asked).unwrap_err();
     assert!(error.to_string().contains("scratch folder"), "{error}");
 }

@@ -19,12 +19,7 @@ const SAMPLES: &[&[u8]] = &[
 ];
 
 fn check(preset: Preset, stdout: &[u8], stderr: &[u8], exit: Exit, file: Option<&[u8]>) {
-    let output = Output {
-        stdout,
-        stderr,
-        exit,
-        result_file: file,
-    };
+    let output = Output { stdout, stderr, exit, result_file: file };
     let parsed = parse(preset, &output);
     if let Err(failure) = &parsed.result {
         assert!(!failure.message.is_empty() && failure.message.len() < 5_000);
@@ -34,16 +29,8 @@ fn check(preset: Preset, stdout: &[u8], stderr: &[u8], exit: Exit, file: Option<
     if matches!(preset, Preset::Claude | Preset::Opencode) {
         assert!(usage.cached_input_tokens <= usage.input_tokens);
     }
-    assert!(
-        usage
-            .cost_usd
-            .is_none_or(|cost| cost.is_finite() && cost >= 0.0)
-    );
-    assert_eq!(
-        parsed,
-        parse(preset, &output),
-        "the same bytes mean the same"
-    );
+    assert!(usage.cost_usd.is_none_or(|cost| cost.is_finite() && cost >= 0.0));
+    assert_eq!(parsed, parse(preset, &output), "the same bytes mean the same");
     serde_json::to_string(&parsed).unwrap();
     let mut watcher = LineWatcher::new(preset);
     for line in stdout.split_inclusive(|byte| *byte == b'\n') {

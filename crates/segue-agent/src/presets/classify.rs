@@ -33,18 +33,12 @@ pub(super) fn of_text(text: &str) -> Option<Sorted> {
         table
             .iter()
             .any(|phrase| text.contains(phrase))
-            .then_some(Sorted {
-                class,
-                status: status_in(&text),
-            })
+            .then_some(Sorted { class, status: status_in(&text) })
     };
     by_phrase(NO_MONEY, FailureClass::Permanent)
         .or_else(|| by_phrase(USED_UP, FailureClass::RateLimited))
         .or_else(|| {
-            status_in(&text).map(|status| Sorted {
-                class: of_status(status),
-                status: Some(status),
-            })
+            status_in(&text).map(|status| Sorted { class: of_status(status), status: Some(status) })
         })
         .or_else(|| by_phrase(LIMITED, FailureClass::RateLimited))
         .or_else(|| by_phrase(REFUSED, FailureClass::Permanent))
@@ -197,11 +191,7 @@ fn status_in(text: &str) -> Option<u16> {
             at += 1;
             continue;
         }
-        let end = at
-            + bytes[at..]
-                .iter()
-                .take_while(|b| b.is_ascii_digit())
-                .count();
+        let end = at + bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
         if let Some(status) = as_status(text, at, end) {
             return Some(status);
         }
@@ -237,9 +227,7 @@ fn as_status(text: &str, start: usize, end: usize) -> Option<u16> {
     if !(400..600).contains(&status) || end - start != 3 || inside {
         return None;
     }
-    let named = REASONS
-        .iter()
-        .any(|reason| after.trim_start().starts_with(reason));
+    let named = REASONS.iter().any(|reason| after.trim_start().starts_with(reason));
     (named || CUES.iter().any(|cue| before.contains(cue))).then_some(status)
 }
 
@@ -285,19 +273,12 @@ pub(super) fn retry_hint(text: &str) -> RetryHint {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         unix_s(rest[..digits].parse().ok()?)
     });
-    RetryHint {
-        after_ms,
-        at_unix_s,
-    }
+    RetryHint { after_ms, at_unix_s }
 }
 
 /// A moment in seconds or milliseconds since 1970, as seconds; `None` for one before 2020.
 pub(super) fn unix_s(moment: u64) -> Option<u64> {
-    let seconds = if moment > 100_000_000_000 {
-        moment / 1_000
-    } else {
-        moment
-    };
+    let seconds = if moment > 100_000_000_000 { moment / 1_000 } else { moment };
     (seconds > 1_577_836_800).then_some(seconds)
 }
 
@@ -307,18 +288,12 @@ fn duration_ms(text: &str, bare_ms: f64) -> Option<u64> {
     let mut rest = text;
     let mut total: Option<f64> = None;
     loop {
-        let digits = rest
-            .bytes()
-            .take_while(|b| b.is_ascii_digit() || *b == b'.')
-            .count();
+        let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
         let Ok(amount) = rest[..digits].trim_end_matches('.').parse::<f64>() else {
             break;
         };
         let unit_text = rest[digits..].trim_start();
-        let letters = unit_text
-            .bytes()
-            .take_while(u8::is_ascii_alphabetic)
-            .count();
+        let letters = unit_text.bytes().take_while(u8::is_ascii_alphabetic).count();
         let unit_ms = match &unit_text[..letters] {
             "ms" | "msec" | "millis" | "millisecond" | "milliseconds" => Some(1.0),
             "s" | "sec" | "secs" | "second" | "seconds" => Some(1_000.0),
@@ -354,77 +329,37 @@ mod tests {
     #[test]
     fn messages_as_the_programs_print_them() {
         for (text, class, status) in [
-            (
-                "API Error: Request rejected (429) · mock 429",
-                RateLimited,
-                Some(429),
-            ),
-            (
-                "API Error: 529 mock. This is usually temporary — try again",
-                Transient,
-                Some(529),
-            ),
-            (
-                "Failed to authenticate. API Error: 401 mock",
-                Permanent,
-                Some(401),
-            ),
-            (
-                "exceeded retry limit, last status: 429 Too Many Requests",
-                RateLimited,
-                Some(429),
-            ),
+            ("API Error: Request rejected (429) · mock 429", RateLimited, Some(429)),
+            ("API Error: 529 mock. This is usually temporary — try again", Transient, Some(529)),
+            ("Failed to authenticate. API Error: 401 mock", Permanent, Some(401)),
+            ("exceeded retry limit, last status: 429 Too Many Requests", RateLimited, Some(429)),
             (
                 "unexpected status 401 Unauthorized: x, url: http://127.0.0.1:503/429",
                 Permanent,
                 Some(401),
             ),
-            (
-                "unexpected status 503 Service Unavailable: x",
-                Transient,
-                Some(503),
-            ),
+            ("unexpected status 503 Service Unavailable: x", Transient, Some(503)),
             (
                 "We’re currently experiencing high demand, which may cause temporary errors.",
                 Transient,
                 None,
             ),
-            (
-                "You’ve hit your usage limit. Try again in 3 days 6 hours.",
-                RateLimited,
-                None,
-            ),
-            (
-                "Claude AI usage limit reached|1767225600",
-                RateLimited,
-                None,
-            ),
+            ("You’ve hit your usage limit. Try again in 3 days 6 hours.", RateLimited, None),
+            ("Claude AI usage limit reached|1767225600", RateLimited, None),
             (
                 "{\"error\":{\"message\":\"x\",\"code\":400,\"status\":\"INVALID_ARGUMENT\"}}",
                 Permanent,
                 Some(400),
             ),
-            (
-                "You exceeded your current quota [429 Too Many Requests]",
-                RateLimited,
-                Some(429),
-            ),
+            ("You exceeded your current quota [429 Too Many Requests]", RateLimited, Some(429)),
             ("429 insufficient_quota: check your plan", Permanent, None),
             ("Credit balance is too low", Permanent, None),
             ("stream disconnected before completion: x", Transient, None),
             ("Reconnecting... 2/5", Transient, None),
             ("error: unknown option '--nosuch'", Permanent, None),
-            (
-                "--agent 'x' not found. Available agents: claude",
-                Permanent,
-                None,
-            ),
+            ("--agent 'x' not found. Available agents: claude", Permanent, None),
             ("Error: Model provider `zz` not found", Permanent, None),
-            (
-                "FATAL ERROR: JavaScript heap out of memory",
-                Transient,
-                None,
-            ),
+            ("FATAL ERROR: JavaScript heap out of memory", Transient, None),
         ] {
             assert_eq!(of_text(text), Some(Sorted { class, status }), "{text}");
         }
@@ -432,27 +367,16 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_guessed() {
-        for text in [
-            "",
-            "boom",
-            "line 429 of x.rs",
-            "took 503 ms",
-            "port 127.0.0.1:500 closed x",
-        ] {
+        for text in ["", "boom", "line 429 of x.rs", "took 503 ms", "port 127.0.0.1:500 closed x"] {
             assert_eq!(of_text(text), None, "{text}");
         }
     }
 
     #[test]
     fn numbers_that_are_no_status() {
-        for text in [
-            "error 42900",
-            "error v429",
-            "http 429.5",
-            "error 429x",
-            "error 4 29",
-            "code 600",
-        ] {
+        for text in
+            ["error 42900", "error v429", "http 429.5", "error 429x", "error 4 29", "code 600"]
+        {
             assert_eq!(status_in(text), None, "{text}");
         }
     }
@@ -482,13 +406,9 @@ mod tests {
         ] {
             assert_eq!(retry_hint(text).after_ms, Some(ms), "{text}");
         }
-        for text in [
-            "try again in a moment",
-            "try again at 3:28 PM",
-            "resets 3pm",
-            "try again in",
-            "",
-        ] {
+        for text in
+            ["try again in a moment", "try again at 3:28 PM", "resets 3pm", "try again in", ""]
+        {
             assert_eq!(retry_hint(text), RetryHint::default(), "{text}");
         }
     }

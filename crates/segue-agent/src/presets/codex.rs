@@ -11,13 +11,8 @@ use super::usage::{ModelUsage, Usage};
 use super::watch::{Progress, ToolsInFlight, tell_text, tell_thinking, tell_usage};
 
 /// Flags that decide what is read back, hence are not for extra arguments.
-pub(super) const RESERVED: &[&str] = &[
-    "--json",
-    "--experimental-json",
-    "-o",
-    "--output-last-message",
-    "--output-schema",
-];
+pub(super) const RESERVED: &[&str] =
+    &["--json", "--experimental-json", "-o", "--output-last-message", "--output-schema"];
 
 /// Instructions longer than this stand in the prompt instead of on the command line.
 const INSTRUCTIONS_BYTES_MAX: usize = 32 * 1024;
@@ -57,12 +52,10 @@ pub(super) fn command(builder: &mut Builder<'_>) -> Result<(), CommandLineError>
         None => {}
     }
     if let Some(schema) = asked.output_schema {
-        let dir = asked
-            .scratch_dir
-            .ok_or_else(|| CommandLineError::NeedsScratchDir {
-                preset: super::Preset::Codex,
-                what: "an output schema".into(),
-            })?;
+        let dir = asked.scratch_dir.ok_or_else(|| CommandLineError::NeedsScratchDir {
+            preset: super::Preset::Codex,
+            what: "an output schema".into(),
+        })?;
         let path = builder.file(dir, "schema.json", schema.to_string().into_bytes());
         builder.set("--output-schema", path)?;
     }
@@ -83,9 +76,7 @@ pub(super) fn command(builder: &mut Builder<'_>) -> Result<(), CommandLineError>
 /// A TOML basic string. JSON escapes are TOML escapes, and DEL is the one character that only TOML
 /// wants escaped.
 fn toml_string(text: &str) -> String {
-    serde_json::Value::from(text)
-        .to_string()
-        .replace('\u{7f}', "\\u007f")
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 /// Reads the event stream.
@@ -179,8 +170,7 @@ impl Reader {
                 Some(Ok(success(text, None)))
             }
             (Turn::Complete, None, None) => {
-                self.reading
-                    .note("codex completed its turn without a message.");
+                self.reading.note("codex completed its turn without a message.");
                 Some(Ok(success(String::new(), None)))
             }
             // Codex writes the file only at the end of a completed turn, so the turn was completed
@@ -209,11 +199,7 @@ fn sum(usage: Field<'_>) -> Usage {
         ],
     );
     let count = |field| json::count(field).unwrap_or(0);
-    let mut sum = Usage {
-        complete: usage.is_some(),
-        session_total: true,
-        ..Usage::default()
-    };
+    let mut sum = Usage { complete: usage.is_some(), session_total: true, ..Usage::default() };
     sum.add(
         None,
         ModelUsage {
@@ -241,10 +227,7 @@ impl Watch {
         match json::text(kind).unwrap_or_default().as_str() {
             "thread.started" => {
                 if let Some(session_id) = json::text(thread) {
-                    told.push(Progress::SessionStarted {
-                        session_id,
-                        model: None,
-                    });
+                    told.push(Progress::SessionStarted { session_id, model: None });
                 }
             }
             "item.started" => self.item(item, false, told),

@@ -218,18 +218,13 @@ pub fn command_line(
     if asked.prompt.trim().is_empty() {
         return Err(CommandLineError::EmptyPrompt);
     }
-    if let Some(usd) = asked
-        .max_budget_usd
-        .filter(|usd| !usd.is_finite() || *usd <= 0.0)
-    {
+    if let Some(usd) = asked.max_budget_usd.filter(|usd| !usd.is_finite() || *usd <= 0.0) {
         return Err(CommandLineError::BadBudget { usd });
     }
     if let Some(id) = asked.resume_session
         && (id.trim().is_empty() || id.starts_with('-'))
     {
-        return Err(CommandLineError::BadSessionId {
-            id: id.chars().take(80).collect(),
-        });
+        return Err(CommandLineError::BadSessionId { id: id.chars().take(80).collect() });
     }
     let mut builder = Builder::new(preset, asked);
     // Escape sequences in the log of an attempt help nobody.
@@ -343,10 +338,7 @@ impl<'a> Builder<'a> {
     /// Plans a file in the scratch folder; answers its path.
     pub(super) fn file(&mut self, dir: &Path, name: &str, contents: Vec<u8>) -> PathBuf {
         let path = dir.join(name);
-        self.files.push(FileToWrite {
-            path: path.clone(),
-            contents,
-        });
+        self.files.push(FileToWrite { path: path.clone(), contents });
         path
     }
 
@@ -404,9 +396,7 @@ impl<'a> Builder<'a> {
     /// Warns that this CLI has no option for something.
     pub(super) fn cannot(&mut self, what: &str) {
         let preset = self.preset;
-        self.warn(format!(
-            "{preset} has no option for {what}; it is left out."
-        ));
+        self.warn(format!("{preset} has no option for {what}; it is left out."));
     }
 
     /// Passes on the user's own arguments, but for those that would change what is read back.
@@ -431,11 +421,7 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(self) -> Result<CommandLine, CommandLineError> {
-        let program = self
-            .asked
-            .program
-            .unwrap_or(self.preset.default_program())
-            .to_owned();
+        let program = self.asked.program.unwrap_or(self.preset.default_program()).to_owned();
         check_string("the program", OsStr::new(&program))?;
         for (name, value) in &self.env {
             check_string(name, value)?;
@@ -496,10 +482,7 @@ mod tests {
     use super::*;
 
     fn error<'a>(preset: Preset, change: impl FnOnce(&mut Invocation<'a>)) -> CommandLineError {
-        let mut asked = Invocation {
-            prompt: "x",
-            ..Invocation::default()
-        };
+        let mut asked = Invocation { prompt: "x", ..Invocation::default() };
         change(&mut asked);
         command_line(preset, &asked).unwrap_err()
     }
@@ -507,20 +490,14 @@ mod tests {
     #[test]
     fn prompts_that_no_cli_takes() {
         for prompt in ["", " \n\t"] {
-            let asked = Invocation {
-                prompt,
-                ..Invocation::default()
-            };
+            let asked = Invocation { prompt, ..Invocation::default() };
             for preset in Preset::ALL {
                 let error = command_line(preset, &asked).unwrap_err();
                 assert_eq!(error, CommandLineError::EmptyPrompt);
             }
         }
         let long = "x".repeat(claude::STDIN_BYTES_MAX + 1);
-        let asked = Invocation {
-            prompt: &long,
-            ..Invocation::default()
-        };
+        let asked = Invocation { prompt: &long, ..Invocation::default() };
         for preset in [Preset::Claude, Preset::Gemini] {
             let error = command_line(preset, &asked).unwrap_err();
             assert!(matches!(error, CommandLineError::PromptTooLong { .. }));
@@ -531,19 +508,9 @@ mod tests {
     #[test]
     fn values_that_no_process_takes() {
         let long = "x".repeat(ARG_BYTES_MAX);
-        for preset in [
-            Preset::Claude,
-            Preset::Codex,
-            Preset::Gemini,
-            Preset::Opencode,
-        ] {
+        for preset in [Preset::Claude, Preset::Codex, Preset::Gemini, Preset::Opencode] {
             let nul = error(preset, |asked| asked.model = Some("a\0b"));
-            assert_eq!(
-                nul,
-                CommandLineError::Nul {
-                    what: "--model".into()
-                }
-            );
+            assert_eq!(nul, CommandLineError::Nul { what: "--model".into() });
             let error = error(preset, |asked| asked.model = Some(&long));
             assert!(matches!(error, CommandLineError::TooLong { .. }), "{error}");
         }
@@ -580,16 +547,9 @@ mod tests {
             (Preset::Opencode, "--format"),
         ] {
             let args = [arg.to_owned()];
-            let asked = Invocation {
-                prompt: "x",
-                extra_args: &args,
-                ..Invocation::default()
-            };
+            let asked = Invocation { prompt: "x", extra_args: &args, ..Invocation::default() };
             let error = command_line(preset, &asked).unwrap_err();
-            assert!(
-                matches!(error, CommandLineError::ReservedArgument { .. }),
-                "{arg}"
-            );
+            assert!(matches!(error, CommandLineError::ReservedArgument { .. }), "{arg}");
         }
     }
 
@@ -597,16 +557,10 @@ mod tests {
     fn forbidding_tools_is_never_dropped_silently() {
         let tools = ["Bash".to_owned()];
         for preset in [Preset::Codex, Preset::Gemini, Preset::Opencode] {
-            let asked = Invocation {
-                prompt: "x",
-                disallowed_tools: &tools,
-                ..Invocation::default()
-            };
+            let asked =
+                Invocation { prompt: "x", disallowed_tools: &tools, ..Invocation::default() };
             let error = command_line(preset, &asked).unwrap_err();
-            assert!(
-                matches!(error, CommandLineError::CannotForbid { .. }),
-                "{error}"
-            );
+            assert!(matches!(error, CommandLineError::CannotForbid { .. }), "{error}");
         }
     }
 }

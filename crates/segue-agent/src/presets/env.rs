@@ -65,13 +65,7 @@ const CLAUDE: EnvAllow = EnvAllow {
 
 const CODEX: EnvAllow = EnvAllow {
     harmless: &["CODEX_HOME", "NO_PROXY", "SSL_CERT_FILE"],
-    secrets: &[
-        "CODEX_API_KEY",
-        "HTTPS_PROXY",
-        "HTTP_PROXY",
-        "OPENAI_API_KEY",
-        "OPENAI_BASE_URL",
-    ],
+    secrets: &["CODEX_API_KEY", "HTTPS_PROXY", "HTTP_PROXY", "OPENAI_API_KEY", "OPENAI_BASE_URL"],
 };
 
 const GEMINI: EnvAllow = EnvAllow {

@@ -95,15 +95,7 @@ struct Reader {
 impl Reader {
     /// Reads one event, or the one object of the `json` format; whether it is one of Gemini's.
     fn object(&mut self, object: &str) -> bool {
-        let keys = [
-            "type",
-            "session_id",
-            "role",
-            "content",
-            "message",
-            "response",
-            "error",
-        ];
+        let keys = ["type", "session_id", "role", "content", "message", "response", "error"];
         let Some([kind, session, role, content, message, response, error]) =
             json::pick(object, keys)
         else {
@@ -230,9 +222,8 @@ fn of_error(error: Field<'_>) -> Trouble {
         return Trouble::of(FailureClass::Transient, message);
     }
     let mut trouble = Trouble::of_message(message);
-    let by_code = json::count(code)
-        .and_then(|code| i32::try_from(code).ok())
-        .and_then(of_exit_code);
+    let by_code =
+        json::count(code).and_then(|code| i32::try_from(code).ok()).and_then(of_exit_code);
     trouble.status = http_status(code).or(trouble.status);
     trouble.class = http_status(code)
         .map(classify::of_status)
@@ -245,10 +236,7 @@ fn of_error(error: Field<'_>) -> Trouble {
 /// came out empty or broken.
 fn of_stream_error(message: Option<String>) -> Trouble {
     let message = message.unwrap_or_else(|| "gemini failed and gave no reason".to_owned());
-    if message
-        .to_ascii_lowercase()
-        .contains("maximum session turns")
-    {
+    if message.to_ascii_lowercase().contains("maximum session turns") {
         return Trouble::of(FailureClass::Permanent, message);
     }
     Trouble::of_message(message)
@@ -265,10 +253,7 @@ fn of_exit_code(code: i32) -> Option<Trouble> {
     let (class, what) = match code {
         41 => (Permanent, "gemini could not authenticate (exit code 41)"),
         42 => (Permanent, "gemini refused its input (exit code 42)"),
-        44 => (
-            Permanent,
-            "gemini could not set up its sandbox (exit code 44)",
-        ),
+        44 => (Permanent, "gemini could not set up its sandbox (exit code 44)"),
         52 => (Permanent, "gemini's configuration is wrong (exit code 52)"),
         53 => (Permanent, "gemini reached its turn limit (exit code 53)"),
         54 => (Transient, "a tool of gemini failed fatally (exit code 54)"),
@@ -296,17 +281,12 @@ fn of_exit_code(code: i32) -> Option<Trouble> {
 /// thoughts, and what tools brought into the prompt is counted apart. Also the number of requests of
 /// the main loop, which are its turns.
 fn of_models(models: Field<'_>) -> (Usage, Option<u32>) {
-    let mut usage = Usage {
-        complete: models.is_some(),
-        ..Usage::default()
-    };
+    let mut usage = Usage { complete: models.is_some(), ..Usage::default() };
     let mut turns: Option<u64> = None;
     json::each_entry(models, |model, stats| {
         let [tokens, roles] = json::pick_in(Some(stats), ["tokens", "roles"]);
-        let [prompt, candidates, cached, thoughts, tool] = json::pick_in(
-            tokens,
-            ["prompt", "candidates", "cached", "thoughts", "tool"],
-        );
+        let [prompt, candidates, cached, thoughts, tool] =
+            json::pick_in(tokens, ["prompt", "candidates", "cached", "thoughts", "tool"]);
         let count = |field| json::count(field).unwrap_or(0);
         let share = ModelUsage {
             input_tokens: count(prompt).saturating_add(count(tool)),
@@ -328,10 +308,7 @@ fn of_models(models: Field<'_>) -> (Usage, Option<u32>) {
 /// The statistics of the `stream-json` format. Thoughts are only in the total, so what the total has
 /// more than input and output is counted as reasoning.
 fn of_stream(stats: Field<'_>) -> Usage {
-    let mut usage = Usage {
-        complete: stats.is_some(),
-        ..Usage::default()
-    };
+    let mut usage = Usage { complete: stats.is_some(), ..Usage::default() };
     let [models] = json::pick_in(stats, ["models"]);
     json::each_entry(models, |model, stats: &RawValue| {
         usage.add(Some(model), of_stream_sums(Some(stats)));
@@ -343,14 +320,10 @@ fn of_stream(stats: Field<'_>) -> Usage {
 }
 
 fn of_stream_sums(stats: Field<'_>) -> ModelUsage {
-    let [total, input, output, cached] = json::pick_in(
-        stats,
-        ["total_tokens", "input_tokens", "output_tokens", "cached"],
-    );
+    let [total, input, output, cached] =
+        json::pick_in(stats, ["total_tokens", "input_tokens", "output_tokens", "cached"]);
     let count = |field| json::count(field).unwrap_or(0);
-    let thoughts = count(total)
-        .saturating_sub(count(input))
-        .saturating_sub(count(output));
+    let thoughts = count(total).saturating_sub(count(input)).saturating_sub(count(output));
     ModelUsage {
         input_tokens: count(input),
         cached_input_tokens: count(cached),
@@ -373,10 +346,7 @@ impl Watch {
         match json::text(kind).unwrap_or_default().as_str() {
             "init" => {
                 if let Some(session_id) = json::text(session) {
-                    told.push(Progress::SessionStarted {
-                        session_id,
-                        model: json::text(model),
-                    });
+                    told.push(Progress::SessionStarted { session_id, model: json::text(model) });
                 }
             }
             "message" if json::is(role, "assistant") => tell_text(told, json::text(content)),
@@ -412,10 +382,7 @@ mod tests {
     fn exit_codes_mean_one_thing_each() {
         let statuses: Vec<u16> = HTTP_FAILURES.into_iter().flatten().collect();
         for code in 0..256 {
-            let meant = statuses
-                .iter()
-                .filter(|s| i32::from(*s % 256) == code)
-                .count();
+            let meant = statuses.iter().filter(|s| i32::from(*s % 256) == code).count();
             let told = of_exit_code(code);
             assert!(meant <= 1, "{code}");
             if let Some(status) = told.as_ref().and_then(|trouble| trouble.status) {

@@ -145,11 +145,9 @@ impl<'de, F: FnMut(String, &'de RawValue)> Visitor<'de> for EachEntry<F> {
 /// an emoji. That is no Unicode text, so it becomes U+FFFD here instead of losing the whole answer.
 pub(super) fn text(field: Field<'_>) -> Option<String> {
     let json = field?.get();
-    serde_json::from_str(json).ok().or_else(|| {
-        serde_json::from_str::<LossyText>(json)
-            .ok()
-            .map(|lossy| lossy.0)
-    })
+    serde_json::from_str(json)
+        .ok()
+        .or_else(|| serde_json::from_str::<LossyText>(json).ok().map(|lossy| lossy.0))
 }
 
 /// Whether the field is exactly this string.
@@ -182,9 +180,7 @@ impl Visitor<'_> for LossyVisitor {
 /// A count: a non-negative number, cut to a whole one.
 pub(super) fn count(field: Field<'_>) -> Option<u64> {
     let json = field?.get();
-    serde_json::from_str(json)
-        .ok()
-        .or_else(|| number(field).map(|value| value as u64))
+    serde_json::from_str(json).ok().or_else(|| number(field).map(|value| value as u64))
 }
 
 /// A finite, non-negative number: nothing that these CLIs report can be less than nothing.
@@ -236,10 +232,7 @@ mod tests {
     fn half_an_emoji_does_not_lose_the_text() {
         let [x] = field(r#"{"x":"cut \ud83d"}"#);
         let read = text(x).unwrap();
-        assert!(
-            read.starts_with("cut ") && read.contains('\u{fffd}'),
-            "{read:?}"
-        );
+        assert!(read.starts_with("cut ") && read.contains('\u{fffd}'), "{read:?}");
     }
 
     #[test]

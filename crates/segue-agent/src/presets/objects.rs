@@ -50,18 +50,8 @@ pub(super) fn each_object(bytes: &[u8], search: Search, mut each: impl FnMut(&st
         let line = &rest[..end.unwrap_or(rest.len())];
         let next = at + line.len() + 1;
         match (line.trim_ascii_end(), &open) {
-            (b"{", _) => {
-                open = Some(Block {
-                    start: at,
-                    close: b"}",
-                })
-            }
-            (b"[", _) => {
-                open = Some(Block {
-                    start: at,
-                    close: b"]",
-                })
-            }
+            (b"{", _) => open = Some(Block { start: at, close: b"}" }),
+            (b"[", _) => open = Some(Block { start: at, close: b"]" }),
             (text, Some(block)) if text == block.close => {
                 let whole = &bytes[block.start..at + text.len()];
                 if one_text(whole, Search::LineStart, &mut seen, &mut each) == 0 {
@@ -183,10 +173,8 @@ mod tests {
 
     #[test]
     fn lines_with_noise_between_them() {
-        let (objects, seen) = found(
-            b"log\n{\"a\":1}\r\n\n  {\"b\":2}\n[WARN] {\"c\":3}\n",
-            Search::LineStart,
-        );
+        let (objects, seen) =
+            found(b"log\n{\"a\":1}\r\n\n  {\"b\":2}\n[WARN] {\"c\":3}\n", Search::LineStart);
         assert_eq!(objects, ["{\"a\":1}", "{\"b\":2}"]);
         assert_eq!(seen.noise_lines, 2);
         assert!(!seen.cut_off && !seen.bad_utf8);
@@ -215,20 +203,15 @@ mod tests {
 
     #[test]
     fn arrays_give_their_objects() {
-        assert_eq!(
-            at_line_start(b"[{\"a\":1},2,{\"b\":2}]"),
-            ["{\"a\":1}", "{\"b\":2}"]
-        );
+        assert_eq!(at_line_start(b"[{\"a\":1},2,{\"b\":2}]"), ["{\"a\":1}", "{\"b\":2}"]);
         assert_eq!(at_line_start(b"[\n  {\"a\":1},\n  {\"b\":2}\n]").len(), 2);
         assert!(at_line_start(b"[WARN] {\"a\":1}").is_empty());
     }
 
     #[test]
     fn a_cut_off_end_is_seen_and_its_inside_is_not_read() {
-        for text in [
-            &b"{\"a\":1}\n{\"type\":\"x\",\"in\":{\"b\":2},\"res"[..],
-            b"{\n  \"a\": 1,\n",
-        ] {
+        for text in [&b"{\"a\":1}\n{\"type\":\"x\",\"in\":{\"b\":2},\"res"[..], b"{\n  \"a\": 1,\n"]
+        {
             let (objects, seen) = found(text, Search::Anywhere);
             assert!(seen.cut_off, "{text:?}");
             assert!(!objects.iter().any(|object| object.contains("\"b\"")));
@@ -254,17 +237,9 @@ mod tests {
     #[test]
     fn hostile_shapes_stay_linear() {
         const BYTES: usize = 1 << 20;
-        for unit in [
-            "{\n",
-            "{\"a\":[\n",
-            "{\"a\":[",
-            "[",
-            "[\n{\n",
-            "}\n{",
-            "{\"",
-            "{\"a\":1}",
-            "\n \n",
-        ] {
+        for unit in
+            ["{\n", "{\"a\":[\n", "{\"a\":[", "[", "[\n{\n", "}\n{", "{\"", "{\"a\":1}", "\n \n"]
+        {
             let text = unit.repeat(BYTES / unit.len());
             for search in [Search::LineStart, Search::Anywhere] {
                 let (objects, _) = found(text.as_bytes(), search);

@@ -141,14 +141,12 @@ impl Reader {
             "tool-calls" | "unknown" | "" => {}
             "length" => {
                 self.stopped = true;
-                self.reading
-                    .note("The answer was cut off by the model's output limit.");
+                self.reading.note("The answer was cut off by the model's output limit.");
             }
             other => {
                 self.stopped = true;
                 if other != "stop" {
-                    self.reading
-                        .note(format!("The model ended with `{other}`."));
+                    self.reading.note(format!("The model ended with `{other}`."));
                 }
             }
         }
@@ -156,10 +154,8 @@ impl Reader {
 
     fn error(&mut self, error: Field<'_>) {
         let [name, data] = json::pick_in(error, ["name", "data"]);
-        let [message, status, retryable, headers] = json::pick_in(
-            data,
-            ["message", "statusCode", "isRetryable", "responseHeaders"],
-        );
+        let [message, status, retryable, headers] =
+            json::pick_in(data, ["message", "statusCode", "isRetryable", "responseHeaders"]);
         let name = json::text(name).unwrap_or_else(|| "error".to_owned());
         let message = json::text(message).unwrap_or_default();
         let status = http_status(status);
@@ -187,11 +183,7 @@ impl Reader {
         self.error = Some(Trouble {
             class,
             status,
-            message: if message.is_empty() {
-                name
-            } else {
-                format!("{name}: {message}")
-            },
+            message: if message.is_empty() { name } else { format!("{name}: {message}") },
         });
     }
 
@@ -282,10 +274,7 @@ impl Account {
     /// The sum. opencode writes a price of 0 for models that it knows no price of, so that a price
     /// of nothing for something is taken as unknown.
     fn usage(&self, complete: bool) -> Usage {
-        let mut usage = Usage {
-            complete,
-            ..self.sum.clone()
-        };
+        let mut usage = Usage { complete, ..self.sum.clone() };
         if usage.cost_usd == Some(0.0) && usage.input_tokens + usage.output_tokens > 0 {
             usage.cost_usd = None;
         }
@@ -307,10 +296,7 @@ impl Watch {
             && let Some(session_id) = json::text(session)
         {
             self.known_session = true;
-            told.push(Progress::SessionStarted {
-                session_id,
-                model: None,
-            });
+            told.push(Progress::SessionStarted { session_id, model: None });
         }
         let [text, tool, call, state] = json::pick_in(part, ["text", "tool", "callID", "state"]);
         match json::text(kind).unwrap_or_default().as_str() {
@@ -321,10 +307,7 @@ impl Watch {
                 let name = json::text(tool).unwrap_or_else(|| "unknown".to_owned());
                 let call_id = json::text(call);
                 let [status] = json::pick_in(state, ["status"]);
-                told.push(Progress::ToolStarted {
-                    name: name.clone(),
-                    call_id: call_id.clone(),
-                });
+                told.push(Progress::ToolStarted { name: name.clone(), call_id: call_id.clone() });
                 told.push(Progress::ToolFinished {
                     name: Some(name),
                     call_id,

@@ -18,18 +18,12 @@ pub struct Exit {
 impl Exit {
     /// Ended by itself with this code.
     pub fn code(code: i32) -> Self {
-        Exit {
-            code: Some(code),
-            signal: None,
-        }
+        Exit { code: Some(code), signal: None }
     }
 
     /// Ended by this signal.
     pub fn signal(signal: i32) -> Self {
-        Exit {
-            code: None,
-            signal: Some(signal),
-        }
+        Exit { code: None, signal: Some(signal) }
     }
 
     /// The signal that ended it, also where a shell or the program itself reported that as an exit

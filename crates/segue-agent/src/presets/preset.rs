@@ -22,12 +22,7 @@ pub enum Preset {
 
 impl Preset {
     /// Every preset, in the order in which they are listed to people.
-    pub const ALL: [Preset; 4] = [
-        Preset::Claude,
-        Preset::Codex,
-        Preset::Gemini,
-        Preset::Opencode,
-    ];
+    pub const ALL: [Preset; 4] = [Preset::Claude, Preset::Codex, Preset::Gemini, Preset::Opencode];
 
     /// The lower-case name, as it stands in configuration files.
     pub fn name(self) -> &'static str {

@@ -47,11 +47,7 @@ pub(super) struct Trouble {
 
 impl Trouble {
     pub(super) fn of(class: FailureClass, message: impl Into<String>) -> Self {
-        Trouble {
-            class: Some(class),
-            status: None,
-            message: message.into(),
-        }
+        Trouble { class: Some(class), status: None, message: message.into() }
     }
 
     /// A message of a provider, which may be the JSON body of its answer:
@@ -62,24 +58,16 @@ impl Trouble {
             (json::text(text).or(json::text(plain)), http_status(code))
         });
         let sorted = classify::of_text(&message);
-        let status = inner
-            .as_ref()
-            .and_then(|(_, code)| *code)
-            .or(sorted.and_then(|sorted| sorted.status));
-        let class = sorted
-            .map(|sorted| sorted.class)
-            .or(status.map(classify::of_status));
+        let status =
+            inner.as_ref().and_then(|(_, code)| *code).or(sorted.and_then(|sorted| sorted.status));
+        let class = sorted.map(|sorted| sorted.class).or(status.map(classify::of_status));
         let message = match inner {
             // The code and the kind of error say more to a person than the sentence alone.
             Some((Some(text), Some(code))) => format!("{text} (status {code})"),
             Some((Some(text), None)) => text,
             _ => message,
         };
-        Trouble {
-            class,
-            status,
-            message,
-        }
+        Trouble { class, status, message }
     }
 }
 
@@ -148,9 +136,7 @@ impl Reading {
     }
 
     fn note_oddities(&mut self) {
-        let Seen {
-            cut_off, bad_utf8, ..
-        } = self.seen;
+        let Seen { cut_off, bad_utf8, .. } = self.seen;
         if cut_off {
             self.note("The output is cut off in the middle of a JSON object.");
         }
@@ -164,10 +150,8 @@ impl Reading {
             trouble.message = format!("{preset} failed and gave no message");
         }
         let sorted = classify::of_text(&trouble.message);
-        let class = trouble
-            .class
-            .or(sorted.map(|sorted| sorted.class))
-            .unwrap_or(FailureClass::Transient);
+        let class =
+            trouble.class.or(sorted.map(|sorted| sorted.class)).unwrap_or(FailureClass::Transient);
         let said = classify::retry_hint(&trouble.message);
         let waits = matches!(class, FailureClass::RateLimited | FailureClass::Transient);
         Failure {
@@ -246,11 +230,7 @@ impl Reading {
             ),
             (_, objects) => format!("printed {objects} JSON objects, none of them a result"),
         };
-        let cut = if self.seen.cut_off {
-            ", and the end is cut off"
-        } else {
-            ""
-        };
+        let cut = if self.seen.cut_off { ", and the end is cut off" } else { "" };
         format!("{preset} ended without an error but {what}{cut}. {complaint}")
     }
 }
@@ -366,10 +346,7 @@ mod tests {
     fn an_answer_that_is_json_is_structured() {
         let structured = |text: &str| success(text.to_owned(), None).structured;
         assert_eq!(structured(" {\"a\":1}\n"), Some(serde_json::json!({"a":1})));
-        assert_eq!(
-            structured("```json\n[1]\n```"),
-            Some(serde_json::json!([1]))
-        );
+        assert_eq!(structured("```json\n[1]\n```"), Some(serde_json::json!([1])));
         assert_eq!(structured("42"), None);
         assert_eq!(structured("See {\"a\":1}"), None);
         assert_eq!(structured(&"[".repeat(10_000)), None);
@@ -396,11 +373,7 @@ mod tests {
     #[test]
     fn exit_codes_that_stand_for_signals() {
         assert_eq!(Exit::code(143).ended_by(), Some(15));
-        assert_eq!(
-            Exit::code(144).ended_by(),
-            None,
-            "gemini: status 400 modulo 256"
-        );
+        assert_eq!(Exit::code(144).ended_by(), None, "gemini: status 400 modulo 256");
         assert_eq!(Exit::signal(9).ended_by(), Some(9));
         assert_eq!(Exit::code(i32::MIN).ended_by(), None);
     }

@@ -159,7 +159,5 @@ pub(super) fn tell_thinking(told: &mut Vec<Progress>, text: Option<String>) {
 
 /// Tells of a sum of usage.
 pub(super) fn tell_usage(told: &mut Vec<Progress>, usage: &Usage) {
-    told.push(Progress::Used {
-        usage: Box::new(usage.clone()),
-    });
+    told.push(Progress::Used { usage: Box::new(usage.clone()) });
 }

@@ -79,11 +79,7 @@ impl Account {
             add_models(sum, end.by_model_since);
             return;
         }
-        let mut whole = Usage {
-            complete: true,
-            session_total: true,
-            ..Usage::default()
-        };
+        let mut whole = Usage { complete: true, session_total: true, ..Usage::default() };
         add_models(&mut whole, end.by_model);
         if whole.by_model.is_empty() {
             whole.add(None, tokens(end.main_loop));
@@ -93,11 +89,7 @@ impl Account {
     }
 
     pub fn usage(&self) -> Usage {
-        self.of_results
-            .as_ref()
-            .or(self.whole_session.as_ref())
-            .unwrap_or(&self.so_far)
-            .clone()
+        self.of_results.as_ref().or(self.whole_session.as_ref()).unwrap_or(&self.so_far).clone()
     }
 }
 
@@ -149,9 +141,7 @@ fn in_all(
 ) -> ModelUsage {
     let count = |field| json::count(field).unwrap_or(0);
     ModelUsage {
-        input_tokens: count(input)
-            .saturating_add(count(cached))
-            .saturating_add(count(written)),
+        input_tokens: count(input).saturating_add(count(cached)).saturating_add(count(written)),
         cached_input_tokens: count(cached),
         cache_write_tokens: count(written),
         output_tokens: count(output),

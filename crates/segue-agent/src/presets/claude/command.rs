@@ -44,10 +44,7 @@ pub(in crate::presets) fn command(builder: &mut Builder<'_>) -> Result<(), Comma
     builder.set_if("--permission-mode", asked.permission_mode.map(mode))?;
     builder.list("--allowedTools", asked.allowed_tools)?;
     builder.list("--disallowedTools", asked.disallowed_tools)?;
-    builder.set_if(
-        "--max-turns",
-        asked.max_turns.map(|turns| turns.to_string()),
-    )?;
+    builder.set_if("--max-turns", asked.max_turns.map(|turns| turns.to_string()))?;
     if let Some(usd) = asked.max_budget_usd {
         builder.set("--max-budget-usd", usd.to_string())?;
     }

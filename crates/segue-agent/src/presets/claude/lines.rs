@@ -25,15 +25,7 @@ pub(super) struct ResultLine<'a> {
 
 impl<'a> ResultLine<'a> {
     pub fn of(object: &'a str) -> Option<Self> {
-        let [
-            is_error,
-            subtype,
-            terminal_reason,
-            status,
-            result,
-            errors,
-            structured,
-        ] = json::pick(
+        let [is_error, subtype, terminal_reason, status, result, errors, structured] = json::pick(
             object,
             [
                 "is_error",
@@ -45,26 +37,19 @@ impl<'a> ResultLine<'a> {
                 "structured_output",
             ],
         )?;
-        let [
-            stop_reason,
-            turns,
-            denials,
-            cost_usd,
-            main_loop,
-            by_model,
-            by_model_since,
-        ] = json::pick(
-            object,
-            [
-                "stop_reason",
-                "num_turns",
-                "permission_denials",
-                "total_cost_usd",
-                "usage",
-                "modelUsage",
-                "model_usage_since_last_result",
-            ],
-        )?;
+        let [stop_reason, turns, denials, cost_usd, main_loop, by_model, by_model_since] =
+            json::pick(
+                object,
+                [
+                    "stop_reason",
+                    "num_turns",
+                    "permission_denials",
+                    "total_cost_usd",
+                    "usage",
+                    "modelUsage",
+                    "model_usage_since_last_result",
+                ],
+            )?;
         Some(ResultLine {
             is_error,
             subtype,
@@ -114,11 +99,7 @@ impl<'a> ResultLine<'a> {
         if message.is_empty() {
             message = format!("claude failed and gave no message ({subtype}, {reason})");
         }
-        Trouble {
-            class,
-            status,
-            message,
-        }
+        Trouble { class, status, message }
     }
 }
 
@@ -156,13 +137,7 @@ impl ApiRetry {
     pub fn of(object: &str) -> Self {
         let [attempt, most, delay, status, error] = json::fields(
             object,
-            [
-                "attempt",
-                "max_retries",
-                "retry_delay_ms",
-                "error_status",
-                "error",
-            ],
+            ["attempt", "max_retries", "retry_delay_ms", "error_status", "error"],
         );
         ApiRetry {
             attempt: json::count(attempt),
@@ -184,13 +159,7 @@ impl RateLimit {
     pub fn of(info: Field<'_>) -> Self {
         let [status, resets, window, overage, using_overage] = json::pick_in(
             info,
-            [
-                "status",
-                "resetsAt",
-                "rateLimitType",
-                "overageStatus",
-                "isUsingOverage",
-            ],
+            ["status", "resetsAt", "rateLimitType", "overageStatus", "isUsingOverage"],
         );
         let passes = |field| json::text(field).is_some_and(|word| word.starts_with("allowed"));
         RateLimit {

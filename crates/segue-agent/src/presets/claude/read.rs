@@ -14,10 +14,7 @@ use crate::presets::reading::{Reading, Trouble, success};
 pub(in crate::presets) fn read(output: &Output<'_>) -> Reading {
     let mut reader = Reader::default();
     let seen = objects::scan(output.stdout, |object| reader.object(object));
-    let Reader {
-        mut reading,
-        account,
-    } = reader;
+    let Reader { mut reading, account } = reader;
     reading.seen = seen;
     reading.usage = account.usage();
     let complaint = String::from_utf8_lossy(output.stderr);
@@ -39,13 +36,7 @@ struct Reader {
 impl Reader {
     /// Reads one line; whether it is one of Claude Code's.
     fn object(&mut self, object: &str) -> bool {
-        let keys = [
-            "type",
-            "subtype",
-            "session_id",
-            "message",
-            "rate_limit_info",
-        ];
+        let keys = ["type", "subtype", "session_id", "message", "rate_limit_info"];
         let Some([kind, subtype, session, message, limits]) = json::pick(object, keys) else {
             return false;
         };
@@ -73,9 +64,7 @@ impl Reader {
 
     fn api_retry(&mut self, object: &str) {
         let retry = ApiRetry::of(object);
-        let status = retry
-            .status
-            .map_or("no status".to_owned(), |s| s.to_string());
+        let status = retry.status.map_or("no status".to_owned(), |s| s.to_string());
         self.reading.hint = Some(Trouble {
             class: retry.status.map(classify::of_status),
             status: retry.status,
@@ -114,8 +103,7 @@ impl Reader {
             let [tool, id, input] =
                 json::pick_in(Some(denial), ["tool_name", "tool_use_id", "tool_input"]);
             let tool = json::text(tool).unwrap_or_else(|| "unknown".to_owned());
-            self.reading
-                .deny(tool, json::text(id), input.map(RawValue::get));
+            self.reading.deny(tool, json::text(id), input.map(RawValue::get));
         });
         let reason = json::text(end.terminal_reason).unwrap_or_default();
         if end.failed() {
@@ -126,13 +114,11 @@ impl Reader {
             self.reading.note(format!("claude ended with `{reason}`."));
         }
         if json::is(end.stop_reason, "max_tokens") {
-            self.reading
-                .note("The answer was cut off by the model's output limit.");
+            self.reading.note("The answer was cut off by the model's output limit.");
         }
         let structured = json::value(end.structured);
         if end.structured.is_some() && structured.is_none() {
-            self.reading
-                .note("The structured output is nested too deeply and was left out.");
+            self.reading.note("The structured output is nested too deeply and was left out.");
         }
         let text = json::text(end.result)
             .or_else(|| structured.as_ref().map(|value| value.to_string()))

@@ -72,10 +72,7 @@ impl Watch {
     fn tool(&mut self, name: Field<'_>, id: Field<'_>, told: &mut Vec<Progress>) {
         let name = json::text(name).unwrap_or_else(|| "unknown".to_owned());
         let call_id = json::text(id);
-        if call_id
-            .as_deref()
-            .is_none_or(|id| self.tools.start(id, &name))
-        {
+        if call_id.as_deref().is_none_or(|id| self.tools.start(id, &name)) {
             told.push(Progress::ToolStarted { name, call_id });
         }
     }
@@ -131,9 +128,6 @@ impl Watch {
 fn tell_session(object: &str, told: &mut Vec<Progress>) {
     let [session_id, model] = json::fields(object, ["session_id", "model"]);
     if let Some(session_id) = json::text(session_id) {
-        told.push(Progress::SessionStarted {
-            session_id,
-            model: json::text(model),
-        });
+        told.push(Progress::SessionStarted { session_id, model: json::text(model) });
     }
 }
