@@ -242,6 +242,11 @@ fn of_stream_error(message: Option<String>) -> Trouble {
     Trouble::of_message(message)
 }
 
+/// The statuses that are looked for in an exit code; no two of them are equal modulo 256, nor equal to
+/// a code of Gemini CLI's own.
+const HTTP_FAILURES: [std::ops::RangeInclusive<u16>; 4] =
+    [400..=431, 499..=499, 500..=511, 529..=529];
+
 /// What an exit code of Gemini CLI says: its own codes, or the HTTP status modulo 256.
 fn of_exit_code(code: i32) -> Option<Trouble> {
     use FailureClass::{Permanent, Transient};
@@ -258,8 +263,10 @@ fn of_exit_code(code: i32) -> Option<Trouble> {
              pass --skip-trust",
         ),
         _ => {
-            let status = (400..600).find(|status| status % 256 == code && *status != 512)?;
-            let status = u16::try_from(status).ok()?;
+            let status = HTTP_FAILURES
+                .into_iter()
+                .flatten()
+                .find(|status| i32::from(status % 256) == code)?;
             return Some(Trouble {
                 class: Some(classify::of_status(status)),
                 status: Some(status),
@@ -364,5 +371,26 @@ impl Watch {
             "result" if stats.is_some() => tell_usage(told, &of_stream(stats)),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_mean_one_thing_each() {
+        let statuses: Vec<u16> = HTTP_FAILURES.into_iter().flatten().collect();
+        for code in 0..256 {
+            let meant = statuses.iter().filter(|s| i32::from(*s % 256) == code).count();
+            let told = of_exit_code(code);
+            assert!(meant <= 1, "{code}");
+            if let Some(status) = told.as_ref().and_then(|trouble| trouble.status) {
+                assert_eq!(i32::from(status % 256), code);
+            } else {
+                assert_eq!(meant, 0, "{code}");
+            }
+        }
+        assert!(of_exit_code(0).is_none() && of_exit_code(1).is_none());
     }
 }

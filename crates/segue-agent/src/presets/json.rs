@@ -19,7 +19,9 @@ pub(super) type Field<'a> = Option<&'a RawValue>;
 /// counts. `None` when `json` is not one whole object.
 pub(super) fn pick<'a, const N: usize>(json: &'a str, keys: [&str; N]) -> Option<[Field<'a>; N]> {
     let mut reader = serde_json::Deserializer::from_str(json);
-    reader.deserialize_map(Pick { keys: &keys }).ok()
+    let found = reader.deserialize_map(Pick { keys: &keys }).ok()?;
+    reader.end().ok()?;
+    Some(found)
 }
 
 /// [`pick`], with every field absent when `json` is no object.

@@ -119,10 +119,10 @@ impl Reading {
                 }
                 Ok(success)
             }
-            Some(Err(trouble)) => Err(self.failure(trouble)),
+            Some(Err(trouble)) => Err(self.failure(preset, trouble)),
             None => {
                 let trouble = self.unexplained(preset, output);
-                Err(self.failure(trouble))
+                Err(self.failure(preset, trouble))
             }
         };
         Parsed {
@@ -145,7 +145,10 @@ impl Reading {
         }
     }
 
-    fn failure(&self, trouble: Trouble) -> Failure {
+    fn failure(&self, preset: Preset, mut trouble: Trouble) -> Failure {
+        if trouble.message.trim().is_empty() {
+            trouble.message = format!("{preset} failed and gave no message");
+        }
         let sorted = classify::of_text(&trouble.message);
         let class =
             trouble.class.or(sorted.map(|sorted| sorted.class)).unwrap_or(FailureClass::Transient);
