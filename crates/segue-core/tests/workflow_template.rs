@@ -576,7 +576,7 @@ fn results_are_bounded() {
             .len(),
         700_001
     );
-    let joined = vec!["input.huge"; 5].join(" ~ ");
+    let joined = ["input.huge"; 5].join(" ~ ");
     for text in [
         "{{ input.huge }}",
         "a{{ input.big }}{{ input.big }}",
