@@ -410,7 +410,6 @@ fn hostile_files_are_refused_quickly() {
     ];
     for file in files {
         let diagnostics = bad(&file);
-        eprintln!("{:?} {:?} {}", t.elapsed(), &file[..20], diagnostics.len());
         assert!(diagnostics.has_errors());
         let shown = diagnostics.render("flow.yaml", &file, false);
         assert!(shown.len() < 60_000, "{}", shown.len());

@@ -125,12 +125,15 @@ impl Diagnostics {
         }
     }
 
-    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
+    pub(super) fn push(&mut self, mut diagnostic: Diagnostic) {
         if self.is_full(diagnostic.severity) {
-            self.omit(diagnostic.severity);
-        } else {
-            self.items.push(diagnostic);
+            return self.omit(diagnostic.severity);
         }
+        // Names from the file stand in them, and the file is not to be trusted.
+        let clean = |text: &str| text.chars().map(harmless).collect::<String>();
+        diagnostic.message = clean(&diagnostic.message);
+        diagnostic.hint = diagnostic.hint.as_deref().map(clean);
+        self.items.push(diagnostic);
     }
 
     pub(super) fn push_at(
