@@ -39,6 +39,7 @@ mod data;
 mod engine;
 mod lex;
 mod prepare;
+mod reference;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,7 +50,8 @@ use minijinja::value::{Enumerator, Object, Value as Dynamic};
 use minijinja::{Error, ErrorKind};
 use serde_json::Value;
 
-pub use check::{Reference, Root};
+pub use reference::{Reference, Root};
+
 pub use engine::{FILTERS, FUNCTIONS, Filter, TESTS};
 
 use prepare::{Prepared, prepare};

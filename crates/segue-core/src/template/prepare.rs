@@ -5,8 +5,9 @@ use std::ops::Range;
 use minijinja::value::Value as Dynamic;
 use minijinja::{Error, ErrorKind};
 
-use super::check::{self, Analysis, Reference, Root};
+use super::check;
 use super::lex::{self, Lexed, PartKind};
+use super::reference::{Analysis, GUARD, Reference, Root};
 use super::{
     Context, MAX_EXPRESSION_BYTES, MAX_JOIN_BYTES, MAX_TEXT_BYTES, Problem, TemplateError,
 };
@@ -168,8 +169,10 @@ impl Prepared<'_> {
             }
             ErrorKind::UndefinedError => self.error("a value that this reads is not there", span),
             kind => {
-                let detail = error.detail().map_or_else(|| kind.to_string(), str::to_owned);
-                self.error(detail.replace(check::GUARD, ""), span)
+                let detail = error
+                    .detail()
+                    .map_or_else(|| kind.to_string(), str::to_owned);
+                self.error(detail.replace(GUARD, ""), span)
             }
         }
     }

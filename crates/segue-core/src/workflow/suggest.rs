@@ -14,7 +14,8 @@ pub(crate) fn closest<'a>(
     if wanted.is_empty() || wanted.len() > NAME_MAX {
         return None;
     }
-    let limit = (wanted.len() / 3).max(1);
+    // A name of one or two letters is one change away from every other.
+    let limit = wanted.len() / 3;
     let mut best: Option<(usize, &str)> = None;
     for candidate in candidates.take(CANDIDATES_MAX) {
         let known: Vec<char> = candidate.chars().take(NAME_MAX + 1).collect();
@@ -22,9 +23,7 @@ pub(crate) fn closest<'a>(
             continue;
         }
         let distance = distance(&wanted, &known);
-        // A name of two letters is one change away from every other.
-        let near = distance <= limit && distance < wanted.len().max(2);
-        if near && best.is_none_or(|(least, _)| distance < least) {
+        if distance <= limit && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));
         }
     }
