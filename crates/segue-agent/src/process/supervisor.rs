@@ -30,6 +30,9 @@ const HARD_PAUSE: Duration = Duration::from_millis(5);
 const ENDED_MAX: usize = 1_000;
 /// Rounds of SIGTERM, so that a child forked during the first round is asked too.
 const POLITE_ROUNDS: usize = 3;
+/// How many are reaped in one go: a tree that makes zombies as fast as they can be reaped must not
+/// keep the supervisor from looking at the clock.
+const REAP_MAX: usize = 256;
 /// How often an executable that is open for writing is tried again, 5 ms apart: another thread of
 /// the node may have forked while it held the file that it wrote.
 const BUSY_TRIES: u32 = 40;
@@ -63,15 +66,23 @@ fn run() -> io::Result<()> {
         return Ok(());
     };
     let spec: Spec = serde_json::from_str(&spec)?;
-    let cgroup =
-        spec.cgroup.clone().and_then(|path| Cgroup::make(PathBuf::from(OsString::from(path))));
+    let cgroup = spec
+        .cgroup
+        .clone()
+        .and_then(|path| Cgroup::make(PathBuf::from(OsString::from(path))));
     let grace = Duration::from_millis(spec.grace_ms);
-    let last_words = spec.last_words.clone().map(|path| PathBuf::from(OsString::from(path)));
+    let last_words = spec
+        .last_words
+        .clone()
+        .map(|path| PathBuf::from(OsString::from(path)));
     match start(spec, &mut control, cgroup.as_ref()) {
         Ok(main) => {
             os::dup_null_over_output()?;
             let start_time = os::process(main).map_or(0, |process| process.start_time);
-            control.report(&Report::Started { pid: main, start_time });
+            control.report(&Report::Started {
+                pid: main,
+                start_time,
+            });
             let mut tree = Tree::new(main, grace, control, cgroup);
             tree.attend()?;
             tree.report_end(last_words.as_deref());
@@ -100,7 +111,11 @@ impl Control {
             ));
         }
         os::dup_null_over_stdin()?;
-        Ok(Self { socket: UnixStream::from(socket), unread: Vec::new(), open: true })
+        Ok(Self {
+            socket: UnixStream::from(socket),
+            unread: Vec::new(),
+            open: true,
+        })
     }
 
     /// The next line, waiting for it; nothing at the end of the stream.
@@ -145,7 +160,9 @@ impl Control {
     /// Moves `length` bytes that follow the last line into a file without a name.
     fn bytes(&mut self, length: u64) -> io::Result<File> {
         let mut file = os::anonymous_file()?;
-        let buffered = usize::try_from(length).unwrap_or(usize::MAX).min(self.unread.len());
+        let buffered = usize::try_from(length)
+            .unwrap_or(usize::MAX)
+            .min(self.unread.len());
         file.write_all(&self.unread[..buffered])?;
         self.unread.drain(..buffered);
         let missing = length - buffered as u64;
@@ -213,10 +230,17 @@ fn start(spec: Spec, control: &mut Control, cgroup: Option<&Cgroup>) -> Result<i
         )
         .stdin(stdin);
     os::prepare_child(&mut command, spec.limits, cgroup.and_then(Cgroup::procs));
-    let path = spec.env.into_iter().find(|(name, _)| *name == OsStr::new("PATH").into());
+    let path = spec
+        .env
+        .into_iter()
+        .find(|(name, _)| *name == OsStr::new("PATH").into());
     let path = path.map(|(_, value)| OsString::from(value));
     let child = spawn_when_free(&mut command).map_err(|error| {
-        failure(StartStep::Exec, &error, why_not(&program, path.as_deref(), &error))
+        failure(
+            StartStep::Exec,
+            &error,
+            why_not(&program, path.as_deref(), &error),
+        )
     })?;
     // The folder must not be kept from being removed or unmounted by a supervisor that sits in it.
     let _ = std::env::set_current_dir("/");
@@ -247,7 +271,10 @@ fn open_input(input: Input, control: &mut Control) -> io::Result<Stdio> {
             let path = PathBuf::from(OsString::from(path));
             // To open a FIFO would wait for its writer, with nobody to end the wait.
             if !std::fs::metadata(&path)?.is_file() {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "not a regular file",
+                ));
             }
             Ok(File::open(&path)?.into())
         }
@@ -268,7 +295,10 @@ fn why_not(program: &OsStr, path: Option<&OsStr>, error: &io::Error) -> Option<S
     let file = Path::new(program);
     match error.kind() {
         io::ErrorKind::NotFound if !name.contains('/') => Some(match path {
-            Some(path) => format!("no program of that name in PATH ({})", path.to_string_lossy()),
+            Some(path) => format!(
+                "no program of that name in PATH ({})",
+                path.to_string_lossy()
+            ),
             None => {
                 "PATH is not set, and no program of that name is in the system's default folders"
                     .to_owned()
@@ -299,6 +329,28 @@ enum Ending {
     Polite { deadline: Instant },
     /// SIGKILL, round after round.
     Hard { since: Instant },
+}
+
+/// What reaping came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reap {
+    /// Nobody else has ended.
+    Quiet,
+    /// There may be more to reap, for which no signal will come again.
+    More,
+    /// Nothing is left of the tree.
+    Gone,
+}
+
+impl Reap {
+    /// How long to wait for news.
+    fn patience(self, otherwise: Option<Duration>) -> Option<Duration> {
+        if self == Self::More {
+            Some(Duration::ZERO)
+        } else {
+            otherwise
+        }
+    }
 }
 
 /// A process that was sent a signal or reaped while the tree was being ended.
@@ -340,7 +392,8 @@ impl Tree {
     /// Stays until nothing of the tree is left.
     fn attend(&mut self) -> io::Result<()> {
         loop {
-            if self.reap() {
+            let reaped = self.reap();
+            if reaped == Reap::Gone {
                 return Ok(());
             }
             if self.main_ended && matches!(self.ending, Ending::NotAsked) {
@@ -348,14 +401,17 @@ impl Tree {
             }
             let now = Instant::now();
             match self.ending {
-                Ending::NotAsked => self.listen(None)?,
+                Ending::NotAsked => self.listen(reaped.patience(None))?,
                 Ending::Polite { deadline } if now < deadline => {
-                    self.listen(Some(deadline - now))?
+                    self.listen(reaped.patience(Some(deadline - now)))?;
                 }
                 Ending::Polite { .. } => self.ending = Ending::Hard { since: now },
                 Ending::Hard { since } if now - since > Duration::from_millis(HARD_MS_MAX) => {
-                    self.survivors =
-                        self.descendants().iter().map(|p| ended(p, libc::SIGKILL)).collect();
+                    self.survivors = self
+                        .descendants()
+                        .iter()
+                        .map(|process| ended(process, libc::SIGKILL))
+                        .collect();
                     return Ok(());
                 }
                 Ending::Hard { .. } => {
@@ -380,7 +436,9 @@ impl Tree {
             }
         }
         if !self.control.open && !matches!(self.ending, Ending::Hard { .. }) {
-            self.ending = Ending::Hard { since: Instant::now() };
+            self.ending = Ending::Hard {
+                since: Instant::now(),
+            };
         }
         if os::told_to_stop() {
             self.end_politely(self.grace);
@@ -392,45 +450,46 @@ impl Tree {
     fn rest(&mut self, pause: Duration) -> io::Result<bool> {
         let until = Instant::now() + pause;
         loop {
-            if self.reap() {
-                return Ok(true);
-            }
+            let reaped = self.reap();
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
+            if reaped == Reap::Gone || left.is_zero() {
+                return Ok(reaped == Reap::Gone);
             }
-            os::wait(None, Some(left))?;
+            os::wait(None, reaped.patience(Some(left)))?;
         }
     }
 
-    /// Reaps whatever has ended; says whether the tree is gone.
+    /// Reaps what has ended.
     ///
     /// A process's children become the supervisor's before the process itself can be reaped, so
     /// at the moment there is no child, there is no descendant either.
-    fn reap(&mut self) -> bool {
-        loop {
+    fn reap(&mut self) -> Reap {
+        for _ in 0..REAP_MAX {
             match os::next_exited() {
-                Reaped::Nothing => return false,
-                Reaped::NoChildren => return os::REAPS_ORPHANS || !os::signal_group(self.main, 0),
-                Reaped::Process { pid, identity, exit } => {
-                    self.note_reaped(identity, exit);
-                    if pid == self.main && !self.main_ended {
-                        self.main_ended = true;
-                        let asked = !matches!(self.ending, Ending::NotAsked);
-                        self.control.report(&Report::Exited { exit, asked });
-                    }
-                }
+                Reaped::Nothing => return Reap::Quiet,
+                Reaped::NoChildren if os::REAPS_ORPHANS => return Reap::Gone,
+                Reaped::NoChildren if os::signal_group(self.main, 0) => return Reap::Quiet,
+                Reaped::NoChildren => return Reap::Gone,
+                Reaped::Process {
+                    pid,
+                    identity,
+                    exit,
+                } => self.note_reaped(pid, identity, exit),
             }
         }
+        Reap::More
     }
 
-    /// Keeps how a process ended that was asked to, or that died of a signal meanwhile.
-    fn note_reaped(&mut self, identity: Option<Process>, exit: Exit) {
-        let (Some(process), false) = (identity, matches!(self.ending, Ending::NotAsked)) else {
-            return;
-        };
-        if let Some(signal) = exit.signal {
+    /// Keeps how a process ended that was asked to, or that died of a signal meanwhile, and tells
+    /// of the end of the program itself.
+    fn note_reaped(&mut self, pid: i32, identity: Option<Process>, exit: Exit) {
+        let asked = !matches!(self.ending, Ending::NotAsked);
+        if let (true, Some(process), Some(signal)) = (asked, identity, exit.signal) {
             self.note(&process, signal);
+        }
+        if pid == self.main && !self.main_ended {
+            self.main_ended = true;
+            self.control.report(&Report::Exited { exit, asked });
         }
     }
 
@@ -440,7 +499,10 @@ impl Tree {
         self.evidence
             .entry(key)
             .and_modify(|known| known.signal = signal)
-            .or_insert_with(|| Evidence { name: name(), signal });
+            .or_insert_with(|| Evidence {
+                name: name(),
+                signal,
+            });
     }
 
     /// Sends SIGTERM to everybody, once each, and sets the time for SIGKILL; a later, shorter time wins.
@@ -450,16 +512,18 @@ impl Tree {
             Ending::Hard { .. } => {}
             Ending::Polite { deadline: before } => *before = deadline.min(*before),
             Ending::NotAsked if grace.is_zero() => {
-                self.ending = Ending::Hard { since: Instant::now() }
+                self.ending = Ending::Hard {
+                    since: Instant::now(),
+                }
             }
             Ending::NotAsked => {
                 self.ending = Ending::Polite { deadline };
-                self.terminate_all();
+                self.terminate_all(deadline);
             }
         }
     }
 
-    fn terminate_all(&mut self) {
+    fn terminate_all(&mut self, deadline: Instant) {
         if !os::SEES_PROCESSES {
             os::signal_group(self.main, libc::SIGTERM);
         }
@@ -474,6 +538,10 @@ impl Tree {
                 return;
             }
             for process in unasked {
+                // There may be very many, and their time runs.
+                if Instant::now() > deadline {
+                    return;
+                }
                 if os::signal_exact(&process, libc::SIGTERM) {
                     self.note(&process, libc::SIGTERM);
                     if process.stopped {
@@ -503,10 +571,15 @@ impl Tree {
         let mut killed = Vec::new();
         os::kill_children(self.me, |process| killed.push(process));
         let rest = self.descendants();
-        let groups: BTreeSet<i32> =
-            rest.iter().map(|p| p.group).filter(|group| *group != self.me).collect();
-        let reached: BTreeSet<i32> =
-            groups.into_iter().filter(|group| os::signal_group(*group, libc::SIGKILL)).collect();
+        let groups: BTreeSet<i32> = rest
+            .iter()
+            .map(|p| p.group)
+            .filter(|group| *group != self.me)
+            .collect();
+        let reached: BTreeSet<i32> = groups
+            .into_iter()
+            .filter(|group| os::signal_group(*group, libc::SIGKILL))
+            .collect();
         for process in rest {
             if os::signal_exact(&process, libc::SIGKILL) || reached.contains(&process.group) {
                 killed.push(process);
@@ -552,15 +625,19 @@ impl Tree {
             self.evidence.remove(&(survivor.start_time, survivor.pid));
         }
         let ended_more = self.evidence.len().saturating_sub(ENDED_MAX) as u64;
-        let ended = std::mem::take(&mut self.evidence).into_iter().take(ENDED_MAX);
+        let ended = std::mem::take(&mut self.evidence)
+            .into_iter()
+            .take(ENDED_MAX);
         let end = TreeEnd {
             ended: ended
-                .map(|((start_time, pid), Evidence { name, signal })| EndedProcess {
-                    start_time,
-                    pid,
-                    name,
-                    signal,
-                })
+                .map(
+                    |((start_time, pid), Evidence { name, signal })| EndedProcess {
+                        start_time,
+                        pid,
+                        name,
+                        signal,
+                    },
+                )
                 .collect(),
             ended_more,
             survivors: std::mem::take(&mut self.survivors),
