@@ -272,7 +272,7 @@ agent none "$top/none" inventory
 fails 'no repository' permanent 'no git repository can be read'
 agent nothing "$repo" history
 fails 'no input' permanent "the task's input has no property commit"
-printf -- '--output=/tmp/x' >"$top/commit"
+printf -- '--output=elsewhere' >"$top/commit"
 agent option "$repo" history "$top/commit" "$runs/inventory/out/files"
 fails 'an option is no commit' permanent 'not a commit hash'
 rm -rf "$top/linked"
