@@ -1,1 +1,3 @@
 //! The same questions asked of every backend
+
+pub mod memory;

@@ -1,0 +1,185 @@
+//! The port over a [`World`].
+
+use super::world::World;
+use parking_lot::Mutex;
+use segue_core::agent::Agent;
+use segue_core::command::{Command, Duty};
+use segue_core::decide::{Chance, Ctx};
+use segue_core::event::Event;
+use segue_core::ids::{PROJECT_LOG, TaskId};
+use segue_core::letter::Letter;
+use segue_core::ports::{
+    Clock, Decision, EventFilter, Fut, Pruned, Store, StoreError, TaskFilter,
+};
+use segue_core::task::{AttemptRecord, Task, TaskState};
+use segue_core::time::Time;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Keeps the state of a project in memory, for as long as it lives: the reference for other stores.
+///
+/// The same seed, key, clock and commands give the same rows, ids and secrets included.
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    world: World,
+    ctx: Ctx,
+}
+
+impl MemoryStore {
+    /// An empty project. Ids and jitter come from `seed`, the secrets of attempts from `key`.
+    pub fn new(clock: Arc<dyn Clock>, seed: u64, key: [u8; 32]) -> MemoryStore {
+        let ctx = Ctx { now: clock.now(), chance: Chance::new(seed), key };
+        MemoryStore { clock, inner: Mutex::new(Inner { world: World::new(), ctx }) }
+    }
+
+    /// The rows as they stand.
+    pub fn world(&self) -> World {
+        self.inner.lock().world.clone()
+    }
+
+    fn read<T: Send + 'static>(&self, read: impl FnOnce(&World) -> T) -> Fut<'_, Result<T, StoreError>> {
+        let answer = read(&self.inner.lock().world);
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+}
+
+impl Store for MemoryStore {
+    fn apply(&self, batch: Vec<Command>) -> Fut<'_, Result<Vec<Decision>, StoreError>> {
+        let now = self.now();
+        let mut inner = self.inner.lock();
+        let Inner { world, ctx } = &mut *inner;
+        ctx.now = ctx.now.max(now);
+        let decisions = world.run(&batch, ctx);
+        Box::pin(std::future::ready(Ok(decisions)))
+    }
+
+    fn now(&self) -> Time {
+        self.clock.now().max(self.inner.lock().ctx.now)
+    }
+
+    fn task(&self, id: TaskId) -> Fut<'_, Result<Option<Arc<Task>>, StoreError>> {
+        self.read(|world| world.tasks.get(&id).cloned())
+    }
+
+    fn tasks_by_id(&self, ids: Vec<TaskId>) -> Fut<'_, Result<Vec<Arc<Task>>, StoreError>> {
+        let ids: BTreeSet<TaskId> = ids.into_iter().collect();
+        self.read(|world| ids.iter().filter_map(|id| world.tasks.get(id).cloned()).collect())
+    }
+
+    fn tasks(&self, filter: TaskFilter) -> Fut<'_, Result<Vec<Arc<Task>>, StoreError>> {
+        self.read(|world| {
+            let wanted = |task: &&Arc<Task>| {
+                (filter.states.is_empty() || filter.states.contains(&task.state))
+                    && filter.run.is_none_or(|run| task.spec.root == run)
+                    && filter.parent.is_none_or(|parent| task.spec.parent == Some(parent))
+                    && filter.before.is_none_or(|before| task.id() < before)
+            };
+            let found = world.tasks.values().filter(wanted);
+            if filter.parent.is_some() {
+                found.take(filter.limit).cloned().collect()
+            } else {
+                found.rev().take(filter.limit).cloned().collect()
+            }
+        })
+    }
+
+    fn counts(&self) -> Fut<'_, Result<BTreeMap<TaskState, u64>, StoreError>> {
+        self.read(|world| {
+            let mut counts = BTreeMap::new();
+            for task in world.tasks.values() {
+                *counts.entry(task.state).or_default() += 1;
+            }
+            counts
+        })
+    }
+
+    fn attempts(&self, task: TaskId) -> Fut<'_, Result<Vec<AttemptRecord>, StoreError>> {
+        self.read(|world| {
+            let records = world.attempts.values().filter(|record| record.task == task);
+            let mut records: Vec<AttemptRecord> = records.cloned().collect();
+            records.sort_by_key(|record| record.attempt.number);
+            records
+        })
+    }
+
+    fn agents(&self) -> Fut<'_, Result<Vec<Agent>, StoreError>> {
+        self.read(|world| world.agents.values().cloned().collect())
+    }
+
+    fn events(&self, filter: EventFilter) -> Fut<'_, Result<Vec<Event>, StoreError>> {
+        self.read(|world| {
+            let wanted = |event: &&Event| {
+                event.cursor > filter.after
+                    && filter.run.is_none_or(|run| event.run == run)
+                    && filter.task.is_none_or(|task| event.task == task)
+            };
+            world.events.iter().filter(wanted).take(filter.limit).cloned().collect()
+        })
+    }
+
+    fn unsent(&self, after: u64, limit: usize) -> Fut<'_, Result<Vec<Letter>, StoreError>> {
+        self.read(|world| {
+            let later = world.letters.range(after.saturating_add(1)..);
+            later.take(limit).map(|(_, letter)| letter.clone()).collect()
+        })
+    }
+
+    fn duties(&self, limit: usize) -> Fut<'_, Result<Vec<Duty>, StoreError>> {
+        self.read(|world| world.duties.values().take(limit).cloned().collect())
+    }
+
+    fn next_due(&self) -> Fut<'_, Result<Option<Time>, StoreError>> {
+        self.read(|world| world.due.first().map(|(at, _)| *at))
+    }
+
+    fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>> {
+        let pruned = prune(&mut self.inner.lock().world, before);
+        Box::pin(std::future::ready(Ok(pruned)))
+    }
+
+    fn health(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Removes the runs that ended before this time: all their tasks have ended, no work is left behind, and
+/// nothing that goes on needs one of them.
+fn prune(world: &mut World, before: Time) -> Pruned {
+    let mut runs: BTreeSet<TaskId> = world
+        .tasks
+        .values()
+        .filter(|task| task.is_root() && task.finished_at.is_some_and(|at| at < before))
+        .map(|task| task.id())
+        .collect();
+    let root_of = |id: TaskId| world.tasks.get(&id).map_or(PROJECT_LOG, |task| task.spec.root);
+    for task in world.tasks.values().filter(|task| !task.state.is_terminal()) {
+        runs.remove(&task.spec.root);
+        for need in &task.spec.needs {
+            runs.remove(&root_of(need.task));
+        }
+    }
+    for (task, _) in world.duties.keys() {
+        runs.remove(&root_of(*task));
+    }
+    let gone: BTreeSet<TaskId> =
+        world.tasks.values().filter(|it| runs.contains(&it.spec.root)).map(|it| it.id()).collect();
+    let events = world.events.len();
+    world.events.retain(|event| !runs.contains(&event.run));
+    world.tasks.retain(|id, _| !gone.contains(id));
+    world.edges.retain(|(need, task), _| !gone.contains(need) && !gone.contains(task));
+    world.children.retain(|parent, _| !gone.contains(parent));
+    world.calls.retain(|_, child| !gone.contains(child));
+    world.attempts.retain(|_, record| !gone.contains(&record.task));
+    world.idempotency.retain(|_, record| !gone.contains(&record.task));
+    world.letters.retain(|_, letter| letter.task.is_none_or(|task| !gone.contains(&task)));
+    Pruned {
+        runs: runs.len() as u64,
+        tasks: gone.len() as u64,
+        events: (events - world.events.len()) as u64,
+        ..Pruned::default()
+    }
+}
