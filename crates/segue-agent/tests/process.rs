@@ -22,11 +22,8 @@ const HELPER: &str = env!("CARGO_BIN_EXE_segue-test-process");
 /// Prints its process id and stays; it keeps ignoring what the shell before it ignored.
 const HOLD: &str = concat!("exec '", env!("CARGO_BIN_EXE_segue-test-process"), "' hold");
 /// As [`HOLD`], and prints nothing.
-const QUIET: &str = concat!(
-    "exec '",
-    env!("CARGO_BIN_EXE_segue-test-process"),
-    "' hold > /dev/null"
-);
+const QUIET: &str =
+    concat!("exec '", env!("CARGO_BIN_EXE_segue-test-process"), "' hold > /dev/null");
 /// Far longer than anything here takes; it ends a test that would hang.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -70,10 +67,7 @@ impl Live {
         spawn.capture.on_line = Some(Box::new(move |line: Line<'_>| {
             let _ = send.send(String::from_utf8_lossy(line.bytes).into_owned());
         }));
-        Self {
-            running: launcher.spawn(spawn).await.expect("starts"),
-            lines,
-        }
+        Self { running: launcher.spawn(spawn).await.expect("starts"), lines }
     }
 
     async fn line(&mut self) -> String {
@@ -129,44 +123,26 @@ fn kill(pid: i32, signal: nix::sys::signal::Signal) {
 #[tokio::test]
 async fn a_program_runs_and_everything_about_it_is_known() {
     for launcher in launchers() {
-        let mut running = launcher
-            .spawn(sh("echo out; echo err >&2; exit 7"))
-            .await
-            .expect("starts");
+        let mut running =
+            launcher.spawn(sh("echo out; echo err >&2; exit 7")).await.expect("starts");
         let started = running.started().clone();
         let ended = running.wait().await;
         assert_eq!(ended.cause, Cause::Exited);
-        assert_eq!(
-            ended.exit,
-            Some(Exit {
-                code: Some(7),
-                signal: None
-            })
-        );
+        assert_eq!(ended.exit, Some(Exit { code: Some(7), signal: None }));
         assert_eq!(
             (ended.stdout.as_slice(), ended.stderr.as_slice()),
             (&b"out\n"[..], &b"err\n"[..])
         );
         assert_eq!(
-            (
-                ended.stdout_bytes,
-                ended.stderr_bytes,
-                ended.stderr_dropped_bytes()
-            ),
+            (ended.stdout_bytes, ended.stderr_bytes, ended.stderr_dropped_bytes()),
             (4, 4, 0)
         );
-        assert!(
-            ended.ended.is_empty() && ended.survivors.is_empty(),
-            "{ended:?}"
-        );
+        assert!(ended.ended.is_empty() && ended.survivors.is_empty(), "{ended:?}");
         assert_eq!(ended.started, started);
         assert!(started.pid > 0 && started.start_time > 0 && started.supervisor_start_time > 0);
         assert!(!lives(started.pid) && !lives(started.supervisor_pid));
         let usage = ended.usage.expect("counted");
-        assert!(
-            usage.rss_bytes_max > 100_000 && usage.user_us + usage.system_us > 0,
-            "{usage:?}"
-        );
+        assert!(usage.rss_bytes_max > 100_000 && usage.user_us + usage.system_us > 0, "{usage:?}");
     }
 }
 
@@ -175,13 +151,7 @@ async fn a_program_that_a_signal_ends_says_so() {
     let ended = run(sh("kill -s USR1 $$")).await;
     assert_eq!(
         (ended.cause, ended.exit),
-        (
-            Cause::Exited,
-            Some(Exit {
-                code: None,
-                signal: Some(10)
-            })
-        )
+        (Cause::Exited, Some(Exit { code: None, signal: Some(10) }))
     );
 }
 
@@ -192,11 +162,7 @@ async fn bytes_go_in_and_out_unchanged() {
     let mut spawn = sh("cat; printf '\\377\\000' >&2");
     spawn.stdin = Stdin::Bytes(bytes.clone());
     let ended = run(spawn).await;
-    assert!(
-        ended.stdout == bytes,
-        "{} bytes came back",
-        ended.stdout.len()
-    );
+    assert!(ended.stdout == bytes, "{} bytes came back", ended.stdout.len());
     assert_eq!(ended.stderr, b"\xff\0");
 }
 
@@ -237,10 +203,8 @@ async fn the_environment_is_what_was_given_and_the_supervisor_has_none() {
     // This variable is in the environment of every test, and must not come through.
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
     let mut spawn = sh(&format!("env; echo ready; {QUIET}"));
-    spawn.env = vec![
-        ("PATH".into(), "/usr/bin:/bin".into()),
-        ("GREETING".into(), "hello world".into()),
-    ];
+    spawn.env =
+        vec![("PATH".into(), "/usr/bin:/bin".into()), ("GREETING".into(), "hello world".into())];
     spawn.attempt = Some("a-17".into());
     let mut live = Live::start(&launcher(), spawn).await;
     let mut seen = Vec::new();
@@ -252,19 +216,10 @@ async fn the_environment_is_what_was_given_and_the_supervisor_has_none() {
     }
     // The shell adds these by itself.
     seen.retain(|line| {
-        !["PWD=", "OLDPWD=", "SHLVL=", "_="]
-            .iter()
-            .any(|own| line.starts_with(own))
+        !["PWD=", "OLDPWD=", "SHLVL=", "_="].iter().any(|own| line.starts_with(own))
     });
     seen.sort();
-    assert_eq!(
-        seen,
-        [
-            "GREETING=hello world",
-            "PATH=/usr/bin:/bin",
-            "SEGUE_ATTEMPT=a-17"
-        ]
-    );
+    assert_eq!(seen, ["GREETING=hello world", "PATH=/usr/bin:/bin", "SEGUE_ATTEMPT=a-17"]);
     let supervisor = live.running.started().supervisor_pid;
     let environment =
         std::fs::read_to_string(format!("/proc/{supervisor}/environ")).expect("readable");
@@ -330,9 +285,7 @@ async fn limits_of_the_operating_system_hold() {
     };
     let ended = run(spawn).await;
     assert_eq!(
-        String::from_utf8_lossy(&ended.stdout)
-            .split_whitespace()
-            .collect::<Vec<_>>(),
+        String::from_utf8_lossy(&ended.stdout).split_whitespace().collect::<Vec<_>>(),
         ["64", "4096"]
     );
 }
@@ -358,22 +311,14 @@ async fn what_cannot_be_started_is_told_with_cause_and_remedy() {
 
     let error = fails(program(Path::new("no-such-program-xyz"))).await;
     assert!(matches!(error, SpawnError::NotFound { .. }), "{error:?}");
-    assert!(
-        error
-            .to_string()
-            .contains("no program of that name in PATH (/"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no program of that name in PATH (/"), "{error}");
     assert!(error.is_permanent());
     let error = fails(program(&path("absent"))).await;
     assert!(error.to_string().contains("no such file"), "{error}");
     let error = fails(program(&path("no-interpreter"))).await;
     assert!(error.to_string().contains("interpreter"), "{error}");
     let error = fails(program(&path("plain.txt"))).await;
-    assert!(
-        matches!(error, SpawnError::NotExecutable { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, SpawnError::NotExecutable { .. }), "{error:?}");
     assert!(error.to_string().contains("chmod +x"), "{error}");
     let error = fails(program(folder.path())).await;
     assert!(error.to_string().contains("it is a folder"), "{error}");
@@ -383,10 +328,7 @@ async fn what_cannot_be_started_is_told_with_cause_and_remedy() {
         let mut spawn = sh("");
         spawn.cwd = cwd.clone();
         let error = fails(spawn).await;
-        assert!(
-            matches!(&error, SpawnError::Cwd { path, .. } if *path == cwd),
-            "{error:?}"
-        );
+        assert!(matches!(&error, SpawnError::Cwd { path, .. } if *path == cwd), "{error:?}");
     }
     nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("made");
     for (name, why) in [("absent", "No such file"), ("fifo", "not a regular file")] {
@@ -404,35 +346,23 @@ async fn what_no_system_would_take_is_refused_before_anything_starts() {
         ("argument 3", |spawn| spawn.args.push("a\0b".into())),
         ("program", |spawn| spawn.program = "".into()),
         ("program", |spawn| spawn.program = "s\0h".into()),
-        ("variable", |spawn| {
-            spawn.env.push(("A=B".into(), "x".into()))
-        }),
+        ("variable", |spawn| spawn.env.push(("A=B".into(), "x".into()))),
         ("value", |spawn| spawn.env.push(("A".into(), "x\0".into()))),
         ("absolute", |spawn| spawn.cwd = "relative".into()),
-        ("absolute", |spawn| {
-            spawn.stdin = Stdin::File("relative".into())
-        }),
-        ("absolute", |spawn| {
-            spawn.last_words = Some("relative".into())
-        }),
+        ("absolute", |spawn| spawn.stdin = Stdin::File("relative".into())),
+        ("absolute", |spawn| spawn.last_words = Some("relative".into())),
     ];
     for (word, spoil) in spoil {
         let mut spawn = sh("exit");
         spoil(&mut spawn);
         let error = fails(spawn).await;
-        assert!(
-            matches!(error, SpawnError::BadSpec { .. }) && error.is_permanent(),
-            "{error:?}"
-        );
+        assert!(matches!(error, SpawnError::BadSpec { .. }) && error.is_permanent(), "{error:?}");
         assert!(error.to_string().contains(word), "{error}");
     }
     let mut spawn = sh("exit");
     spawn.args.push("x".repeat(4 << 20).into());
     let error = fails(spawn).await;
-    assert!(
-        error.to_string().contains("too long") && error.is_permanent(),
-        "{error}"
-    );
+    assert!(error.to_string().contains("too long") && error.is_permanent(), "{error}");
 }
 
 #[tokio::test]
@@ -451,13 +381,7 @@ async fn an_executable_that_is_being_written_is_a_passing_trouble() {
     spawn.program = path.clone().into();
     let error = fails(spawn).await;
     assert!(
-        matches!(
-            error,
-            SpawnError::Exec {
-                transient: true,
-                ..
-            }
-        ) && !error.is_permanent(),
+        matches!(error, SpawnError::Exec { transient: true, .. }) && !error.is_permanent(),
         "{error:?}"
     );
     drop(written);
@@ -469,11 +393,7 @@ async fn an_executable_that_is_being_written_is_a_passing_trouble() {
 #[tokio::test]
 async fn a_supervisor_that_fails_is_told_apart_from_the_program() {
     for exe in ["/does/not/exist", "/bin/false"] {
-        let error = Launcher::new(exe)
-            .spawn(sh("exit"))
-            .await
-            .map(|_| ())
-            .expect_err("fails");
+        let error = Launcher::new(exe).spawn(sh("exit")).await.map(|_| ()).expect_err("fails");
         assert!(
             matches!(error, SpawnError::Supervisor { .. }) && !error.is_permanent(),
             "{error:?}"
@@ -483,11 +403,8 @@ async fn a_supervisor_that_fails_is_told_apart_from_the_program() {
 
 #[test]
 fn a_supervisor_without_a_node_says_what_it_is() {
-    let output = Command::new(HELPER)
-        .arg("__supervise")
-        .stdin(Stdio::null())
-        .output()
-        .expect("runs");
+    let output =
+        Command::new(HELPER).arg("__supervise").stdin(Stdio::null()).output().expect("runs");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("for Segue's own use"));
 }
@@ -495,11 +412,8 @@ fn a_supervisor_without_a_node_says_what_it_is() {
 // ---- how a tree ends
 
 /// Starts a process that left its parents, its group and its session, and prints its id.
-const DAEMON: &str = concat!(
-    "( setsid '",
-    env!("CARGO_BIN_EXE_segue-test-process"),
-    "' hold & ) ; "
-);
+const DAEMON: &str =
+    concat!("( setsid '", env!("CARGO_BIN_EXE_segue-test-process"), "' hold & ) ; ");
 
 #[tokio::test]
 async fn cancel_reaches_a_double_forked_child_in_its_own_session() {
@@ -507,30 +421,14 @@ async fn cancel_reaches_a_double_forked_child_in_its_own_session() {
         let mut live = Live::start(&launcher, sh(&format!("{DAEMON} {QUIET}"))).await;
         let daemon = live.pid().await;
         let main = live.running.started().pid;
-        assert_eq!(
-            stat_fields(daemon)[3],
-            daemon.to_string(),
-            "it leads a session of its own"
-        );
+        assert_eq!(stat_fields(daemon)[3], daemon.to_string(), "it leads a session of its own");
         live.running.cancel(LONG);
         let ended = live.running.wait().await;
         assert_eq!(
             (ended.cause, ended.exit),
-            (
-                Cause::Cancelled,
-                Some(Exit {
-                    code: None,
-                    signal: Some(15)
-                })
-            )
+            (Cause::Cancelled, Some(Exit { code: None, signal: Some(15) }))
         );
-        assert_eq!(
-            (
-                of(&ended.ended, daemon).signal,
-                of(&ended.ended, main).signal
-            ),
-            (15, 15)
-        );
+        assert_eq!((of(&ended.ended, daemon).signal, of(&ended.ended, main).signal), (15, 15));
         assert!(of(&ended.ended, daemon).start_time > 0);
         assert!(!lives(daemon) && !lives(main));
     }
@@ -545,19 +443,10 @@ async fn whoever_ignores_sigterm_gets_sigkill() {
         let ended = live.running.wait().await;
         assert_eq!(
             (ended.cause, ended.exit),
-            (
-                Cause::Cancelled,
-                Some(Exit {
-                    code: None,
-                    signal: Some(9)
-                })
-            )
+            (Cause::Cancelled, Some(Exit { code: None, signal: Some(9) }))
         );
         assert_eq!(ended.ended.len(), 1, "{:?}", ended.ended);
-        assert_eq!(
-            (ended.ended[0].signal, ended.ended[0].name.as_str()),
-            (9, "segue-test-proc")
-        );
+        assert_eq!((ended.ended[0].signal, ended.ended[0].name.as_str()), (9, "segue-test-proc"));
     }
 }
 
@@ -569,9 +458,7 @@ async fn a_second_cancel_can_only_shorten_the_time() {
     canceller.cancel(Duration::from_secs(3_600));
     canceller.cancel(Duration::ZERO);
     canceller.cancel(Duration::MAX);
-    let ended = tokio::time::timeout(LONG, live.running.wait())
-        .await
-        .expect("ends at once");
+    let ended = tokio::time::timeout(LONG, live.running.wait()).await.expect("ends at once");
     assert_eq!(ended.exit.and_then(|exit| exit.signal), Some(9));
     canceller.cancel(LONG);
 }
@@ -586,37 +473,23 @@ async fn a_program_may_clean_up_and_say_so() {
     let ended = live.running.wait().await;
     assert_eq!(
         (ended.cause, ended.exit),
-        (
-            Cause::Cancelled,
-            Some(Exit {
-                code: Some(3),
-                signal: None
-            })
-        )
+        (Cause::Cancelled, Some(Exit { code: Some(3), signal: None }))
     );
     assert_eq!(ended.stdout, b"ready\nbye\n");
 }
 
 #[tokio::test]
 async fn a_stopped_process_hears_sigterm() {
-    let mut live = Live::start(
-        &launcher(),
-        sh("trap 'exit 4' TERM; echo ready; kill -s STOP $$; exit 5"),
-    )
-    .await;
+    let mut live =
+        Live::start(&launcher(), sh("trap 'exit 4' TERM; echo ready; kill -s STOP $$; exit 5"))
+            .await;
     live.line().await;
     let pid = live.running.started().pid;
     while stat_fields(pid)[0] != "T" {
         std::thread::yield_now();
     }
     live.running.cancel(LONG);
-    assert_eq!(
-        live.running.wait().await.exit,
-        Some(Exit {
-            code: Some(4),
-            signal: None
-        })
-    );
+    assert_eq!(live.running.wait().await.exit, Some(Exit { code: Some(4), signal: None }));
 }
 
 #[tokio::test]
@@ -631,18 +504,9 @@ async fn what_a_program_leaves_behind_is_ended_and_reported() {
         let ended = launcher.spawn(spawn).await.expect("starts").wait().await;
         assert_eq!(
             (ended.cause, ended.exit),
-            (
-                Cause::Exited,
-                Some(Exit {
-                    code: Some(0),
-                    signal: None
-                })
-            )
+            (Cause::Exited, Some(Exit { code: Some(0), signal: None }))
         );
-        let daemon: i32 = String::from_utf8_lossy(&ended.stdout)
-            .trim()
-            .parse()
-            .expect("an id");
+        let daemon: i32 = String::from_utf8_lossy(&ended.stdout).trim().parse().expect("an id");
         assert_eq!(ended.ended.len(), 1, "{:?}", ended.ended);
         assert_eq!(of(&ended.ended, daemon).signal, 15);
         assert!(!lives(daemon));
@@ -684,17 +548,11 @@ async fn a_fork_bomb_of_modest_size_is_put_out() {
         live.line().await;
         let begun = std::time::Instant::now();
         live.running.cancel(Duration::from_millis(20));
-        let ended = tokio::time::timeout(LONG, live.running.wait())
-            .await
-            .expect("comes to an end");
+        let ended = tokio::time::timeout(LONG, live.running.wait()).await.expect("comes to an end");
         assert_eq!(ended.cause, Cause::Cancelled);
         assert!(ended.survivors.is_empty(), "{:?}", ended.survivors);
         assert!(ended.ended.len() as u64 + ended.ended_more > 300);
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "{:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         eprintln!(
             "the bomb was out after {:?}, {} ended",
             begun.elapsed(),
@@ -713,22 +571,13 @@ async fn a_hundred_attempts_at_once_do_not_mix() {
             let mut spawn = sh("cat; echo $1 >&2; exit $1");
             spawn.args.extend(["sh".into(), number.to_string().into()]);
             spawn.stdin = Stdin::Bytes(vec![number; 10_000]);
-            (
-                number,
-                launcher.spawn(spawn).await.expect("starts").wait().await,
-            )
+            (number, launcher.spawn(spawn).await.expect("starts").wait().await)
         });
     }
     let mut count = 0;
     while let Some(one) = all.join_next().await {
         let (number, ended) = one.expect("no panic");
-        assert_eq!(
-            ended.exit,
-            Some(Exit {
-                code: Some(i32::from(number)),
-                signal: None
-            })
-        );
+        assert_eq!(ended.exit, Some(Exit { code: Some(i32::from(number)), signal: None }));
         assert!(ended.stdout == vec![number; 10_000], "{number}");
         assert_eq!(ended.stderr, format!("{number}\n").into_bytes());
         count += 1;
@@ -772,11 +621,7 @@ async fn the_tail_of_standard_error_is_kept_and_the_rest_counted() {
     spawn.capture.stderr_bytes_max = 1_000;
     let ended = run(spawn).await;
     assert_eq!(
-        (
-            ended.cause,
-            ended.stderr.len(),
-            ended.stderr_dropped_bytes()
-        ),
+        (ended.cause, ended.stderr.len(), ended.stderr_dropped_bytes()),
         (Cause::Exited, 1_000, 499_015)
     );
     assert!(ended.stderr.ends_with(b"\0the last words\n"));
@@ -792,15 +637,8 @@ async fn lines_come_while_the_program_runs_and_the_log_keeps_them() {
     };
     let mut spawn = sh("echo one; read go < fifo; printf 'two\\377'; echo err >&2");
     spawn.cwd = folder.path().to_owned();
-    let log = Some(LogFile {
-        path: path.clone(),
-        bytes_max: 1_000,
-    });
-    spawn.capture = Capture {
-        log,
-        on_line: Some(Box::new(on_line)),
-        ..Capture::default()
-    };
+    let log = Some(LogFile { path: path.clone(), bytes_max: 1_000 });
+    spawn.capture = Capture { log, on_line: Some(Box::new(on_line)), ..Capture::default() };
     let fifo = folder.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
     let mut running = launcher().spawn(spawn).await.expect("starts");
@@ -815,18 +653,9 @@ async fn lines_come_while_the_program_runs_and_the_log_keeps_them() {
         rest.push(line);
     }
     rest.sort_by_key(|(stream, _)| *stream == Stream::Stderr);
-    assert_eq!(
-        rest,
-        [
-            (Stream::Stdout, b"two\xff".to_vec()),
-            (Stream::Stderr, b"err".to_vec())
-        ]
-    );
+    assert_eq!(rest, [(Stream::Stdout, b"two\xff".to_vec()), (Stream::Stderr, b"err".to_vec())]);
     let kept = ended.log.expect("a log");
-    assert_eq!(
-        (kept.path.as_path(), kept.dropped_bytes, kept.error),
-        (path.as_path(), 0, None)
-    );
+    assert_eq!((kept.path.as_path(), kept.dropped_bytes, kept.error), (path.as_path(), 0, None));
     let text = std::fs::read(&path).expect("written");
     assert_eq!(text.len() as u64, kept.bytes);
     assert!(
@@ -886,11 +715,7 @@ fn the_end_of_the_control_socket_ends_the_tree() {
         runtime.shutdown_background();
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         assert_eq!(runtime.block_on(read_to_end(pipe)), 0);
-        assert!(wait_gone(
-            started.supervisor_pid,
-            started.supervisor_start_time,
-            LONG
-        ));
+        assert!(wait_gone(started.supervisor_pid, started.supervisor_start_time, LONG));
         assert!(wait_gone(started.pid, started.start_time, LONG) && wait_until_gone(daemon));
     }
 }
@@ -908,10 +733,7 @@ fn node(kind: &str, attempt: Option<&str>, last_words: Option<&Path>) -> Node {
     let folder = tempfile::tempdir().expect("folder");
     let fifo = folder.path().join("held");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
-    let script = format!(
-        "exec 3> '{}'; trap '' TERM; {DAEMON} {QUIET}",
-        fifo.display()
-    );
+    let script = format!("exec 3> '{}'; trap '' TERM; {DAEMON} {QUIET}", fifo.display());
     let mut command = Command::new(HELPER);
     command
         .args(["node", kind, &script])
@@ -925,13 +747,7 @@ fn node(kind: &str, attempt: Option<&str>, last_words: Option<&Path>) -> Node {
     let mut line = || lines.next().expect("a line").expect("text");
     let started = serde_json::from_str(&line()).expect("parses");
     let daemon = line().parse().expect("an id");
-    Node {
-        process,
-        started,
-        daemon,
-        pipe,
-        _folder: folder,
-    }
+    Node { process, started, daemon, pipe, _folder: folder }
 }
 
 #[tokio::test]
@@ -942,17 +758,9 @@ async fn kill_9_of_the_node_ends_everything_at_once() {
         node.process.wait().expect("reaped");
         assert_eq!(read_to_end(node.pipe).await, 0);
         let started = &node.started;
-        assert!(wait_gone(
-            started.supervisor_pid,
-            started.supervisor_start_time,
-            LONG
-        ));
+        assert!(wait_gone(started.supervisor_pid, started.supervisor_start_time, LONG));
         assert!(wait_gone(started.pid, started.start_time, LONG) && wait_until_gone(node.daemon));
-        assert!(
-            end_leftover(started, None, None)
-                .expect("can look")
-                .is_empty()
-        );
+        assert!(end_leftover(started, None, None).expect("can look").is_empty());
     }
 }
 
@@ -965,13 +773,7 @@ async fn a_supervisor_leaves_its_evidence_for_the_next_node() {
     node.process.wait().expect("reaped");
     let started = node.started.clone();
     let evidence = end_leftover(&started, None, Some(&file)).expect("can look");
-    assert_eq!(
-        (
-            of(&evidence, started.pid).signal,
-            of(&evidence, node.daemon).signal
-        ),
-        (9, 9)
-    );
+    assert_eq!((of(&evidence, started.pid).signal, of(&evidence, node.daemon).signal), (9, 9));
     assert_eq!(of(&evidence, started.pid).start_time, started.start_time);
     assert!(!file.exists(), "it is read once");
 }
@@ -986,21 +788,10 @@ async fn kill_9_of_node_and_supervisor_leaves_what_the_next_node_ends() {
     node.process.kill().expect("killed");
     node.process.wait().expect("reaped");
     kill(started.supervisor_pid, nix::sys::signal::Signal::SIGKILL);
-    assert!(wait_gone(
-        started.supervisor_pid,
-        started.supervisor_start_time,
-        LONG
-    ));
-    assert!(
-        wait_gone(started.pid, started.start_time, LONG),
-        "it dies with its supervisor"
-    );
+    assert!(wait_gone(started.supervisor_pid, started.supervisor_start_time, LONG));
+    assert!(wait_gone(started.pid, started.start_time, LONG), "it dies with its supervisor");
     let evidence = end_leftover(&started, Some(&attempt), None).expect("can look");
-    assert_eq!(
-        of(&evidence, node.daemon).signal,
-        9,
-        "it had left its group and its session"
-    );
+    assert_eq!(of(&evidence, node.daemon).signal, 9, "it had left its group and its session");
     assert_eq!(read_to_end(node.pipe).await, 0);
     assert!(kill_marked(&attempt).expect("can look").is_empty());
 }
@@ -1017,17 +808,9 @@ async fn a_killed_supervisor_is_noticed_and_its_tree_ended() {
         let mut live = Live::start(&launcher, spawn).await;
         let pipe = opened.await.expect("joins").expect("opened");
         let daemon = live.pid().await;
-        kill(
-            live.running.started().supervisor_pid,
-            nix::sys::signal::Signal::SIGKILL,
-        );
-        let ended = tokio::time::timeout(LONG, live.running.wait())
-            .await
-            .expect("does not hang");
-        assert_eq!(
-            (ended.cause, ended.exit, ended.usage),
-            (Cause::SupervisorLost, None, None)
-        );
+        kill(live.running.started().supervisor_pid, nix::sys::signal::Signal::SIGKILL);
+        let ended = tokio::time::timeout(LONG, live.running.wait()).await.expect("does not hang");
+        assert_eq!((ended.cause, ended.exit, ended.usage), (Cause::SupervisorLost, None, None));
         assert_eq!(of(&ended.ended, daemon).signal, 9);
         assert_eq!(read_to_end(pipe).await, 0);
     }
@@ -1040,18 +823,8 @@ async fn a_supervisor_that_is_asked_to_stop_ends_its_tree() {
     let started = live.running.started().clone();
     kill(started.supervisor_pid, nix::sys::signal::Signal::SIGTERM);
     let ended = live.running.wait().await;
-    assert_eq!(
-        ended.cause,
-        Cause::SupervisorLost,
-        "nobody here asked for it"
-    );
-    assert_eq!(
-        ended.exit,
-        Some(Exit {
-            code: None,
-            signal: Some(15)
-        })
-    );
+    assert_eq!(ended.cause, Cause::SupervisorLost, "nobody here asked for it");
+    assert_eq!(ended.exit, Some(Exit { code: None, signal: Some(15) }));
     assert_eq!(of(&ended.ended, started.pid).signal, 15);
 }
 
@@ -1062,30 +835,17 @@ async fn a_leftover_is_killed_with_its_group_and_its_children_only_if_it_is_the_
     let script =
         "tail -f /dev/null & echo $!; setsid tail -f /dev/null & echo $!; exec tail -f /dev/null";
     let mut command = Command::new("sh");
-    command
-        .args(["-c", script])
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+    command.args(["-c", script]).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("starts");
     let pid = i32::try_from(child.id()).expect("fits");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let mut id = || {
-        lines
-            .next()
-            .expect("a line")
-            .expect("text")
-            .trim()
-            .parse::<i32>()
-            .expect("an id")
-    };
+    let mut id =
+        || lines.next().expect("a line").expect("text").trim().parse::<i32>().expect("an id");
     let (inside, outside) = (id(), id());
     let start_time: u64 = stat_fields(pid)[19].parse().expect("a number");
 
     assert!(
-        kill_leftover(pid, start_time + 1)
-            .expect("can look")
-            .is_empty(),
+        kill_leftover(pid, start_time + 1).expect("can look").is_empty(),
         "somebody else has this id now"
     );
     assert!(lives(pid) && lives(inside) && lives(outside));
@@ -1112,11 +872,7 @@ async fn stale_cgroups_of_dead_nodes_are_emptied_and_removed() {
     node.process.kill().expect("killed");
     kill(started.supervisor_pid, nix::sys::signal::Signal::SIGKILL);
     node.process.wait().expect("reaped");
-    assert!(wait_gone(
-        started.supervisor_pid,
-        started.supervisor_start_time,
-        LONG
-    ));
+    assert!(wait_gone(started.supervisor_pid, started.supervisor_start_time, LONG));
     launcher().end_stale_cgroups();
     assert_eq!(read_to_end(node.pipe).await, 0);
     assert!(wait_until_gone(node.daemon));

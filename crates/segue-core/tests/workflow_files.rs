@@ -74,65 +74,29 @@ fn a_whole_file_is_read() {
     let Checked { workflow, warnings } = good(FULL);
     assert!(warnings.is_empty());
     assert_eq!(workflow.name.as_deref(), Some("review"));
-    assert_eq!(
-        (workflow.timeout_ms, workflow.max_parallel),
-        (Some(7_200_000), Some(8))
-    );
-    assert_eq!(
-        workflow.output,
-        Some(json!({"report": "{{ tasks.report.output }}"}))
-    );
-    let names: Vec<_> = workflow
-        .tasks
-        .iter()
-        .map(|task| task.name.as_str())
-        .collect();
+    assert_eq!((workflow.timeout_ms, workflow.max_parallel), (Some(7_200_000), Some(8)));
+    assert_eq!(workflow.output, Some(json!({"report": "{{ tasks.report.output }}"})));
+    let names: Vec<_> = workflow.tasks.iter().map(|task| task.name.as_str()).collect();
     assert_eq!(names, ["scan", "my-review", "report"]);
     assert_eq!(workflow.last_tasks(), ["report"]);
-    let [scan, review, report] = workflow.tasks.as_slice() else {
-        panic!()
-    };
+    let [scan, review, report] = workflow.tasks.as_slice() else { panic!() };
     assert_eq!(scan.target, Target::Agent("Inventory Taker".to_owned()));
-    assert_eq!(
-        (scan.priority, scan.on_failure, scan.retry),
-        (5, OnFailure::Fail, None)
-    );
+    assert_eq!((scan.priority, scan.on_failure, scan.retry), (5, OnFailure::Fail, None));
     assert_eq!(scan.line, 19);
     assert_eq!(review.target, Target::Capability("review".to_owned()));
     assert_eq!(review.needs, ["scan"]);
     assert_eq!(review.when.as_deref(), Some("tasks.scan.output.files"));
-    assert_eq!(
-        review.for_each.as_ref().and_then(|each| each.max_parallel),
-        Some(4)
-    );
+    assert_eq!(review.for_each.as_ref().and_then(|each| each.max_parallel), Some(4));
     assert_eq!(
         review.retry,
-        Some(Retry {
-            attempts: 5,
-            base_ms: 500,
-            factor: 1.5,
-            cap_ms: 30_000,
-            jitter: false
-        })
+        Some(Retry { attempts: 5, base_ms: 500, factor: 1.5, cap_ms: 30_000, jitter: false })
     );
-    assert_eq!(
-        (review.timeout.queue_ms, review.timeout.run_ms),
-        (Some(600_000), Some(5_400_000))
-    );
-    assert_eq!(
-        (review.priority, review.on_failure),
-        (7, OnFailure::Continue)
-    );
+    assert_eq!((review.timeout.queue_ms, review.timeout.run_ms), (Some(600_000), Some(5_400_000)));
+    assert_eq!((review.priority, review.on_failure), (7, OnFailure::Continue));
     assert_eq!(review.workspace, Some(Workspace::Worktree));
     assert_eq!(review.input, json!({}));
     assert_eq!(report.needs, ["scan", "my-review"]);
-    assert_eq!(
-        report.retry,
-        Some(Retry {
-            attempts: 2,
-            ..Retry::default()
-        })
-    );
+    assert_eq!(report.retry, Some(Retry { attempts: 2, ..Retry::default() }));
     assert_eq!(report.timeout.run_ms, Some(90_000));
     assert_eq!((report.priority, report.on_failure), (10, OnFailure::Skip));
     let plain = serde_json::to_value(&workflow).unwrap();
@@ -164,10 +128,7 @@ fn input_is_bound_with_defaults_and_checks() {
         Value::Object(map) => workflow.bind_input(map),
         _ => panic!("not a map"),
     };
-    assert_eq!(
-        bind(json!({"goal": "g"})).unwrap(),
-        json!({"goal": "g", "depth": 3, "mode": null})
-    );
+    assert_eq!(bind(json!({"goal": "g"})).unwrap(), json!({"goal": "g", "depth": 3, "mode": null}));
     assert_eq!(
         bind(json!({"goal": "g", "depth": 3.0, "mode": "fast"})).unwrap()["depth"],
         json!(3.0)
@@ -200,10 +161,7 @@ const BAD: &[(&str, &str)] = &[
     ("tasks_empty_map", "tasks: {}\n"),
     ("tasks_null", "tasks:\nname: x\n"),
     ("tasks_list", "tasks:\n  - name: scan\n    agent: x\n"),
-    (
-        "task_without_anything",
-        "tasks:\n  scan:\n  report: reporter\n",
-    ),
+    ("task_without_anything", "tasks:\n  scan:\n  report: reporter\n"),
     (
         "everything_at_once",
         "name: 12\ninputs: {goal: string}\ntimeout: 5min\ntasks:\n  scan:\n    agnet: scanner\n    needs: [reprot]\n    priority: urgent\n  report:\n    agent: reporter\n    capability: reporting\n    input:\n      files: \"{{ tasks.scan.outputs.files }}\"\n      count: \"{{ tasks.scan.output | lenght }}\"\n    retry: {attempts: 0, base: 2m, cap: 1s, jiter: full}\n    on_failure: ignore\n",
@@ -253,23 +211,11 @@ const BAD: &[(&str, &str)] = &[
         "jobs:\n  a: {}\ntasks:\n  a:\n    agent: x\n    depends_on: [b]\n    if: true\n    with: {x: 1}\n    colour: red\n",
     ),
     ("yaml_tab", "tasks:\n  scan:\n\tagent: x\n"),
-    (
-        "yaml_indentation",
-        "tasks:\n  scan:\n    agent: x\n   input: 5\n",
-    ),
-    (
-        "yaml_colon",
-        "tasks:\n  scan:\n    agent: x\n    prompt: Note: this\n",
-    ),
-    (
-        "yaml_template_unquoted",
-        "tasks:\n  scan:\n    agent: x\n    input: {{ input.x }}\n",
-    ),
+    ("yaml_indentation", "tasks:\n  scan:\n    agent: x\n   input: 5\n"),
+    ("yaml_colon", "tasks:\n  scan:\n    agent: x\n    prompt: Note: this\n"),
+    ("yaml_template_unquoted", "tasks:\n  scan:\n    agent: x\n    input: {{ input.x }}\n"),
     ("yaml_quote", "tasks:\n  scan:\n    agent: \"x\n"),
-    (
-        "yaml_bracket",
-        "tasks:\n  scan:\n    agnet: x\n    needs: [a, b\n",
-    ),
+    ("yaml_bracket", "tasks:\n  scan:\n    agnet: x\n    needs: [a, b\n"),
     (
         "yaml_error_after_others",
         "timeout: soon\ntasks:\n  scan:\n    agnet: x\n    needs: [later]\n    input: \"{{ input.x | upppr }}\"\n  report:\n    agent: \"\\q\"\n",
@@ -286,18 +232,12 @@ const BAD: &[(&str, &str)] = &[
         "numbers",
         "tasks:\n  a: {agent: x, input: [.inf, .nan, 99999999999999999999999, 1e999, 0xffffffffffffffffff]}\n",
     ),
-    (
-        "two_documents",
-        "tasks:\n  a: {agent: x}\n---\ntasks:\n  b: {agent: x}\n",
-    ),
+    ("two_documents", "tasks:\n  a: {agent: x}\n---\ntasks:\n  b: {agent: x}\n"),
     (
         "hostile_text",
         "tasks:\n  a:\n    \"agent\\u001b[31m\": \"\\u202ex\"\n    agent: x\n    needs: \"\\u001b]0;title\\u0007\"\n",
     ),
-    (
-        "wide_text",
-        "tasks:\n  検査: {agent: x}\n  ok: {agent: x, 担当: y}\n",
-    ),
+    ("wide_text", "tasks:\n  検査: {agent: x}\n  ok: {agent: x, 担当: y}\n"),
     ("windows_line_ends", "tasks:\r\n  scan:\r\n    agnet: x\r\n"),
 ];
 
@@ -314,10 +254,7 @@ fn bad_files_are_explained() {
 fn bytes_that_are_not_text_are_explained() {
     let mut all = String::new();
     let files: &[(&str, Vec<u8>)] = &[
-        (
-            "invalid UTF-8",
-            b"tasks:\n  a: {agent: \xff\xfe}\n".to_vec(),
-        ),
+        ("invalid UTF-8", b"tasks:\n  a: {agent: \xff\xfe}\n".to_vec()),
         ("NUL", b"tasks:\n  a: {agent: \0x}\n".to_vec()),
         ("UTF-16", b"\xff\xfet\0a\0s\0k\0s\0:\0".to_vec()),
         ("too large", vec![b'a'; workflow::MAX_FILE_BYTES + 1]),
@@ -358,10 +295,7 @@ fn hostile_files_are_refused_quickly() {
     let mega = workflow::MAX_FILE_BYTES;
     let bomb: String = (1..200)
         .map(|level| {
-            format!(
-                "x-{level}: &a{level} [{}]\n",
-                vec![format!("*a{}", level - 1); 20].join(",")
-            )
+            format!("x-{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 20].join(","))
         })
         .collect();
     let files = [
@@ -384,28 +318,18 @@ fn hostile_files_are_refused_quickly() {
         (0..20_000).map(|n| format!("k{n}: 1\n")).collect(),
         format!(
             "tasks:\n{}",
-            (0..12_000)
-                .map(|n| format!("  t{n}: {{agent: x}}\n"))
-                .collect::<String>()
+            (0..12_000).map(|n| format!("  t{n}: {{agent: x}}\n")).collect::<String>()
         ),
         format!(
             "tasks:\n{}",
-            (0..9_000)
-                .map(|n| format!("  t{n}: {{agent: x, needs: q{n}}}\n"))
-                .collect::<String>()
+            (0..9_000).map(|n| format!("  t{n}: {{agent: x, needs: q{n}}}\n")).collect::<String>()
         ),
-        format!(
-            "tasks:\n  a:\n    agent: x\n    needs: [{}]\n",
-            "b,".repeat(400_000)
-        ),
+        format!("tasks:\n  a:\n    agent: x\n    needs: [{}]\n", "b,".repeat(400_000)),
         format!(
             "tasks:\n  a:\n    agent: x\n    input: {{ x: \"{}\" }}\n",
             "{{ a }}".repeat(100_000)
         ),
-        format!(
-            "tasks:\n  a:\n    agent: x\n    when: \"{}\"\n",
-            "(".repeat(900_000)
-        ),
+        format!("tasks:\n  a:\n    agent: x\n    when: \"{}\"\n", "(".repeat(900_000)),
         format!("x-0: &a0 [x,x]\n{bomb}tasks: {{a: {{agent: x, input: *a199}}}}\n"),
     ];
     for file in files {

@@ -109,10 +109,7 @@ fn check(file: &[u8]) -> Result<(), TestCaseError> {
                 prop_assert!(!item.message.is_empty() && !item.message.contains(char::is_control));
             }
             let shown = wrong.render("flow.yaml", file, false);
-            prop_assert!(
-                shown.chars().all(|c| c == '\n' || !c.is_control()),
-                "{shown:?}"
-            );
+            prop_assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{shown:?}");
         }
     }
     Ok(())

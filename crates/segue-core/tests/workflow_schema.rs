@@ -65,10 +65,8 @@ fn values() -> BTreeMap<&'static str, Vec<(&'static str, Value)>> {
 
 /// A workflow with one map that has the given keys, and nothing else that matters.
 fn file(map: &str, entries: &[(&str, Value)]) -> Value {
-    let given: serde_json::Map<String, Value> = entries
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), value.clone()))
-        .collect();
+    let given: serde_json::Map<String, Value> =
+        entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
     let mut file = json!({"tasks": {"t": {"agent": "x"}, "other": {"agent": "x"}}});
     let task = |file: &mut Value, key: &str, value: Value| file["tasks"]["t"][key] = value;
     match map {
@@ -102,9 +100,7 @@ fn validator() -> jsonschema::Validator {
 
 #[test]
 fn the_schema_is_a_schema() {
-    assert!(jsonschema::draft202012::meta::is_valid(
-        &workflow::json_schema()
-    ));
+    assert!(jsonschema::draft202012::meta::is_valid(&workflow::json_schema()));
 }
 
 #[test]
@@ -112,39 +108,20 @@ fn the_reader_knows_and_uses_every_key_of_the_schema() {
     let schema = workflow::json_schema();
     let validator = validator();
     for (map, values) in values() {
-        let object = if map.is_empty() {
-            &schema
-        } else {
-            &schema["$defs"][map]
-        };
-        let in_schema: BTreeSet<&str> = object["properties"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let object = if map.is_empty() { &schema } else { &schema["$defs"][map] };
+        let in_schema: BTreeSet<&str> =
+            object["properties"].as_object().unwrap().keys().map(String::as_str).collect();
         let tested: BTreeSet<&str> = values.iter().map(|(key, _)| *key).collect();
         assert_eq!(in_schema, tested, "keys of {map:?}");
-        let base_file = if map == "task" {
-            file(map, &[("for_each", json!("[1]"))])
-        } else {
-            file(map, &[])
-        };
+        let base_file =
+            if map == "task" { file(map, &[("for_each", json!("[1]"))]) } else { file(map, &[]) };
         for entry in values {
             let with_key = file(map, std::slice::from_ref(&entry));
-            assert!(
-                validator.is_valid(&with_key),
-                "{map}.{}: {with_key}",
-                entry.0
-            );
+            assert!(validator.is_valid(&with_key), "{map}.{}: {with_key}", entry.0);
             let differs = read(&with_key) != read(&base_file);
             assert!(differs, "{map}.{} changes nothing", entry.0);
             let description = &object["properties"][entry.0]["description"];
-            assert!(
-                description.as_str().is_some_and(|text| text.len() > 10),
-                "{map}.{}",
-                entry.0
-            );
+            assert!(description.as_str().is_some_and(|text| text.len() > 10), "{map}.{}", entry.0);
         }
     }
 }
@@ -184,10 +161,7 @@ fn the_schema_refuses_what_the_reader_refuses() {
     ];
     for file in wrong {
         assert!(!validator.is_valid(&file), "the schema takes {file}");
-        assert!(
-            workflow::parse(file.to_string().as_bytes()).is_err(),
-            "the reader takes {file}"
-        );
+        assert!(workflow::parse(file.to_string().as_bytes()).is_err(), "the reader takes {file}");
     }
 }
 

@@ -134,8 +134,7 @@ impl Taker {
             Stream::Stdout => {
                 self.stdout_bytes += bytes.len() as u64;
                 let room = self.capture.stdout_bytes_max - self.stdout.len();
-                self.stdout
-                    .extend_from_slice(&bytes[..room.min(bytes.len())]);
+                self.stdout.extend_from_slice(&bytes[..room.min(bytes.len())]);
             }
             Stream::Stderr => {
                 self.stderr_bytes += bytes.len() as u64;
@@ -150,20 +149,12 @@ impl Taker {
     }
 
     fn cut_stderr(&mut self) {
-        let excess = self
-            .stderr
-            .len()
-            .saturating_sub(self.capture.stderr_bytes_max);
+        let excess = self.stderr.len().saturating_sub(self.capture.stderr_bytes_max);
         self.stderr.drain(..excess);
     }
 
     fn split(&mut self, stream: Stream, bytes: &[u8]) {
-        let Self {
-            capture,
-            lines,
-            log,
-            ..
-        } = self;
+        let Self { capture, lines, log, .. } = self;
         if log.is_none() && capture.on_line.is_none() {
             return;
         }
@@ -231,8 +222,7 @@ impl Splitter {
             }
             let room = line_bytes_max - self.partial.len();
             self.cut |= text.len() > room;
-            self.partial
-                .extend_from_slice(&text[..room.min(text.len())]);
+            self.partial.extend_from_slice(&text[..room.min(text.len())]);
             if whole {
                 line(&self.partial, self.cut);
                 self.partial.clear();
@@ -254,14 +244,7 @@ struct Log {
 
 impl Log {
     fn new(file: LogFile) -> Self {
-        Self {
-            file,
-            open: None,
-            pending: Vec::new(),
-            bytes: 0,
-            dropped_bytes: 0,
-            error: None,
-        }
+        Self { file, open: None, pending: Vec::new(), bytes: 0, dropped_bytes: 0, error: None }
     }
 
     fn add(&mut self, line: Line<'_>) {
@@ -271,8 +254,7 @@ impl Log {
         }
         self.pending.extend_from_slice(line.bytes);
         if line.cut {
-            self.pending
-                .extend_from_slice(b" [segue: the line goes on]");
+            self.pending.extend_from_slice(b" [segue: the line goes on]");
         }
         self.pending.push(b'\n');
         let length = (self.pending.len() - before) as u64;
@@ -321,8 +303,7 @@ impl Log {
         if let Some(file) = &mut self.open
             && let Err(error) = file.flush().await
         {
-            self.error
-                .get_or_insert_with(|| format!("{}: {error}", self.file.path.display()));
+            self.error.get_or_insert_with(|| format!("{}: {error}", self.file.path.display()));
         }
         let nothing = self.bytes == 0 && self.dropped_bytes == 0;
         (!nothing).then_some(LogKept {
@@ -338,12 +319,8 @@ async fn open_log(path: &Path) -> std::io::Result<tokio::fs::File> {
     if let Some(folder) = path.parent() {
         tokio::fs::create_dir_all(folder).await?;
     }
-    let mut file = tokio::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-        .await?;
+    let mut file =
+        tokio::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).await?;
     file.set_max_buf_size(256 << 10);
     Ok(file)
 }
@@ -360,9 +337,7 @@ mod tests {
         let seen = Seen::default();
         let to = Arc::clone(&seen);
         let on_line = move |line: Line<'_>| {
-            to.lock()
-                .expect("unpoisoned")
-                .push((line.stream, line.bytes.to_vec(), line.cut));
+            to.lock().expect("unpoisoned").push((line.stream, line.bytes.to_vec(), line.cut));
         };
         (seen, Box::new(on_line))
     }
@@ -372,25 +347,14 @@ mod tests {
         let text = b"one\n\ntwo\xff\0\nfour";
         for step in 1..=text.len() {
             let (seen, on_line) = recorder();
-            let mut taker = Taker::new(Capture {
-                on_line: Some(on_line),
-                ..Capture::default()
-            });
+            let mut taker = Taker::new(Capture { on_line: Some(on_line), ..Capture::default() });
             for chunk in text.chunks(step) {
                 taker.take(Stream::Stdout, chunk);
             }
             assert_eq!(taker.finish().await.stdout, text);
-            let lines: Vec<Vec<u8>> = seen
-                .lock()
-                .expect("unpoisoned")
-                .iter()
-                .map(|(_, line, _)| line.clone())
-                .collect();
-            assert_eq!(
-                lines,
-                [&b"one"[..], b"", b"two\xff\0", b"four"],
-                "in steps of {step}"
-            );
+            let lines: Vec<Vec<u8>> =
+                seen.lock().expect("unpoisoned").iter().map(|(_, line, _)| line.clone()).collect();
+            assert_eq!(lines, [&b"one"[..], b"", b"two\xff\0", b"four"], "in steps of {step}");
         }
     }
 
@@ -398,21 +362,16 @@ mod tests {
     async fn a_long_line_is_cut_and_says_so() {
         for step in [1, 3, 100] {
             let (seen, on_line) = recorder();
-            let capture = Capture {
-                line_bytes_max: 4,
-                on_line: Some(on_line),
-                ..Capture::default()
-            };
+            let capture =
+                Capture { line_bytes_max: 4, on_line: Some(on_line), ..Capture::default() };
             let mut taker = Taker::new(capture);
             for chunk in b"12345678\n1234\nx\n".chunks(step) {
                 taker.take(Stream::Stderr, chunk);
             }
             taker.finish().await;
             let seen = seen.lock().expect("unpoisoned");
-            let lines: Vec<(&[u8], bool)> = seen
-                .iter()
-                .map(|(_, line, cut)| (line.as_slice(), *cut))
-                .collect();
+            let lines: Vec<(&[u8], bool)> =
+                seen.iter().map(|(_, line, cut)| (line.as_slice(), *cut)).collect();
             assert_eq!(
                 lines,
                 [(&b"1234"[..], true), (b"1234", false), (b"x", false)],
@@ -423,11 +382,8 @@ mod tests {
 
     #[tokio::test]
     async fn stdout_has_a_limit_and_stderr_a_tail() {
-        let mut taker = Taker::new(Capture {
-            stdout_bytes_max: 5,
-            stderr_bytes_max: 4,
-            ..Capture::default()
-        });
+        let mut taker =
+            Taker::new(Capture { stdout_bytes_max: 5, stderr_bytes_max: 4, ..Capture::default() });
         taker.take(Stream::Stdout, b"12345");
         assert!(!taker.too_large());
         for _ in 0..9 {
@@ -436,28 +392,16 @@ mod tests {
         taker.take(Stream::Stdout, b"6");
         assert!(taker.too_large());
         let taken = taker.finish().await;
-        assert_eq!(
-            (taken.stdout.as_slice(), taken.stdout_bytes),
-            (&b"12345"[..], 6)
-        );
-        assert_eq!(
-            (taken.stderr.as_slice(), taken.stderr_bytes),
-            (&b"cabc"[..], 27)
-        );
+        assert_eq!((taken.stdout.as_slice(), taken.stdout_bytes), (&b"12345"[..], 6));
+        assert_eq!((taken.stderr.as_slice(), taken.stderr_bytes), (&b"cabc"[..], 27));
     }
 
     #[tokio::test]
     async fn the_log_keeps_both_streams_up_to_its_bound() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("deep/attempt.log");
-        let log = LogFile {
-            path: path.clone(),
-            bytes_max: 20,
-        };
-        let mut taker = Taker::new(Capture {
-            log: Some(log),
-            ..Capture::default()
-        });
+        let log = LogFile { path: path.clone(), bytes_max: 20 };
+        let mut taker = Taker::new(Capture { log: Some(log), ..Capture::default() });
         taker.take(Stream::Stdout, b"out\n");
         taker.take(Stream::Stderr, b"err\n");
         taker.write_log().await;
@@ -475,28 +419,14 @@ mod tests {
     async fn a_silent_program_leaves_no_log_and_a_bad_path_is_told() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("silent.log");
-        let log = |path: PathBuf| {
-            Some(LogFile {
-                path,
-                bytes_max: 100,
-            })
-        };
-        let taker = Taker::new(Capture {
-            log: log(path.clone()),
-            ..Capture::default()
-        });
+        let log = |path: PathBuf| Some(LogFile { path, bytes_max: 100 });
+        let taker = Taker::new(Capture { log: log(path.clone()), ..Capture::default() });
         assert_eq!(taker.finish().await.log, None);
         assert!(!path.exists());
-        let mut taker = Taker::new(Capture {
-            log: log(folder.path().to_owned()),
-            ..Capture::default()
-        });
+        let mut taker =
+            Taker::new(Capture { log: log(folder.path().to_owned()), ..Capture::default() });
         taker.take(Stream::Stdout, b"x\n");
         let kept = taker.finish().await.log.expect("told");
-        assert!(
-            kept.error
-                .expect("an error")
-                .contains(&folder.path().display().to_string())
-        );
+        assert!(kept.error.expect("an error").contains(&folder.path().display().to_string()));
     }
 }

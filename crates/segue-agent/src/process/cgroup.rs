@@ -29,22 +29,14 @@ impl NodeCgroup {
         let made = MADE.fetch_add(1, Ordering::Relaxed);
         let path = own_folder()?.join(format!("segue-{me}-{start_time}-{made}"));
         std::fs::create_dir(&path).ok()?;
-        let node = Self {
-            path,
-            next: AtomicU64::new(0),
-        };
+        let node = Self { path, next: AtomicU64::new(0) };
         node.path.join("cgroup.kill").exists().then_some(node)
     }
 
     /// The cgroup of one more tree.
     pub(super) fn next(self: &Arc<Self>) -> TreeCgroup {
-        let path = self
-            .path
-            .join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-        TreeCgroup {
-            path,
-            _node: Arc::clone(self),
-        }
+        let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        TreeCgroup { path, _node: Arc::clone(self) }
     }
 }
 
@@ -74,11 +66,7 @@ pub(super) fn kill_all_in(path: &Path) -> Vec<EndedProcess> {
         return Vec::new();
     }
     for process in &killed {
-        os::wait_gone(
-            process.pid,
-            process.start_time,
-            std::time::Duration::from_secs(1),
-        );
+        os::wait_gone(process.pid, process.start_time, std::time::Duration::from_secs(1));
     }
     remove(path);
     killed
@@ -89,9 +77,8 @@ pub(super) fn end_stale() -> Vec<EndedProcess> {
     let Some(entries) = own_folder().and_then(|folder| std::fs::read_dir(folder).ok()) else {
         return Vec::new();
     };
-    let stale = entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(node_is_dead));
+    let stale =
+        entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(node_is_dead));
     stale.flat_map(|entry| kill_all_in(&entry.path())).collect()
 }
 
@@ -101,12 +88,7 @@ fn node_is_dead(name: &str) -> bool {
         return false;
     };
     let mut numbers = rest.split('-').map(str::parse::<u64>);
-    match (
-        numbers.next(),
-        numbers.next(),
-        numbers.next(),
-        numbers.next(),
-    ) {
+    match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
         (Some(Ok(pid)), Some(Ok(start_time)), Some(Ok(_)), None) => {
             i32::try_from(pid).is_ok_and(|pid| {
                 !os::process(pid).is_some_and(|p| p.start_time == start_time && !p.zombie)
@@ -118,11 +100,8 @@ fn node_is_dead(name: &str) -> bool {
 
 fn members(path: &Path) -> BTreeSet<i32> {
     let own = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-    let mut pids: BTreeSet<i32> = own
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .filter(|pid| *pid > 0)
-        .collect();
+    let mut pids: BTreeSet<i32> =
+        own.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect();
     for child in folders_in(path) {
         pids.extend(members(&child));
     }
@@ -156,9 +135,7 @@ fn own_folder() -> Option<PathBuf> {
 
 /// Finds the folder from the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
 fn folder_of(mounts: &str, membership: &str) -> Option<PathBuf> {
-    let own = membership
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))?;
+    let own = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
     mounts.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
         if kind.split(' ').next()? != "cgroup2" {
@@ -168,9 +145,7 @@ fn folder_of(mounts: &str, membership: &str) -> Option<PathBuf> {
         let (root, point) = (fields.next()?, fields.next()?);
         // A cgroup above the root of the mount (`/..`) cannot be reached through it.
         let below = Path::new(own).strip_prefix(root).ok()?;
-        let plain = below
-            .components()
-            .all(|part| matches!(part, std::path::Component::Normal(_)));
+        let plain = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         plain.then(|| Path::new(point).join(below))
     })
 }
@@ -185,10 +160,7 @@ mod tests {
     #[test]
     fn the_own_folder_is_found_below_the_mount() {
         let found = folder_of(MOUNTS, "4:memory:/x\n0::/user.slice/a.scope\n");
-        assert_eq!(
-            found,
-            Some(PathBuf::from("/sys/fs/cgroup/unified/user.slice/a.scope"))
-        );
+        assert_eq!(found, Some(PathBuf::from("/sys/fs/cgroup/unified/user.slice/a.scope")));
         let mounts = MOUNTS.replace("0:27 / ", "0:27 /docker/abc ");
         assert_eq!(
             folder_of(&mounts, "0::/docker/abc\n"),
@@ -198,17 +170,11 @@ mod tests {
 
     #[test]
     fn no_cgroup_2_or_one_out_of_reach_gives_none() {
-        assert_eq!(
-            folder_of("25 1 0:22 / /proc rw - proc proc rw\n", "0::/\n"),
-            None
-        );
+        assert_eq!(folder_of("25 1 0:22 / /proc rw - proc proc rw\n", "0::/\n"), None);
         assert_eq!(folder_of(MOUNTS, "4:memory:/x\n"), None);
         assert_eq!(folder_of(MOUNTS, "0::/../other\n"), None);
         assert_eq!(
-            folder_of(
-                &MOUNTS.replace("0:27 / ", "0:27 /docker/abc "),
-                "0::/docker/xyz\n"
-            ),
+            folder_of(&MOUNTS.replace("0:27 / ", "0:27 /docker/abc "), "0::/docker/xyz\n"),
             None
         );
     }
@@ -216,9 +182,7 @@ mod tests {
     #[test]
     fn only_the_folders_of_dead_nodes_are_stale() {
         let me = std::process::id();
-        let start = os::process(i32::try_from(me).expect("fits"))
-            .expect("listed")
-            .start_time;
+        let start = os::process(i32::try_from(me).expect("fits")).expect("listed").start_time;
         assert!(!node_is_dead(&format!("segue-{me}-{start}-0")));
         assert!(node_is_dead(&format!("segue-{me}-{}-0", start + 1)));
         for name in [

@@ -91,12 +91,8 @@ pub fn scrub(
         }
     }
     let allowed = |name: &OsStr| {
-        let mut entries = DEFAULT_ALLOW
-            .iter()
-            .copied()
-            .chain(allow.iter().map(String::as_str));
-        name.to_str()
-            .is_some_and(|name| entries.any(|entry| matches_entry(entry, name)))
+        let mut entries = DEFAULT_ALLOW.iter().copied().chain(allow.iter().map(String::as_str));
+        name.to_str().is_some_and(|name| entries.any(|entry| matches_entry(entry, name)))
     };
     let mut env = std::collections::BTreeMap::from([
         (OsString::from("PATH"), OsString::from(PATH_DEFAULT)),
@@ -116,21 +112,13 @@ fn matches_entry(entry: &str, name: &str) -> bool {
 
 fn check_name(name: &str) -> Result<(), EnvError> {
     match name_fault(name) {
-        Some(why) => Err(EnvError::BadName {
-            name: name.to_owned(),
-            why,
-        }),
+        Some(why) => Err(EnvError::BadName { name: name.to_owned(), why }),
         None => Ok(()),
     }
 }
 
 fn check_allow(entry: &str) -> Result<(), EnvError> {
-    let refuse = |why| {
-        Err(EnvError::BadAllow {
-            entry: entry.to_owned(),
-            why,
-        })
-    };
+    let refuse = |why| Err(EnvError::BadAllow { entry: entry.to_owned(), why });
     let start = entry.strip_suffix('*').unwrap_or(entry);
     match name_fault(start) {
         _ if entry == "*" => refuse(
@@ -175,9 +163,7 @@ mod tests {
     }
 
     fn names(env: &[(OsString, OsString)]) -> Vec<&str> {
-        env.iter()
-            .map(|(name, _)| name.to_str().expect("text"))
-            .collect()
+        env.iter().map(|(name, _)| name.to_str().expect("text")).collect()
     }
 
     #[test]
@@ -191,22 +177,10 @@ mod tests {
     #[test]
     fn configuration_adds_and_wins() {
         let allow = ["ANTHROPIC_*".to_owned(), "TERM".to_owned()];
-        let set = [
-            ("HOME".to_owned(), "/elsewhere".to_owned()),
-            ("EMPTY".to_owned(), String::new()),
-        ];
+        let set =
+            [("HOME".to_owned(), "/elsewhere".to_owned()), ("EMPTY".to_owned(), String::new())];
         let env = scrub(node(), &allow, &set).expect("fine");
-        assert_eq!(
-            names(&env),
-            [
-                "ANTHROPIC_API_KEY",
-                "EMPTY",
-                "HOME",
-                "LC_TIME",
-                "PATH",
-                "TERM"
-            ]
-        );
+        assert_eq!(names(&env), ["ANTHROPIC_API_KEY", "EMPTY", "HOME", "LC_TIME", "PATH", "TERM"]);
         assert!(env.contains(&("HOME".into(), "/elsewhere".into())));
         assert!(env.contains(&("TERM".into(), "xterm-256color".into())));
     }
@@ -224,18 +198,10 @@ mod tests {
             assert!(matches!(error, EnvError::BadName { .. }), "{error}");
         }
         let error = scrub([], &[], &[("A".to_owned(), "x\0y".to_owned())]).expect_err("refused");
-        assert_eq!(
-            error,
-            EnvError::BadValue {
-                name: "A".to_owned()
-            }
-        );
+        assert_eq!(error, EnvError::BadValue { name: "A".to_owned() });
         for entry in ["", "*", "A=*", "*_KEY", "A*B*", "A\0"] {
             let error = scrub([], &[entry.to_owned()], &[]).expect_err("refused");
-            assert!(
-                matches!(error, EnvError::BadAllow { .. }),
-                "{entry}: {error}"
-            );
+            assert!(matches!(error, EnvError::BadAllow { .. }), "{entry}: {error}");
         }
     }
 
@@ -243,9 +209,6 @@ mod tests {
     fn a_name_that_is_not_text_never_comes_through() {
         use std::os::unix::ffi::OsStringExt;
         let odd = (OsString::from_vec(b"LC_\xff".to_vec()), OsString::from("x"));
-        assert_eq!(
-            names(&scrub([odd], &[], &[]).expect("fine")),
-            ["PATH", "TERM"]
-        );
+        assert_eq!(names(&scrub([odd], &[], &[]).expect("fine")), ["PATH", "TERM"]);
     }
 }

@@ -33,11 +33,8 @@ pub enum LeftoverError {
 }
 
 fn list(processes: &[EndedProcess]) -> String {
-    let names: Vec<String> = processes
-        .iter()
-        .take(10)
-        .map(|p| format!("{} ({})", p.pid, p.name))
-        .collect();
+    let names: Vec<String> =
+        processes.iter().take(10).map(|p| format!("{} ({})", p.pid, p.name)).collect();
     names.join(", ")
 }
 
@@ -154,21 +151,14 @@ fn family(
         .collect();
     loop {
         let before = pids.len();
-        let below: Vec<i32> = table
-            .iter()
-            .filter(|p| pids.contains(&p.parent))
-            .map(|p| p.pid)
-            .collect();
+        let below: Vec<i32> =
+            table.iter().filter(|p| pids.contains(&p.parent)).map(|p| p.pid).collect();
         pids.extend(below);
         if pids.len() == before {
             break;
         }
     }
-    table
-        .iter()
-        .filter(|p| pids.contains(&p.pid) && !p.zombie)
-        .cloned()
-        .collect()
+    table.iter().filter(|p| pids.contains(&p.pid) && !p.zombie).cloned().collect()
 }
 
 /// Kills whatever `find` finds in the process table until it finds nothing more.
@@ -185,26 +175,16 @@ fn end_all(
             return Ok(killed.into_values().collect());
         }
         if Instant::now() > until {
-            let alive = found
-                .iter()
-                .map(|process| ended(process, libc::SIGKILL))
-                .collect();
+            let alive = found.iter().map(|process| ended(process, libc::SIGKILL)).collect();
             return Err(LeftoverError::StillAlive(alive));
         }
         for process in &found {
             if os::signal_exact(process, libc::SIGKILL) {
-                killed.insert(
-                    (process.start_time, process.pid),
-                    ended(process, libc::SIGKILL),
-                );
+                killed.insert((process.start_time, process.pid), ended(process, libc::SIGKILL));
             }
         }
         for process in &found {
-            os::wait_gone(
-                process.pid,
-                process.start_time,
-                Duration::from_millis(LOOK_MS),
-            );
+            os::wait_gone(process.pid, process.start_time, Duration::from_millis(LOOK_MS));
         }
     }
 }

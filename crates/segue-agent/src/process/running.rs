@@ -167,10 +167,7 @@ pub(super) struct Reports {
 
 impl Reports {
     pub(super) fn new(socket: OwnedReadHalf) -> Self {
-        Self {
-            socket,
-            unread: Vec::new(),
-        }
+        Self { socket, unread: Vec::new() }
     }
 
     /// The next report; nothing once the supervisor is gone. Dropping the future loses nothing.
@@ -253,11 +250,7 @@ impl Driver {
             // Whoever waited may be gone.
             let _ = done.send(serving.await);
         });
-        Running {
-            started,
-            canceller: Canceller { requests },
-            done: ended,
-        }
+        Running { started, canceller: Canceller { requests }, done: ended }
     }
 
     async fn serve(
@@ -266,9 +259,7 @@ impl Driver {
         mut asked: mpsc::UnboundedReceiver<Duration>,
     ) -> Ended {
         let begun = Instant::now();
-        let mut time_over = self
-            .timeout
-            .map(|timeout| tokio::time::Instant::now() + timeout);
+        let mut time_over = self.timeout.map(|timeout| tokio::time::Instant::now() + timeout);
         loop {
             match self.next(&mut asked, time_over).await {
                 Happened::Readable(stream) => {
@@ -413,9 +404,7 @@ impl Driver {
             }
             end
         };
-        tokio::task::spawn_blocking(ending)
-            .await
-            .unwrap_or_default()
+        tokio::task::spawn_blocking(ending).await.unwrap_or_default()
     }
 
     /// Takes what is left in a pipe. Its writers have ended, so this comes to the end of it; where one

@@ -207,11 +207,7 @@ impl Launcher {
 
     /// Uses the binary at `exe`, an absolute path, as supervisor.
     pub fn new(exe: impl Into<PathBuf>) -> Self {
-        Self {
-            exe: exe.into(),
-            env: Vec::new(),
-            cgroup: Some(Arc::default()),
-        }
+        Self { exe: exe.into(), env: Vec::new(), cgroup: Some(Arc::default()) }
     }
 
     /// Gives the supervisor, not the program, an environment variable. It has none otherwise.
@@ -236,18 +232,11 @@ impl Launcher {
 
     /// Kills what dead nodes left in their cgroups, and removes those. Blocks; call it at a node's start.
     pub fn end_stale_cgroups(&self) -> Vec<EndedProcess> {
-        if self.cgroup.is_some() {
-            cgroup::end_stale()
-        } else {
-            Vec::new()
-        }
+        if self.cgroup.is_some() { cgroup::end_stale() } else { Vec::new() }
     }
 
     fn next_cgroup(&self) -> Option<TreeCgroup> {
-        let node = self
-            .cgroup
-            .as_ref()?
-            .get_or_init(|| NodeCgroup::make().map(Arc::new));
+        let node = self.cgroup.as_ref()?.get_or_init(|| NodeCgroup::make().map(Arc::new));
         node.as_ref().map(NodeCgroup::next)
     }
 
@@ -262,17 +251,12 @@ impl Launcher {
         }
         check(&spawn)?;
         let program = spawn.program.to_string_lossy().into_owned();
-        let failed = |why: String| SpawnError::Supervisor {
-            program: program.clone(),
-            why,
-        };
+        let failed = |why: String| SpawnError::Supervisor { program: program.clone(), why };
         let launcher = self.clone();
         // To start a process stops the thread that does it for a moment, which others should not feel.
         let born = tokio::task::spawn_blocking(move || launcher.start_supervisor()).await;
-        let (born, control) = born
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(|error| failed(error.to_string()))?;
+        let (born, control) =
+            born.map_err(io::Error::other).flatten().map_err(|error| failed(error.to_string()))?;
         let spec =
             spec_line(&spawn, born.cgroup.as_ref()).map_err(|error| failed(error.to_string()))?;
         let input = match &mut spawn.stdin {
@@ -296,13 +280,8 @@ impl Launcher {
             _ => return Err(failed(last_error(born.stderr))),
         };
         let (supervisor_pid, supervisor_start_time) = (born.pid, born.start_time);
-        let started = Started {
-            pid,
-            start_time,
-            supervisor_pid,
-            supervisor_start_time,
-            boot_id: boot_id(),
-        };
+        let started =
+            Started { pid, start_time, supervisor_pid, supervisor_start_time, boot_id: boot_id() };
         Ok(Driver::new(born, orders, reports, spawn).launch(started))
     }
 
@@ -321,10 +300,7 @@ impl Launcher {
             .stdout(stdout_writer)
             .stderr(stderr_writer)
             .spawn()?;
-        let pid = child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .unwrap_or(0);
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
         let born = Born {
             start_time: os::process(pid).map_or(0, |process| process.start_time),
             pid,
@@ -358,10 +334,7 @@ fn check(spawn: &Spawn) -> Result<(), SpawnError> {
     let has_nul = |text: &OsStr| text.as_bytes().contains(&0);
     let nul = "it contains a NUL byte";
     if spawn.program.is_empty() {
-        return bad(
-            "the program".into(),
-            "it is empty; set the agent's `command`",
-        );
+        return bad("the program".into(), "it is empty; set the agent's `command`");
     }
     if has_nul(&spawn.program) {
         return bad(format!("the program {:?}", spawn.program), nul);
@@ -377,17 +350,10 @@ fn check(spawn: &Spawn) -> Result<(), SpawnError> {
             );
         }
         if has_nul(value) {
-            return bad(
-                format!("the value of the environment variable {name:?}"),
-                nul,
-            );
+            return bad(format!("the value of the environment variable {name:?}"), nul);
         }
     }
-    let stdin = if let Stdin::File(path) = &spawn.stdin {
-        Some(path)
-    } else {
-        None
-    };
+    let stdin = if let Stdin::File(path) = &spawn.stdin { Some(path) } else { None };
     let paths = [
         ("the working folder", Some(&spawn.cwd)),
         ("the standard input", stdin),
@@ -427,11 +393,7 @@ fn spec_line(spawn: &Spawn, cgroup: Option<&TreeCgroup>) -> io::Result<Vec<u8>> 
     let spec = Spec {
         program: text(&spawn.program),
         args: spawn.args.iter().map(|arg| text(arg)).collect(),
-        env: spawn
-            .env
-            .iter()
-            .map(|(name, value)| (text(name), text(value)))
-            .collect(),
+        env: spawn.env.iter().map(|(name, value)| (text(name), text(value))).collect(),
         cwd: text(spawn.cwd.as_os_str()),
         stdin: match &spawn.stdin {
             Stdin::Null => Input::Null,
@@ -452,10 +414,7 @@ fn start_error(spawn: &Spawn, failure: StartFailure) -> SpawnError {
     let program = spawn.program.to_string_lossy().into_owned();
     let why = failure.text;
     match (failure.step, failure.errno) {
-        (StartStep::Cwd, _) => SpawnError::Cwd {
-            path: spawn.cwd.clone(),
-            why,
-        },
+        (StartStep::Cwd, _) => SpawnError::Cwd { path: spawn.cwd.clone(), why },
         (StartStep::Stdin, _) => {
             let path = match &spawn.stdin {
                 Stdin::File(path) => path.display().to_string(),
@@ -469,14 +428,8 @@ fn start_error(spawn: &Spawn, failure: StartFailure) -> SpawnError {
             SpawnError::NotExecutable { program, why }
         }
         (StartStep::Exec, errno) => {
-            let short = [
-                libc::EAGAIN,
-                libc::ENOMEM,
-                libc::ENFILE,
-                libc::EMFILE,
-                libc::ETXTBSY,
-                libc::EIO,
-            ];
+            let short =
+                [libc::EAGAIN, libc::ENOMEM, libc::ENFILE, libc::EMFILE, libc::ETXTBSY, libc::EIO];
             SpawnError::Exec {
                 program,
                 why,
@@ -495,9 +448,5 @@ fn last_error(stderr: pipe::Receiver) -> String {
         let _ = std::fs::File::from(fd).take(4_096).read_to_end(&mut text);
     }
     let text = String::from_utf8_lossy(&text).trim().to_owned();
-    if text.is_empty() {
-        "it ended before it started the program".into()
-    } else {
-        text
-    }
+    if text.is_empty() { "it ended before it started the program".into() } else { text }
 }

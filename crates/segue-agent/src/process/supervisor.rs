@@ -66,23 +66,15 @@ fn run() -> io::Result<()> {
         return Ok(());
     };
     let spec: Spec = serde_json::from_str(&spec)?;
-    let cgroup = spec
-        .cgroup
-        .clone()
-        .and_then(|path| Cgroup::make(PathBuf::from(OsString::from(path))));
+    let cgroup =
+        spec.cgroup.clone().and_then(|path| Cgroup::make(PathBuf::from(OsString::from(path))));
     let grace = Duration::from_millis(spec.grace_ms);
-    let last_words = spec
-        .last_words
-        .clone()
-        .map(|path| PathBuf::from(OsString::from(path)));
+    let last_words = spec.last_words.clone().map(|path| PathBuf::from(OsString::from(path)));
     match start(spec, &mut control, cgroup.as_ref()) {
         Ok(main) => {
             os::dup_null_over_output()?;
             let start_time = os::process(main).map_or(0, |process| process.start_time);
-            control.report(&Report::Started {
-                pid: main,
-                start_time,
-            });
+            control.report(&Report::Started { pid: main, start_time });
             let mut tree = Tree::new(main, grace, control, cgroup);
             tree.attend()?;
             tree.report_end(last_words.as_deref());
@@ -111,11 +103,7 @@ impl Control {
             ));
         }
         os::dup_null_over_stdin()?;
-        Ok(Self {
-            socket: UnixStream::from(socket),
-            unread: Vec::new(),
-            open: true,
-        })
+        Ok(Self { socket: UnixStream::from(socket), unread: Vec::new(), open: true })
     }
 
     /// The next line, waiting for it; nothing at the end of the stream.
@@ -160,9 +148,7 @@ impl Control {
     /// Moves `length` bytes that follow the last line into a file without a name.
     fn bytes(&mut self, length: u64) -> io::Result<File> {
         let mut file = os::anonymous_file()?;
-        let buffered = usize::try_from(length)
-            .unwrap_or(usize::MAX)
-            .min(self.unread.len());
+        let buffered = usize::try_from(length).unwrap_or(usize::MAX).min(self.unread.len());
         file.write_all(&self.unread[..buffered])?;
         self.unread.drain(..buffered);
         let missing = length - buffered as u64;
@@ -230,17 +216,10 @@ fn start(spec: Spec, control: &mut Control, cgroup: Option<&Cgroup>) -> Result<i
         )
         .stdin(stdin);
     os::prepare_child(&mut command, spec.limits, cgroup.and_then(Cgroup::procs));
-    let path = spec
-        .env
-        .into_iter()
-        .find(|(name, _)| *name == OsStr::new("PATH").into());
+    let path = spec.env.into_iter().find(|(name, _)| *name == OsStr::new("PATH").into());
     let path = path.map(|(_, value)| OsString::from(value));
     let child = spawn_when_free(&mut command).map_err(|error| {
-        failure(
-            StartStep::Exec,
-            &error,
-            why_not(&program, path.as_deref(), &error),
-        )
+        failure(StartStep::Exec, &error, why_not(&program, path.as_deref(), &error))
     })?;
     // The folder must not be kept from being removed or unmounted by a supervisor that sits in it.
     let _ = std::env::set_current_dir("/");
@@ -271,10 +250,7 @@ fn open_input(input: Input, control: &mut Control) -> io::Result<Stdio> {
             let path = PathBuf::from(OsString::from(path));
             // To open a FIFO would wait for its writer, with nobody to end the wait.
             if !std::fs::metadata(&path)?.is_file() {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "not a regular file",
-                ));
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
             }
             Ok(File::open(&path)?.into())
         }
@@ -295,10 +271,7 @@ fn why_not(program: &OsStr, path: Option<&OsStr>, error: &io::Error) -> Option<S
     let file = Path::new(program);
     match error.kind() {
         io::ErrorKind::NotFound if !name.contains('/') => Some(match path {
-            Some(path) => format!(
-                "no program of that name in PATH ({})",
-                path.to_string_lossy()
-            ),
+            Some(path) => format!("no program of that name in PATH ({})", path.to_string_lossy()),
             None => {
                 "PATH is not set, and no program of that name is in the system's default folders"
                     .to_owned()
@@ -345,11 +318,7 @@ enum Reap {
 impl Reap {
     /// How long to wait for news.
     fn patience(self, otherwise: Option<Duration>) -> Option<Duration> {
-        if self == Self::More {
-            Some(Duration::ZERO)
-        } else {
-            otherwise
-        }
+        if self == Self::More { Some(Duration::ZERO) } else { otherwise }
     }
 }
 
@@ -436,9 +405,7 @@ impl Tree {
             }
         }
         if !self.control.open && !matches!(self.ending, Ending::Hard { .. }) {
-            self.ending = Ending::Hard {
-                since: Instant::now(),
-            };
+            self.ending = Ending::Hard { since: Instant::now() };
         }
         if os::told_to_stop() {
             self.end_politely(self.grace);
@@ -470,11 +437,7 @@ impl Tree {
                 Reaped::NoChildren if os::REAPS_ORPHANS => return Reap::Gone,
                 Reaped::NoChildren if os::signal_group(self.main, 0) => return Reap::Quiet,
                 Reaped::NoChildren => return Reap::Gone,
-                Reaped::Process {
-                    pid,
-                    identity,
-                    exit,
-                } => self.note_reaped(pid, identity, exit),
+                Reaped::Process { pid, identity, exit } => self.note_reaped(pid, identity, exit),
             }
         }
         Reap::More
@@ -499,10 +462,7 @@ impl Tree {
         self.evidence
             .entry(key)
             .and_modify(|known| known.signal = signal)
-            .or_insert_with(|| Evidence {
-                name: name(),
-                signal,
-            });
+            .or_insert_with(|| Evidence { name: name(), signal });
     }
 
     /// Sends SIGTERM to everybody, once each, and sets the time for SIGKILL; a later, shorter time wins.
@@ -512,9 +472,7 @@ impl Tree {
             Ending::Hard { .. } => {}
             Ending::Polite { deadline: before } => *before = deadline.min(*before),
             Ending::NotAsked if grace.is_zero() => {
-                self.ending = Ending::Hard {
-                    since: Instant::now(),
-                }
+                self.ending = Ending::Hard { since: Instant::now() }
             }
             Ending::NotAsked => {
                 self.ending = Ending::Polite { deadline };
@@ -571,15 +529,10 @@ impl Tree {
         let mut killed = Vec::new();
         os::kill_children(self.me, |process| killed.push(process));
         let rest = self.descendants();
-        let groups: BTreeSet<i32> = rest
-            .iter()
-            .map(|p| p.group)
-            .filter(|group| *group != self.me)
-            .collect();
-        let reached: BTreeSet<i32> = groups
-            .into_iter()
-            .filter(|group| os::signal_group(*group, libc::SIGKILL))
-            .collect();
+        let groups: BTreeSet<i32> =
+            rest.iter().map(|p| p.group).filter(|group| *group != self.me).collect();
+        let reached: BTreeSet<i32> =
+            groups.into_iter().filter(|group| os::signal_group(*group, libc::SIGKILL)).collect();
         for process in rest {
             if os::signal_exact(&process, libc::SIGKILL) || reached.contains(&process.group) {
                 killed.push(process);
@@ -625,19 +578,15 @@ impl Tree {
             self.evidence.remove(&(survivor.start_time, survivor.pid));
         }
         let ended_more = self.evidence.len().saturating_sub(ENDED_MAX) as u64;
-        let ended = std::mem::take(&mut self.evidence)
-            .into_iter()
-            .take(ENDED_MAX);
+        let ended = std::mem::take(&mut self.evidence).into_iter().take(ENDED_MAX);
         let end = TreeEnd {
             ended: ended
-                .map(
-                    |((start_time, pid), Evidence { name, signal })| EndedProcess {
-                        start_time,
-                        pid,
-                        name,
-                        signal,
-                    },
-                )
+                .map(|((start_time, pid), Evidence { name, signal })| EndedProcess {
+                    start_time,
+                    pid,
+                    name,
+                    signal,
+                })
                 .collect(),
             ended_more,
             survivors: std::mem::take(&mut self.survivors),

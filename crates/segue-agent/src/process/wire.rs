@@ -206,12 +206,7 @@ mod tests {
 
     #[test]
     fn text_survives_the_wire_byte_for_byte() {
-        for bytes in [
-            &b"plain"[..],
-            b"",
-            b"\xff\xfe",
-            "umlaut \u{e4}\n".as_bytes(),
-        ] {
+        for bytes in [&b"plain"[..], b"", b"\xff\xfe", "umlaut \u{e4}\n".as_bytes()] {
             let text = Text::from(OsStr::from_bytes(bytes));
             let line = serde_json::to_string(&text).expect("serializes");
             let back: Text = serde_json::from_str(&line).expect("parses");
@@ -221,23 +216,11 @@ mod tests {
 
     #[test]
     fn an_exit_says_how_it_ended() {
-        let by_code = Exit {
-            code: Some(3),
-            signal: None,
-        };
-        let by_signal = Exit {
-            code: None,
-            signal: Some(9),
-        };
+        let by_code = Exit { code: Some(3), signal: None };
+        let by_signal = Exit { code: None, signal: Some(9) };
         assert_eq!(by_code.to_string(), "exit code 3");
         assert_eq!(by_signal.to_string(), "ended by signal 9");
         assert!(!by_code.success() && !by_signal.success());
-        assert!(
-            Exit {
-                code: Some(0),
-                signal: None
-            }
-            .success()
-        );
+        assert!(Exit { code: Some(0), signal: None }.success());
     }
 }

@@ -23,10 +23,8 @@ fn main() {
 
 /// Runs a shell script as an attempt: first line out is its `Started`, then come the script's lines.
 fn node(launcher: Launcher, script: &str, last_words: Option<&str>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut spawn = Spawn::new("sh", "/");
         spawn.args = vec!["-c".into(), script.into()];
@@ -34,10 +32,7 @@ fn node(launcher: Launcher, script: &str, last_words: Option<&str>) {
         spawn.last_words = last_words.map(Into::into);
         spawn.attempt = std::env::var("TEST_ATTEMPT").ok();
         let on_line = |line: Line<'_>| say(line.bytes);
-        spawn.capture = Capture {
-            on_line: Some(Box::new(on_line)),
-            ..Capture::default()
-        };
+        spawn.capture = Capture { on_line: Some(Box::new(on_line)), ..Capture::default() };
         let mut running = launcher.spawn(spawn).await.expect("starts");
         say(&serde_json::to_vec(running.started()).expect("serializes"));
         let ended = running.wait().await;

@@ -169,9 +169,7 @@ impl Prepared<'_> {
             }
             ErrorKind::UndefinedError => self.error("a value that this reads is not there", span),
             kind => {
-                let detail = error
-                    .detail()
-                    .map_or_else(|| kind.to_string(), str::to_owned);
+                let detail = error.detail().map_or_else(|| kind.to_string(), str::to_owned);
                 self.error(detail.replace(GUARD, ""), span)
             }
         }

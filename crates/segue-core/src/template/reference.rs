@@ -51,10 +51,7 @@ impl Reference {
 
     /// Where the first key stands, else the whole reference.
     pub fn name_span(&self) -> Range<usize> {
-        self.spans
-            .first()
-            .cloned()
-            .unwrap_or_else(|| self.span.clone())
+        self.spans.first().cloned().unwrap_or_else(|| self.span.clone())
     }
 }
 

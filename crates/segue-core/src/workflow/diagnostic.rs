@@ -106,10 +106,7 @@ impl Diagnostics {
     }
 
     fn count(&self, severity: Severity) -> usize {
-        self.items
-            .iter()
-            .filter(|item| item.severity == severity)
-            .count()
+        self.items.iter().filter(|item| item.severity == severity).count()
     }
 
     /// No more of this severity are kept, so that the work of finding a hint can be saved.
@@ -148,14 +145,7 @@ impl Diagnostics {
             return self.omit(severity);
         }
         let (line, column, length) = source.place(span);
-        self.push(Diagnostic {
-            severity,
-            message,
-            line,
-            column,
-            length,
-            hint,
-        });
+        self.push(Diagnostic { severity, message, line, column, length, hint });
     }
 
     pub(super) fn sort(&mut self) {
@@ -188,10 +178,8 @@ impl Diagnostics {
             format!("{count} {word}{s}")
         };
         let mut parts = Vec::new();
-        let omitted = [
-            (Severity::Error, self.omitted_errors),
-            (Severity::Warning, self.omitted_warnings),
-        ];
+        let omitted =
+            [(Severity::Error, self.omitted_errors), (Severity::Warning, self.omitted_warnings)];
         for (severity, omitted) in omitted {
             let count = self.count(severity) + omitted;
             if count > 0 {
@@ -216,11 +204,7 @@ struct Paint {
 
 impl Paint {
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.on {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.on { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
     fn severity(&self, severity: Severity, text: &str) -> String {
@@ -248,9 +232,7 @@ fn render_one(out: &mut String, item: &Diagnostic, file: &str, source: &Source<'
     } else {
         let _ = writeln!(out, "{pad}{arrow} {file}:{}:{}", item.line, item.column);
     }
-    let line = (item.line as usize)
-        .checked_sub(1)
-        .and_then(|index| source.line(index));
+    let line = (item.line as usize).checked_sub(1).and_then(|index| source.line(index));
     if let Some(line) = line {
         let (shown, before, width) = excerpt(line, item.column as usize, item.length as usize);
         let carets = paint.severity(item.severity, &"^".repeat(width));
@@ -260,12 +242,7 @@ fn render_one(out: &mut String, item: &Diagnostic, file: &str, source: &Source<'
         let _ = writeln!(out, "{pad} {bar} {}{carets}", " ".repeat(before));
     }
     if let Some(hint) = &item.hint {
-        let _ = writeln!(
-            out,
-            "{pad} {} {}",
-            paint.frame("="),
-            format_args!("help: {hint}")
-        );
+        let _ = writeln!(out, "{pad} {} {}", paint.frame("="), format_args!("help: {hint}"));
     }
 }
 
@@ -275,11 +252,8 @@ fn excerpt(line: &str, column: usize, length: usize) -> (String, usize, usize) {
     const CELLS_MAX: usize = 120;
     const BEFORE_MAX: usize = 60;
     let start = column.saturating_sub(1);
-    let skipped = if line.chars().nth(CELLS_MAX).is_some() {
-        start.saturating_sub(BEFORE_MAX)
-    } else {
-        0
-    };
+    let skipped =
+        if line.chars().nth(CELLS_MAX).is_some() { start.saturating_sub(BEFORE_MAX) } else { 0 };
     let mut shown = String::new();
     let (mut before, mut width, mut cells) = (0, 0, 0);
     if skipped > 0 {
@@ -377,10 +351,7 @@ mod tests {
         let all = one(1, 1, 1);
         assert!(!all.render("f", "a", false).contains('\u{1b}'));
         assert!(all.render("f", "a", true).contains("\u{1b}[1;31merror"));
-        assert!(
-            all.render("f", b"\xff\xfe".as_slice(), false)
-                .contains("f:1:1")
-        );
+        assert!(all.render("f", b"\xff\xfe".as_slice(), false).contains("f:1:1"));
     }
 
     #[test]
@@ -391,9 +362,6 @@ mod tests {
         }
         assert_eq!((all.iter().count(), all.len()), (MAX_DIAGNOSTICS, 250));
         let shown = all.render("f", "", false);
-        assert!(
-            shown.ends_with("250 errors (the first 100 are shown) in f\n"),
-            "{shown}"
-        );
+        assert!(shown.ends_with("250 errors (the first 100 are shown) in f\n"), "{shown}");
     }
 }

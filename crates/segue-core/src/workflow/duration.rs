@@ -6,13 +6,8 @@ use super::suggest::quote;
 pub(super) const MAX_DURATION_MS: u64 = 365 * 24 * 60 * 60 * 1_000;
 
 /// Units with their length in milliseconds, in the order in which they may follow each other.
-const UNITS: &[(&str, u64)] = &[
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const UNITS: &[(&str, u64)] =
+    &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// What people write instead of the short unit.
 const LONG_UNITS: &[(&str, &str)] = &[
@@ -50,25 +45,19 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
     let mut total = 0.0_f64;
     let mut next_unit = 0;
     while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let Ok(number) = rest[..digits].parse::<f64>() else {
             return Err(format!("{shown} is not a duration; {usage}"));
         };
         rest = &rest[digits..];
-        let letters = rest
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(rest.len());
+        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
         let unit = &rest[..letters];
         rest = rest[letters..].trim_start();
         if unit.is_empty() && next_unit == 0 && rest.is_empty() {
             return checked(number * 1_000.0, &shown);
         }
         let Some(at) = UNITS.iter().position(|(name, _)| *name == unit) else {
-            let long = LONG_UNITS
-                .iter()
-                .find(|(long, _)| long.eq_ignore_ascii_case(unit));
+            let long = LONG_UNITS.iter().find(|(long, _)| long.eq_ignore_ascii_case(unit));
             return Err(match long {
                 Some((_, short)) => {
                     format!(
@@ -80,9 +69,7 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
             });
         };
         if at < next_unit {
-            return Err(format!(
-                "in {shown} a larger unit follows a smaller one; {usage}"
-            ));
+            return Err(format!("in {shown} a larger unit follows a smaller one; {usage}"));
         }
         next_unit = at + 1;
         total += number * UNITS[at].1 as f64;
@@ -100,9 +87,7 @@ fn checked(ms: f64, shown: &str) -> Result<u64, String> {
         return Err(format!("{shown} is not a duration"));
     }
     if ms < 1.0 {
-        return Err(format!(
-            "{shown} is too short: a duration is at least one millisecond"
-        ));
+        return Err(format!("{shown} is too short: a duration is at least one millisecond"));
     }
     if ms > MAX_DURATION_MS as f64 {
         return Err(format!("{shown} is too long: a duration is at most a year"));

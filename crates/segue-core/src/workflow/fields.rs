@@ -20,64 +20,36 @@ const fn field(name: &'static str, doc: &'static str, schema: fn() -> Value) -> 
 pub(super) const WORKFLOW: &[Field] = &[
     field("name", "What the workflow is called.", text),
     field("description", "What the workflow is for.", text),
-    field(
-        "input",
-        "What a run is given, by name. Templates read it as `input.NAME`.",
-        inputs,
-    ),
+    field("input", "What a run is given, by name. Templates read it as `input.NAME`.", inputs),
     field(
         "output",
         "Template of the run's output. Without it: the outputs of the last tasks, by name.",
         any,
     ),
     field("timeout", "How long the whole run may take.", duration),
-    field(
-        "max_parallel",
-        "How many tasks of a run may run at a time.",
-        count,
-    ),
+    field("max_parallel", "How many tasks of a run may run at a time.", count),
     field("tasks", "The tasks, by name.", tasks),
 ];
 
 /// Keys of one input.
 pub(super) const INPUT: &[Field] = &[
-    field(
-        "type",
-        "What it may be; anything when it is missing.",
-        input_type,
-    ),
+    field("type", "What it may be; anything when it is missing.", input_type),
     field("description", "What it is for.", text),
-    field(
-        "required",
-        "It must be given. True unless it has a default.",
-        boolean,
-    ),
+    field("required", "It must be given. True unless it has a default.", boolean),
     field("default", "What it is when it is not given.", any),
     field("enum", "The only values it may have.", list_of_any),
 ];
 
 /// Keys of a task.
 pub(super) const TASK: &[Field] = &[
-    field(
-        "agent",
-        "The agent that does it. A task has either `agent` or `capability`.",
-        text,
-    ),
+    field("agent", "The agent that does it. A task has either `agent` or `capability`.", text),
     field(
         "capability",
         "What an agent must be able to do; any agent with it may do the task.",
         text,
     ),
-    field(
-        "description",
-        "What the task is for, for people. Not a template.",
-        text,
-    ),
-    field(
-        "prompt",
-        "Template of the text for an agent that reads text.",
-        text,
-    ),
+    field("description", "What the task is for, for people. Not a template.", text),
+    field("prompt", "Template of the text for an agent that reads text.", text),
     field(
         "input",
         "Template of its input: any value, in which texts may hold `{{ expressions }}`.",
@@ -88,53 +60,25 @@ pub(super) const TASK: &[Field] = &[
         "Tasks that must end before it: a list of names, or one. Tasks that its templates name are added.",
         needs,
     ),
-    field(
-        "when",
-        "Expression; the task is skipped when it is false.",
-        condition,
-    ),
+    field("when", "Expression; the task is skipped when it is false.", condition),
     field(
         "for_each",
         "Expression that gives a list; the task is done once for each `item`, with `index` from 0.",
         expression,
     ),
-    field(
-        "max_parallel",
-        "How many items of `for_each` may be worked on at a time.",
-        count,
-    ),
-    field(
-        "retry",
-        "How it is tried again when it fails; a number is the attempts.",
-        retry,
-    ),
-    field(
-        "timeout",
-        "How long an attempt may take, or a map of `queue` and `run`.",
-        timeout,
-    ),
+    field("max_parallel", "How many items of `for_each` may be worked on at a time.", count),
+    field("retry", "How it is tried again when it fails; a number is the attempts.", retry),
+    field("timeout", "How long an attempt may take, or a map of `queue` and `run`.", timeout),
     field("priority", "Which ready task goes first.", priority),
-    field(
-        "on_failure",
-        "What its failure means for the tasks that need it.",
-        on_failure,
-    ),
+    field("on_failure", "What its failure means for the tasks that need it.", on_failure),
     field("workspace", "Where it works.", workspace),
 ];
 
 /// Keys of `retry`.
 pub(super) const RETRY: &[Field] = &[
-    field(
-        "attempts",
-        "How often it is tried in all. Default 3.",
-        attempts,
-    ),
+    field("attempts", "How often it is tried in all. Default 3.", attempts),
     field("base", "The first wait. Default 1s.", duration),
-    field(
-        "factor",
-        "What each wait is multiplied by to give the next. Default 2.",
-        factor,
-    ),
+    field("factor", "What each wait is multiplied by to give the next. Default 2.", factor),
     field("cap", "The longest wait. Default 1m.", duration),
     field(
         "jitter",
@@ -146,11 +90,7 @@ pub(super) const RETRY: &[Field] = &[
 /// Keys of `timeout`.
 pub(super) const TIMEOUT: &[Field] = &[
     field("queue", "From ready until an agent starts it.", duration),
-    field(
-        "run",
-        "From the start of an attempt until its end.",
-        duration,
-    ),
+    field("run", "From the start of an attempt until its end.", duration),
 ];
 
 /// Values of `jitter`.
@@ -292,10 +232,8 @@ fn object(fields: &[Field], doc: &str) -> Value {
 ///
 /// It says what an editor can check. The reader checks more: names, templates, cycles.
 pub fn json_schema() -> Value {
-    let mut workflow = object(
-        WORKFLOW,
-        "A Segue workflow: tasks for agents, and what they wait for.",
-    );
+    let mut workflow =
+        object(WORKFLOW, "A Segue workflow: tasks for agents, and what they wait for.");
     workflow["required"] = json!(["tasks"]);
     workflow["patternProperties"] = json!({
         "^x-": {"description": "Ignored; a place for values that are used by alias."},

@@ -79,11 +79,7 @@ pub(super) fn link(reader: &mut Reader<'_>, raw: Vec<RawTask>) -> Vec<Task> {
                 }
                 Some(&to) => {
                     if seen.insert(to) {
-                        own.push(Link {
-                            to,
-                            span: edge.span,
-                            via: edge.via,
-                        });
+                        own.push(Link { to, span: edge.span, via: edge.via });
                         task.needs.push(edge.to);
                     }
                 }
@@ -119,19 +115,16 @@ fn report_cycles(reader: &mut Reader<'_>, names: &[&str], links: &[Vec<Link>]) {
 /// Removes every task that waits for no remaining one, until none is left to remove. What remains
 /// waits for a cycle or is part of one.
 fn strip(links: &[Vec<Link>], removed: &mut [bool]) {
-    let mut waiting_for: Vec<usize> = links
-        .iter()
-        .map(|own| own.iter().filter(|link| !removed[link.to]).count())
-        .collect();
+    let mut waiting_for: Vec<usize> =
+        links.iter().map(|own| own.iter().filter(|link| !removed[link.to]).count()).collect();
     let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); links.len()];
     for (from, own) in links.iter().enumerate() {
         for link in own {
             needed_by[link.to].push(from);
         }
     }
-    let mut free: Vec<usize> = (0..links.len())
-        .filter(|task| !removed[*task] && waiting_for[*task] == 0)
-        .collect();
+    let mut free: Vec<usize> =
+        (0..links.len()).filter(|task| !removed[*task] && waiting_for[*task] == 0).collect();
     while let Some(task) = free.pop() {
         removed[task] = true;
         for &from in &needed_by[task] {
@@ -170,10 +163,8 @@ fn report(reader: &mut Reader<'_>, names: &[&str], cycle: &[(usize, Link)]) {
         return;
     };
     let shown = cycle.len().min(NAMES_MAX);
-    let mut chain: Vec<String> = cycle[..shown]
-        .iter()
-        .map(|(task, _)| names[*task].to_owned())
-        .collect();
+    let mut chain: Vec<String> =
+        cycle[..shown].iter().map(|(task, _)| names[*task].to_owned()).collect();
     if shown < cycle.len() {
         chain.push(format!("... {} more ...", cycle.len() - shown));
     }
@@ -191,11 +182,7 @@ fn report(reader: &mut Reader<'_>, names: &[&str], cycle: &[(usize, Link)]) {
             )
         })
         .collect();
-    reader.error(
-        last.span,
-        message,
-        Some(format!("take out one of these: {}", steps.join("; "))),
-    );
+    reader.error(last.span, message, Some(format!("take out one of these: {}", steps.join("; "))));
 }
 
 #[cfg(test)]
@@ -203,15 +190,8 @@ mod tests {
     use super::*;
 
     fn links(edges: &[&[usize]]) -> Vec<Vec<Link>> {
-        let link = |to: &usize| Link {
-            to: *to,
-            span: Span::default(),
-            via: Via::Needs,
-        };
-        edges
-            .iter()
-            .map(|own| own.iter().map(link).collect())
-            .collect()
+        let link = |to: &usize| Link { to: *to, span: Span::default(), via: Via::Needs };
+        edges.iter().map(|own| own.iter().map(link).collect()).collect()
     }
 
     #[test]
@@ -228,10 +208,7 @@ mod tests {
         let mut removed = vec![false; 5];
         strip(&links, &mut removed);
         assert_eq!(removed, [false, true, false, false, false]);
-        let cycle: Vec<usize> = walk(0, &links, &removed)
-            .iter()
-            .map(|(task, _)| *task)
-            .collect();
+        let cycle: Vec<usize> = walk(0, &links, &removed).iter().map(|(task, _)| *task).collect();
         assert_eq!(cycle, [2, 3, 4]);
     }
 }

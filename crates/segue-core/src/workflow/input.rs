@@ -37,11 +37,7 @@ impl InputField {
     /// What is wrong with a value for this input, if anything is.
     pub(super) fn refuse(&self, value: &Value) -> Option<InputError> {
         let error = |message: String, hint: Option<String>| {
-            Some(InputError {
-                name: self.name.clone(),
-                message,
-                hint,
-            })
+            Some(InputError { name: self.name.clone(), message, hint })
         };
         let name = quote(&self.name);
         if value.is_null() && !self.required && self.default.is_none() {
@@ -49,26 +45,18 @@ impl InputField {
         }
         if !self.kind.admits(value) {
             let (wanted, given) = (with_article(self.kind.as_str()), kind_of(value));
-            return error(
-                format!("input {name} must be {wanted}, but it is {given}"),
-                None,
-            );
+            return error(format!("input {name} must be {wanted}, but it is {given}"), None);
         }
         if self.allowed.is_empty() || self.allowed.contains(value) {
             return None;
         }
-        let shown = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
+        let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let words: Vec<&str> = self.allowed.iter().filter_map(Value::as_str).collect();
         let hint = did_you_mean(&shown, words.into_iter()).unwrap_or_else(|| {
             let all: Vec<String> = self.allowed.iter().take(20).map(Value::to_string).collect();
             format!("it is one of {}", all.join(", "))
         });
-        error(
-            format!("input {name} cannot be {}", quote(&shown)),
-            Some(hint),
-        )
+        error(format!("input {name} cannot be {}", quote(&shown)), Some(hint))
     }
 }
 
@@ -104,10 +92,7 @@ impl<'a> Reader<'a> {
             }
         };
         self.inputs = entries.iter().map(|entry| entry.key.as_str()).collect();
-        entries
-            .iter()
-            .filter_map(|entry| self.input(entry))
-            .collect()
+        entries.iter().filter_map(|entry| self.input(entry)).collect()
     }
 
     fn input(&mut self, entry: &'a Entry) -> Option<InputField> {
@@ -136,26 +121,17 @@ impl<'a> Reader<'a> {
         let found = self.fields(entries.iter(), fields::INPUT, &of);
         let kind = found.get("type").map(|entry| self.input_type(entry));
         field.kind = kind.flatten().unwrap_or_default();
-        field.description = found
-            .get("description")
-            .and_then(|entry| self.text(entry))
-            .map(str::to_owned);
+        field.description =
+            found.get("description").and_then(|entry| self.text(entry)).map(str::to_owned);
         let required = found.get("required").and_then(|entry| self.boolean(entry));
-        field.default = found
-            .get("default")
-            .map(|entry| self.value(entry.value, None, &mut Vec::new()));
+        field.default =
+            found.get("default").map(|entry| self.value(entry.value, None, &mut Vec::new()));
         field.required = required.unwrap_or(field.default.is_none());
-        if let (true, Some(entry), true) = (
-            field.required,
-            found.get("required"),
-            field.default.is_some(),
-        ) {
+        if let (true, Some(entry), true) =
+            (field.required, found.get("required"), field.default.is_some())
+        {
             let hint = "remove one of them".to_owned();
-            self.error(
-                entry.key_span,
-                format!("{of} is required and has a default"),
-                Some(hint),
-            );
+            self.error(entry.key_span, format!("{of} is required and has a default"), Some(hint));
         }
         if let Some(entry) = found.get("enum") {
             field.allowed = self.allowed(entry);
@@ -199,10 +175,9 @@ impl<'a> Reader<'a> {
 
     fn allowed(&mut self, entry: &Entry) -> Vec<Value> {
         match self.kind(entry.value) {
-            Kind::List(items) if !items.is_empty() => items
-                .iter()
-                .map(|id| self.value(*id, None, &mut Vec::new()))
-                .collect(),
+            Kind::List(items) if !items.is_empty() => {
+                items.iter().map(|id| self.value(*id, None, &mut Vec::new())).collect()
+            }
             kind => {
                 match kind {
                     Kind::List(_) => self.empty(entry, "remove it, or give it the values"),
@@ -232,10 +207,7 @@ impl Workflow {
                 None if field.required => errors.push(InputError {
                     name: field.name.clone(),
                     message: format!("input {} is missing", quote(&field.name)),
-                    hint: field
-                        .description
-                        .clone()
-                        .map(|text| format!("it is: {text}")),
+                    hint: field.description.clone().map(|text| format!("it is: {text}")),
                 }),
                 None => {
                     let value = field.default.clone().unwrap_or(Value::Null);
@@ -258,21 +230,13 @@ impl Workflow {
                 hint,
             });
         }
-        if errors.is_empty() {
-            Ok(Value::Object(bound))
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(Value::Object(bound)) } else { Err(errors) }
     }
 
     /// The value that a text on a command line stands for: the text itself for an input that is a
     /// `string`, else the JSON in it, else the text.
     pub fn input_from_text(&self, name: &str, text: &str) -> Value {
-        let kind = self
-            .input
-            .iter()
-            .find(|field| field.name == name)
-            .map(|field| field.kind);
+        let kind = self.input.iter().find(|field| field.name == name).map(|field| field.kind);
         if kind == Some(InputType::String) {
             return Value::String(text.to_owned());
         }

@@ -37,11 +37,8 @@ pub struct Workflow {
 impl Workflow {
     /// Names of the tasks that no other task needs, in the order of the file.
     pub fn last_tasks(&self) -> Vec<&str> {
-        let needed: rustc_hash::FxHashSet<&str> = self
-            .tasks
-            .iter()
-            .flat_map(|task| task.needs.iter().map(String::as_str))
-            .collect();
+        let needed: rustc_hash::FxHashSet<&str> =
+            self.tasks.iter().flat_map(|task| task.needs.iter().map(String::as_str)).collect();
         let names = self.tasks.iter().map(|task| task.name.as_str());
         names.filter(|name| !needed.contains(name)).collect()
     }
@@ -201,13 +198,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Retry {
-        Retry {
-            attempts: 3,
-            base_ms: 1_000,
-            factor: 2.0,
-            cap_ms: 60_000,
-            jitter: true,
-        }
+        Retry { attempts: 3, base_ms: 1_000, factor: 2.0, cap_ms: 60_000, jitter: true }
     }
 }
 
@@ -234,11 +225,8 @@ pub enum OnFailure {
 }
 
 impl OnFailure {
-    pub(super) const ALL: &'static [(&'static str, OnFailure)] = &[
-        ("fail", OnFailure::Fail),
-        ("skip", OnFailure::Skip),
-        ("continue", OnFailure::Continue),
-    ];
+    pub(super) const ALL: &'static [(&'static str, OnFailure)] =
+        &[("fail", OnFailure::Fail), ("skip", OnFailure::Skip), ("continue", OnFailure::Continue)];
 }
 
 /// Where a task works.
@@ -262,12 +250,7 @@ impl Workspace {
 }
 
 /// Priorities by their word.
-pub(super) const PRIORITIES: &[(&str, u8)] = &[
-    ("background", 1),
-    ("low", 3),
-    ("medium", 5),
-    ("high", 7),
-    ("critical", 10),
-];
+pub(super) const PRIORITIES: &[(&str, u8)] =
+    &[("background", 1), ("low", 3), ("medium", 5), ("high", 7), ("critical", 10)];
 /// The priority of a task that names none.
 pub(super) const DEFAULT_PRIORITY: u8 = 5;

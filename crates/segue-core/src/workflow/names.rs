@@ -86,11 +86,7 @@ impl Reader<'_> {
                 }
             }
             Root::Item | Root::Index if !scope.has_item => {
-                let word = if reference.root == Root::Item {
-                    "item"
-                } else {
-                    "index"
-                };
+                let word = if reference.root == Root::Item { "item" } else { "index" };
                 let hint = match scope.via {
                     Via::ForEach => "the list is there before its items".to_owned(),
                     Via::Output => "the run as a whole has no items".to_owned(),
@@ -131,31 +127,20 @@ impl Reader<'_> {
             };
             return self.error(at, message, Some(hint.to_owned()));
         };
-        edges.push(Edge {
-            to: name.to_owned(),
-            span: at,
-            via: scope.via,
-        });
+        edges.push(Edge { to: name.to_owned(), span: at, via: scope.via });
         let (Some(field), Some(range)) = (reference.path.get(1), reference.spans.get(1)) else {
             if !reference.computed {
                 let hint = format!(
                     "it has {}; write for example `.output` behind it",
                     TASK_FIELDS.join(", ")
                 );
-                self.warn(
-                    at,
-                    format!("task {} is read as a whole", quote(name)),
-                    Some(hint),
-                );
+                self.warn(at, format!("task {} is read as a whole", quote(name)), Some(hint));
             }
             return;
         };
         if !TASK_FIELDS.contains(&field.as_str()) {
             let hint = did_you_mean(field, TASK_FIELDS.iter().copied()).unwrap_or_else(|| {
-                format!(
-                    "it has {}; what it brings is below `output`",
-                    TASK_FIELDS.join(", ")
-                )
+                format!("it has {}; what it brings is below `output`", TASK_FIELDS.join(", "))
             });
             let span = self.locate(id, text, range.clone());
             self.error(span, format!("a task has no {}", quote(field)), Some(hint));
@@ -170,10 +155,7 @@ impl Reader<'_> {
         if let Some(found) = raw.find(text).filter(|_| !text.is_empty()) {
             return at(node.span.start + found + range.start);
         }
-        if let Kind::Text {
-            style: Style::Literal,
-            ..
-        } = &node.kind
+        if let Kind::Text { style: Style::Literal, .. } = &node.kind
             && let Some(start) = self.locate_in_block(node.span, text, range.start)
         {
             return at(start);
@@ -191,10 +173,7 @@ impl Reader<'_> {
         let before = text.get(..offset)?;
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = text[line_start..].lines().next()?;
-        let blank = text
-            .lines()
-            .take_while(|line| line.trim().is_empty())
-            .count();
+        let blank = text.lines().take_while(|line| line.trim().is_empty()).count();
         let number = before.matches('\n').count().checked_sub(blank)?;
         let index = self.source.line_index(span.start) + number;
         let column = self.source.line(index)?.find(line)?;
@@ -220,12 +199,8 @@ impl Reader<'_> {
             return self.error(edge.span, message, None);
         }
         let hint = did_you_mean(&edge.to, self.task_names.iter().copied()).unwrap_or_else(|| {
-            let mut names: Vec<_> = self
-                .task_names
-                .iter()
-                .take(10)
-                .map(|name| quote(name))
-                .collect();
+            let mut names: Vec<_> =
+                self.task_names.iter().take(10).map(|name| quote(name)).collect();
             if self.task_names.len() > 10 {
                 names.push("...".to_owned());
             }

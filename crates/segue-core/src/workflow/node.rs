@@ -120,10 +120,7 @@ pub(super) fn compose(source: &Source<'_>, diagnostics: &mut Diagnostics) -> Tre
     let mut composer = Composer {
         source,
         diagnostics,
-        tree: Tree {
-            is_complete: true,
-            ..Tree::default()
-        },
+        tree: Tree { is_complete: true, ..Tree::default() },
         frames: Vec::new(),
         anchors: FxHashMap::default(),
         anchor_names: Vec::new(),
@@ -166,8 +163,7 @@ fn offset_of(marker: &Marker) -> usize {
 
 impl Composer<'_, '_> {
     fn error(&mut self, span: Span, message: String, hint: Option<String>) {
-        self.diagnostics
-            .push_at(self.source, Severity::Error, span, message, hint);
+        self.diagnostics.push_at(self.source, Severity::Error, span, message, hint);
     }
 
     /// Takes one event; false when the rest of the file is not to be read.
@@ -190,12 +186,7 @@ impl Composer<'_, '_> {
             Event::Scalar(value, style, anchor, tag) => {
                 let kind = self.scalar(&value, style, tag.as_deref(), span);
                 let weight = NODE_WEIGHT + value.len();
-                let id = self.add(Node {
-                    span,
-                    kind,
-                    weight,
-                    height: 0,
-                });
+                let id = self.add(Node { span, kind, weight, height: 0 });
                 if anchor != 0 {
                     self.anchors.insert(anchor, Anchor::Done(id));
                 }
@@ -216,11 +207,7 @@ impl Composer<'_, '_> {
                 let hint = hint.unwrap_or_else(|| {
                     format!("put `&{name}` before the value it stands for, further up; or quote it")
                 });
-                self.error(
-                    span,
-                    format!("there is no anchor {}", quote(&name)),
-                    Some(hint),
-                );
+                self.error(span, format!("there is no anchor {}", quote(&name)), Some(hint));
                 let id = self.broken(span);
                 self.place(id, span);
             }
@@ -236,12 +223,7 @@ impl Composer<'_, '_> {
     }
 
     fn broken(&mut self, span: Span) -> NodeId {
-        self.add(Node {
-            span,
-            kind: Kind::Broken,
-            weight: NODE_WEIGHT,
-            height: 0,
-        })
+        self.add(Node { span, kind: Kind::Broken, weight: NODE_WEIGHT, height: 0 })
     }
 
     fn open(&mut self, span: Span, anchor: usize, content: Content) {
@@ -266,20 +248,13 @@ impl Composer<'_, '_> {
             Content::List(items) => Kind::List(items),
             Content::Map(mut map) => {
                 for (value, span) in std::mem::take(&mut map.merges) {
-                    frame.weight = frame
-                        .weight
-                        .saturating_add(self.merge(&mut map, value, span));
+                    frame.weight = frame.weight.saturating_add(self.merge(&mut map, value, span));
                 }
                 Kind::Map(map.entries)
             }
         };
         let span = Span::new(frame.start, end);
-        let id = self.add(Node {
-            span,
-            kind,
-            weight: frame.weight,
-            height: frame.height,
-        });
+        let id = self.add(Node { span, kind, weight: frame.weight, height: frame.height });
         if frame.anchor != 0 {
             self.anchors.insert(frame.anchor, Anchor::Done(id));
         }
@@ -302,10 +277,7 @@ impl Composer<'_, '_> {
                 return self.place(id, span);
             }
         };
-        let above = self
-            .frames
-            .iter()
-            .fold(0_usize, |sum, frame| sum.saturating_add(frame.weight));
+        let above = self.frames.iter().fold(0_usize, |sum, frame| sum.saturating_add(frame.weight));
         let node = &self.tree.nodes[id];
         let is_too_large = above.saturating_add(node.weight) > MAX_EXPANDED_BYTES;
         let is_too_deep = self.frames.len() + node.height > MAX_DEPTH;
@@ -338,11 +310,7 @@ impl Composer<'_, '_> {
                 Some((None, _)) => {}
                 None => {
                     let key = self.key_text(id, span);
-                    if let Some(Frame {
-                        content: Content::Map(map),
-                        ..
-                    }) = self.frames.last_mut()
-                    {
+                    if let Some(Frame { content: Content::Map(map), .. }) = self.frames.last_mut() {
                         map.key = Some((key, span));
                     }
                 }
@@ -374,11 +342,7 @@ impl Composer<'_, '_> {
     }
 
     fn insert(&mut self, key: String, key_span: Span, value: NodeId) {
-        let Some(Frame {
-            content: Content::Map(map),
-            ..
-        }) = self.frames.last_mut()
-        else {
+        let Some(Frame { content: Content::Map(map), .. }) = self.frames.last_mut() else {
             return;
         };
         if key == "<<" {
@@ -393,17 +357,11 @@ impl Composer<'_, '_> {
             return self.error(
                 key_span,
                 format!("duplicate key {}", quote(&key)),
-                Some(format!(
-                    "it stands in line {line} already; remove one of them"
-                )),
+                Some(format!("it stands in line {line} already; remove one of them")),
             );
         }
         map.seen.insert(key.clone(), key_span);
-        map.entries.push(Entry {
-            key,
-            key_span,
-            value,
-        });
+        map.entries.push(Entry { key, key_span, value });
     }
 
     /// `<<: *defaults`: takes over the keys that the map does not have. Returns the weight added.
@@ -457,10 +415,7 @@ impl Composer<'_, '_> {
             ScalarStyle::Folded => Style::Folded,
             _ => Style::Quoted,
         };
-        let text = |value: &str| Kind::Text {
-            value: value.to_owned(),
-            style,
-        };
+        let text = |value: &str| Kind::Text { value: value.to_owned(), style };
         let Some(tag) = tag else {
             if style != Style::Plain {
                 return text(value);
@@ -469,11 +424,7 @@ impl Composer<'_, '_> {
             return match plain(value) {
                 Some(Kind::Broken) => {
                     let message = format!("{} is not a number that JSON knows", quote(value));
-                    self.error(
-                        span,
-                        message,
-                        Some("quote it if it is meant as text".to_owned()),
-                    );
+                    self.error(span, message, Some("quote it if it is meant as text".to_owned()));
                     Kind::Broken
                 }
                 Some(kind) => kind,
@@ -551,10 +502,7 @@ fn plain(value: &str) -> Option<Kind> {
 fn explain(error: &ScanError, rest: &str) -> (String, Option<String>) {
     let hint = match error.kind() {
         ErrorKind::RecursionLimitExceeded => {
-            return (
-                format!("lists and maps are nested deeper than {MAX_DEPTH} levels"),
-                None,
-            );
+            return (format!("lists and maps are nested deeper than {MAX_DEPTH} levels"), None);
         }
         ErrorKind::TabInBlockIndentation
         | ErrorKind::TabNotAllowed
@@ -672,10 +620,7 @@ mod tests {
         let mut deep = String::from("a0: &a0 [x]\n");
         for level in 1..2_000 {
             let last = format!("*a{}", level - 1);
-            wide.push_str(&format!(
-                "a{level}: &a{level} [{}]\n",
-                vec![last.clone(); 10].join(",")
-            ));
+            wide.push_str(&format!("a{level}: &a{level} [{}]\n", vec![last.clone(); 10].join(",")));
             deep.push_str(&format!("a{level}: &a{level} [{last}]\n"));
         }
         for (text, word) in [(wide, "large"), (deep, "deep")] {

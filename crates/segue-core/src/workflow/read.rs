@@ -42,10 +42,9 @@ pub fn parse(file: &[u8]) -> Result<Checked, Diagnostics> {
     let workflow = reader.workflow();
     diagnostics.sort();
     match workflow {
-        Some(workflow) if !diagnostics.has_errors() => Ok(Checked {
-            workflow,
-            warnings: diagnostics,
-        }),
+        Some(workflow) if !diagnostics.has_errors() => {
+            Ok(Checked { workflow, warnings: diagnostics })
+        }
         _ => Err(diagnostics),
     }
 }
@@ -63,10 +62,8 @@ fn text_of<'a>(file: &'a [u8], diagnostics: &mut Diagnostics) -> Option<&'a str>
         });
     };
     if file.len() > MAX_FILE_BYTES {
-        let message = format!(
-            "the file has {} bytes, at most {MAX_FILE_BYTES} are allowed",
-            file.len()
-        );
+        let message =
+            format!("the file has {} bytes, at most {MAX_FILE_BYTES} are allowed", file.len());
         whole(message, "let a task read large data from a file of its own");
         return None;
     }
@@ -75,18 +72,12 @@ fn text_of<'a>(file: &'a [u8], diagnostics: &mut Diagnostics) -> Option<&'a str>
         return None;
     }
     let (valid, wrong) = match std::str::from_utf8(file) {
-        Ok(text) => (
-            text,
-            text.find('\0').map(|at| (at, "a NUL byte stands here")),
-        ),
+        Ok(text) => (text, text.find('\0').map(|at| (at, "a NUL byte stands here"))),
         Err(error) => {
             let at = error.valid_up_to();
             let valid = std::str::from_utf8(&file[..at]).unwrap_or_default();
             let nul = valid.find('\0').map(|at| (at, "a NUL byte stands here"));
-            (
-                valid,
-                nul.or(Some((at, "the file is not UTF-8 from here on"))),
-            )
+            (valid, nul.or(Some((at, "the file is not UTF-8 from here on"))))
         }
     };
     let Some((at, message)) = wrong else {
@@ -151,14 +142,12 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn error(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
         let message = message.into();
-        self.diagnostics
-            .push_at(self.source, Severity::Error, span, message, hint);
+        self.diagnostics.push_at(self.source, Severity::Error, span, message, hint);
     }
 
     pub(super) fn warn(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
         let message = message.into();
-        self.diagnostics
-            .push_at(self.source, Severity::Warning, span, message, hint);
+        self.diagnostics.push_at(self.source, Severity::Warning, span, message, hint);
     }
 
     pub(super) fn kind(&self, id: NodeId) -> &'a Kind {
@@ -195,10 +184,8 @@ impl<'a> Reader<'a> {
                 self.error(entry.key_span, format!("{key} has no value"), Some(hint));
             }
             _ => {
-                let message = format!(
-                    "{key} must be {wanted}, but this is {}",
-                    self.describe(entry.value)
-                );
+                let message =
+                    format!("{key} must be {wanted}, but this is {}", self.describe(entry.value));
                 self.error(self.span(entry.value), message, hint.map(str::to_owned));
             }
         }
@@ -282,9 +269,7 @@ impl<'a> Reader<'a> {
         let wrong = if text.trim().is_empty() {
             Some(format!("{key} is empty"))
         } else if crate::template::is_template(text) {
-            Some(format!(
-                "{key} is not a template: it is fixed before the run starts"
-            ))
+            Some(format!("{key} is not a template: it is fixed before the run starts"))
         } else if text.chars().count() > NAME_CHARS_MAX || text.chars().any(char::is_control) {
             Some(format!("{} cannot be a name", quote(text)))
         } else {
@@ -340,10 +325,8 @@ impl<'a> Reader<'a> {
         match number.filter(|number| (1..=max).contains(number)) {
             Some(number) => u32::try_from(number).ok(),
             None => {
-                let message = format!(
-                    "{} must be a whole number from 1 to {max}",
-                    quote(&entry.key)
-                );
+                let message =
+                    format!("{} must be a whole number from 1 to {max}", quote(&entry.key));
                 self.error(self.span(entry.value), message, None);
                 None
             }
@@ -362,13 +345,8 @@ impl<'a> Reader<'a> {
 
     /// One of a few words.
     pub(super) fn word<T: Copy>(&mut self, entry: &Entry, words: &[(&str, T)]) -> Option<T> {
-        let all = || {
-            words
-                .iter()
-                .map(|(word, _)| format!("`{word}`"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let all =
+            || words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         let Kind::Text { value, .. } = self.kind(entry.value) else {
             self.wrong_kind(entry, &format!("one of {}", all()), None);
             return None;
@@ -387,9 +365,7 @@ impl<'a> Reader<'a> {
     pub(super) fn check_name(&mut self, entry: &Entry, what: &str) {
         let name = &entry.key;
         let first_is_right = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        let rest_is_right = name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        let rest_is_right = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         if !(first_is_right && rest_is_right) || name.len() > MAX_NAME_CHARS {
             let hint = format!(
                 "a name starts with a letter, goes on with letters, digits, `_` and `-`, and has at \
@@ -408,42 +384,24 @@ impl<'a> Reader<'a> {
         let known = entries.iter().filter(|entry| !entry.key.starts_with("x-"));
         let found = self.fields(known, fields::WORKFLOW, "a workflow");
         self.inputs_are_known = self.tree.is_complete && !found.is_meant("input");
-        let input = found
-            .get("input")
-            .map(|entry| self.inputs(entry))
-            .unwrap_or_default();
+        let input = found.get("input").map(|entry| self.inputs(entry)).unwrap_or_default();
         if !found.has("tasks") && !found.is_meant("tasks") && self.tree.is_complete {
             let hint = "add `tasks:` with at least one task";
-            self.error(
-                Span::default(),
-                "the workflow has no `tasks`",
-                Some(hint.to_owned()),
-            );
+            self.error(Span::default(), "the workflow has no `tasks`", Some(hint.to_owned()));
         }
-        let raw = found
-            .get("tasks")
-            .map(|entry| self.tasks(entry))
-            .unwrap_or_default();
+        let raw = found.get("tasks").map(|entry| self.tasks(entry)).unwrap_or_default();
         let output = found.get("output").map(|entry| {
-            let scope = Scope {
-                via: Via::Output,
-                is_expression: false,
-                has_item: false,
-            };
+            let scope = Scope { via: Via::Output, is_expression: false, has_item: false };
             let mut edges = Vec::new();
             let value = self.value(entry.value, Some(scope), &mut edges);
             self.known_tasks_only(&edges);
             value
         });
-        let name = found
-            .get("name")
-            .and_then(|entry| self.text(entry))
-            .map(str::to_owned);
+        let name = found.get("name").and_then(|entry| self.text(entry)).map(str::to_owned);
         let description = found.get("description").and_then(|entry| self.text(entry));
         let timeout_ms = found.get("timeout").and_then(|entry| self.duration(entry));
-        let max_parallel = found
-            .get("max_parallel")
-            .and_then(|entry| self.count(entry, fields::MAX_PARALLEL));
+        let max_parallel =
+            found.get("max_parallel").and_then(|entry| self.count(entry, fields::MAX_PARALLEL));
         let tasks = graph::link(self, raw);
         Some(Workflow {
             name,
@@ -496,22 +454,15 @@ impl<'a> Reader<'a> {
                 }
                 Value::String(value.clone())
             }
-            Kind::List(items) => Value::Array(
-                items
-                    .iter()
-                    .map(|item| self.value(*item, scope, edges))
-                    .collect(),
-            ),
+            Kind::List(items) => {
+                Value::Array(items.iter().map(|item| self.value(*item, scope, edges)).collect())
+            }
             Kind::Map(entries) => {
                 let mut map = Map::new();
                 for entry in entries {
                     if scope.is_some() && crate::template::is_template(&entry.key) {
                         let hint = "only values are rendered; a quoted value may hold a template";
-                        self.warn(
-                            entry.key_span,
-                            "a key is not a template",
-                            Some(hint.to_owned()),
-                        );
+                        self.warn(entry.key_span, "a key is not a template", Some(hint.to_owned()));
                     }
                     map.insert(entry.key.clone(), self.value(entry.value, scope, edges));
                 }

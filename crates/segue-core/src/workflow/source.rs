@@ -9,10 +9,7 @@ pub(super) struct Span {
 
 impl Span {
     pub(super) fn new(start: usize, end: usize) -> Span {
-        Span {
-            start,
-            end: end.max(start),
-        }
+        Span { start, end: end.max(start) }
     }
 }
 
@@ -42,9 +39,7 @@ impl<'a> Source<'a> {
 
     /// Index of the line that holds a byte, from 0.
     pub(super) fn line_index(&self, offset: usize) -> usize {
-        self.starts
-            .partition_point(|&start| start <= offset)
-            .saturating_sub(1)
+        self.starts.partition_point(|&start| start <= offset).saturating_sub(1)
     }
 
     /// Where a line begins, in bytes.
@@ -66,11 +61,8 @@ impl<'a> Source<'a> {
         let line_start = self.line_start(index).unwrap_or(0);
         let line_end = line_start + self.line(index).map_or(0, str::len);
         let end = self.floor(span.end.min(line_end)).max(start.min(line_end));
-        let chars = |from: usize, to: usize| {
-            self.text
-                .get(from..to)
-                .map_or(0, |text| text.chars().count())
-        };
+        let chars =
+            |from: usize, to: usize| self.text.get(from..to).map_or(0, |text| text.chars().count());
         let column = chars(line_start, start) + 1;
         let length = chars(start.min(line_end), end).max(1);
         (to_u32(index + 1), to_u32(column), to_u32(length))

@@ -45,10 +45,7 @@ impl<'a> Reader<'a> {
         }
         self.task_names = entries.iter().map(|entry| entry.key.as_str()).collect();
         self.task_set = self.task_names.iter().copied().collect();
-        entries
-            .iter()
-            .filter_map(|entry| self.task(entry))
-            .collect()
+        entries.iter().filter_map(|entry| self.task(entry)).collect()
     }
 
     fn task(&mut self, entry: &'a Entry) -> Option<RawTask> {
@@ -65,11 +62,7 @@ impl<'a> Reader<'a> {
             edges = self.needs(entry);
         }
         let has_item = found.has("for_each");
-        let scope = |via| Scope {
-            via,
-            is_expression: false,
-            has_item,
-        };
+        let scope = |via| Scope { via, is_expression: false, has_item };
         let target = self.target(entry, &found, &of);
         let description = found.get("description").and_then(|entry| self.text(entry));
         let prompt = found.get("prompt").and_then(|entry| {
@@ -83,17 +76,10 @@ impl<'a> Reader<'a> {
             .and_then(|entry| self.expression(entry, Via::When, has_item, &mut edges));
         let for_each = self.for_each(&found, &mut edges);
         let retry = found.get("retry").and_then(|entry| self.retry(entry));
-        let timeout = found
-            .get("timeout")
-            .map(|entry| self.timeout(entry))
-            .unwrap_or_default();
+        let timeout = found.get("timeout").map(|entry| self.timeout(entry)).unwrap_or_default();
         let priority = found.get("priority").and_then(|entry| self.priority(entry));
-        let on_failure = found
-            .get("on_failure")
-            .and_then(|entry| self.word(entry, OnFailure::ALL));
-        let workspace = found
-            .get("workspace")
-            .and_then(|entry| self.word(entry, Workspace::ALL));
+        let on_failure = found.get("on_failure").and_then(|entry| self.word(entry, OnFailure::ALL));
+        let workspace = found.get("workspace").and_then(|entry| self.word(entry, Workspace::ALL));
         let (line, _, _) = self.source.place(entry.key_span);
         let task = Task {
             name: entry.key.clone(),
@@ -150,11 +136,7 @@ impl<'a> Reader<'a> {
             }
             (None, None) if is_missing => {
                 let hint = "add `agent: NAME` or `capability: NAME`".to_owned();
-                self.error(
-                    task.key_span,
-                    format!("{of} names nobody who does it"),
-                    Some(hint),
-                );
+                self.error(task.key_span, format!("{of} names nobody who does it"), Some(hint));
                 None
             }
             (None, None) => None,
@@ -176,18 +158,10 @@ impl<'a> Reader<'a> {
             let span = self.span(id);
             match self.kind(id) {
                 Kind::Text { value, .. } if seen.insert(value.as_str()) => {
-                    edges.push(Edge {
-                        to: value.clone(),
-                        span,
-                        via: Via::Needs,
-                    });
+                    edges.push(Edge { to: value.clone(), span, via: Via::Needs });
                 }
                 Kind::Text { value, .. } => {
-                    self.warn(
-                        span,
-                        format!("{} stands in `needs` twice", quote(value)),
-                        None,
-                    );
+                    self.warn(span, format!("{} stands in `needs` twice", quote(value)), None);
                 }
                 Kind::Broken => {}
                 _ => {
@@ -234,19 +208,14 @@ impl<'a> Reader<'a> {
                 return None;
             }
         };
-        let scope = Scope {
-            via,
-            is_expression: true,
-            has_item,
-        };
+        let scope = Scope { via, is_expression: true, has_item };
         self.template(entry.value, text, scope, edges);
         Some(text.clone())
     }
 
     fn for_each(&mut self, found: &Found<'a>, edges: &mut Vec<Edge>) -> Option<ForEach> {
-        let max_parallel = found
-            .get("max_parallel")
-            .and_then(|entry| self.count(entry, fields::MAX_PARALLEL));
+        let max_parallel =
+            found.get("max_parallel").and_then(|entry| self.count(entry, fields::MAX_PARALLEL));
         match (found.get("for_each"), found.get("max_parallel")) {
             (Some(entry), _) => {
                 let list = self.expression(entry, Via::ForEach, false, edges)?;
@@ -254,11 +223,7 @@ impl<'a> Reader<'a> {
             }
             (None, Some(entry)) => {
                 let hint = "put it beside `tasks` to bound the whole run".to_owned();
-                self.error(
-                    entry.key_span,
-                    "`max_parallel` of a task needs `for_each`",
-                    Some(hint),
-                );
+                self.error(entry.key_span, "`max_parallel` of a task needs `for_each`", Some(hint));
                 None
             }
             (None, None) => None,
@@ -280,9 +245,8 @@ impl<'a> Reader<'a> {
             }
         };
         let found = self.fields(entries.iter(), fields::RETRY, "`retry`");
-        if let Some(attempts) = found
-            .get("attempts")
-            .and_then(|entry| self.count(entry, fields::MAX_ATTEMPTS))
+        if let Some(attempts) =
+            found.get("attempts").and_then(|entry| self.count(entry, fields::MAX_ATTEMPTS))
         {
             retry.attempts = attempts;
         }
@@ -294,18 +258,12 @@ impl<'a> Reader<'a> {
             && let Some(entry) = found.get("cap")
         {
             let hint = "the first wait cannot be longer than the longest".to_owned();
-            self.error(
-                self.span(entry.value),
-                "`cap` is shorter than `base`",
-                Some(hint),
-            );
+            self.error(self.span(entry.value), "`cap` is shorter than `base`", Some(hint));
         }
         if let Some(factor) = found.get("factor").and_then(|entry| self.factor(entry)) {
             retry.factor = factor;
         }
-        if let Some(jitter) = found
-            .get("jitter")
-            .and_then(|entry| self.word(entry, fields::JITTER))
+        if let Some(jitter) = found.get("jitter").and_then(|entry| self.word(entry, fields::JITTER))
         {
             retry.jitter = jitter;
         }
@@ -317,9 +275,7 @@ impl<'a> Reader<'a> {
             self.wrong_kind(entry, "a number", None);
             return None;
         };
-        let factor = number
-            .as_f64()
-            .filter(|factor| (1.0..=fields::MAX_FACTOR).contains(factor));
+        let factor = number.as_f64().filter(|factor| (1.0..=fields::MAX_FACTOR).contains(factor));
         if factor.is_none() {
             let message = format!("`factor` must be a number from 1 to {}", fields::MAX_FACTOR);
             self.error(self.span(entry.value), message, None);
@@ -329,10 +285,7 @@ impl<'a> Reader<'a> {
 
     fn timeout(&mut self, entry: &Entry) -> Timeouts {
         let Kind::Map(entries) = self.kind(entry.value) else {
-            return Timeouts {
-                queue_ms: None,
-                run_ms: self.duration(entry),
-            };
+            return Timeouts { queue_ms: None, run_ms: self.duration(entry) };
         };
         let found = self.fields(entries.iter(), fields::TIMEOUT, "`timeout`");
         Timeouts {
@@ -345,18 +298,13 @@ impl<'a> Reader<'a> {
         let Kind::Number(number) = self.kind(entry.value) else {
             return self.word(entry, PRIORITIES);
         };
-        let known = whole(number).and_then(|number| {
-            PRIORITIES
-                .iter()
-                .find(|(_, known)| u64::from(*known) == number)
-        });
+        let known = whole(number)
+            .and_then(|number| PRIORITIES.iter().find(|(_, known)| u64::from(*known) == number));
         if let Some((_, priority)) = known {
             return Some(*priority);
         }
-        let all: Vec<_> = PRIORITIES
-            .iter()
-            .map(|(word, number)| format!("{number} `{word}`"))
-            .collect();
+        let all: Vec<_> =
+            PRIORITIES.iter().map(|(word, number)| format!("{number} `{word}`")).collect();
         let message = format!("`priority` cannot be {number}");
         self.error(
             self.span(entry.value),
@@ -373,10 +321,6 @@ impl<'a> Reader<'a> {
 
     /// Index of each task by name.
     pub(super) fn task_index(tasks: &[RawTask]) -> FxHashMap<String, usize> {
-        tasks
-            .iter()
-            .enumerate()
-            .map(|(at, raw)| (raw.task.name.clone(), at))
-            .collect()
+        tasks.iter().enumerate().map(|(at, raw)| (raw.task.name.clone(), at)).collect()
     }
 }

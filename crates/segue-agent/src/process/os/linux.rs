@@ -55,11 +55,7 @@ fn close_listed() -> io::Result<()> {
 /// Asks the kernel to kill the calling process when its parent dies, and makes sure that it has not yet.
 pub(super) fn die_with_parent(parent: Pid) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    if getppid() == parent {
-        Ok(())
-    } else {
-        Err(Errno::ESRCH.into())
-    }
+    if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
 }
 
 /// A file in memory.
@@ -81,25 +77,12 @@ pub(in crate::process) fn next_exited() -> Reaped {
     };
     let identity = process(pid.as_raw());
     let exit = match waitpid(pid, Some(every)) {
-        Ok(WaitStatus::Exited(_, code)) => Exit {
-            code: Some(code),
-            signal: None,
-        },
-        Ok(WaitStatus::Signaled(_, signal, _)) => Exit {
-            code: None,
-            signal: Some(signal as i32),
-        },
+        Ok(WaitStatus::Exited(_, code)) => Exit { code: Some(code), signal: None },
+        Ok(WaitStatus::Signaled(_, signal, _)) => Exit { code: None, signal: Some(signal as i32) },
         // Real-time signals have no name in the library's table.
-        Ok(_) | Err(_) => Exit {
-            code: None,
-            signal: None,
-        },
+        Ok(_) | Err(_) => Exit { code: None, signal: None },
     };
-    Reaped::Process {
-        pid: pid.as_raw(),
-        identity,
-        exit,
-    }
+    Reaped::Process { pid: pid.as_raw(), identity, exit }
 }
 
 /// The process ids of the table, newest first.
@@ -107,10 +90,8 @@ fn pids() -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let mut pids: Vec<i32> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
+    let mut pids: Vec<i32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable_by(|a, b| b.cmp(a));
     pids
 }
@@ -132,11 +113,7 @@ pub(in crate::process) fn process(pid: i32) -> Option<Process> {
 fn parse_stat(stat: &[u8]) -> Option<Process> {
     let open = stat.iter().position(|b| *b == b'(')?;
     let close = stat.iter().rposition(|b| *b == b')')?;
-    let pid = std::str::from_utf8(&stat[..open])
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+    let pid = std::str::from_utf8(&stat[..open]).ok()?.trim().parse().ok()?;
     let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let state = *fields.first()?;
@@ -209,13 +186,7 @@ fn pidfd_signal(handle: &OwnedFd, signal: i32) -> bool {
     let no_info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: the handle is open, and a null siginfo asks for that of a plain kill().
     unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            handle.as_raw_fd(),
-            signal,
-            no_info,
-            0_u32,
-        ) == 0
+        libc::syscall(libc::SYS_pidfd_send_signal, handle.as_raw_fd(), signal, no_info, 0_u32) == 0
     }
 }
 
@@ -246,11 +217,8 @@ pub(in crate::process) fn wait_gone(pid: i32, start_time: u64, timeout: Duration
 ///
 /// The kernel shows it to the same user and to root.
 pub(in crate::process) fn started_with(pid: i32, variable: &[u8]) -> bool {
-    std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-        environment
-            .split(|b| *b == 0)
-            .any(|entry| entry == variable)
-    })
+    std::fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environment| environment.split(|b| *b == 0).any(|entry| entry == variable))
 }
 
 /// An id of this boot of the machine: process ids and start times mean nothing after another one.
@@ -282,15 +250,8 @@ mod tests {
 
     #[test]
     fn a_broken_line_is_no_process() {
-        for line in [
-            &b""[..],
-            b"1",
-            b"1 (x",
-            b"1 (x)",
-            b"x (y) S 1 2 3",
-            b"1 (x) S 1 2 3 4",
-            b")(",
-        ] {
+        for line in [&b""[..], b"1", b"1 (x", b"1 (x)", b"x (y) S 1 2 3", b"1 (x) S 1 2 3 4", b")("]
+        {
             assert_eq!(parse_stat(line), None);
         }
     }
@@ -298,26 +259,18 @@ mod tests {
     #[test]
     fn the_table_holds_this_process() {
         let me = i32::try_from(std::process::id()).expect("fits");
-        let seen = processes()
-            .into_iter()
-            .find(|p| p.pid == me)
-            .expect("listed");
+        let seen = processes().into_iter().find(|p| p.pid == me).expect("listed");
         assert_eq!(Some(seen), process(me));
         assert!(boot_id().len() >= 32);
     }
 
     #[test]
     fn a_process_with_another_start_time_gets_no_signal() {
-        let mut child = std::process::Command::new("tail")
-            .args(["-f", "/dev/null"])
-            .spawn()
-            .expect("starts");
+        let mut child =
+            std::process::Command::new("tail").args(["-f", "/dev/null"]).spawn().expect("starts");
         let pid = i32::try_from(child.id()).expect("fits");
         let real = process(pid).expect("listed");
-        let recycled = Process {
-            start_time: real.start_time + 1,
-            ..real.clone()
-        };
+        let recycled = Process { start_time: real.start_time + 1, ..real.clone() };
         assert!(!signal_exact(&recycled, libc::SIGKILL));
         assert!(
             wait_gone(pid, recycled.start_time, Duration::ZERO),

@@ -45,9 +45,5 @@ pub(super) enum Reaped {
     /// There is no child left.
     NoChildren,
     /// This one ended and is now reaped.
-    Process {
-        pid: i32,
-        identity: Option<Process>,
-        exit: super::wire::Exit,
-    },
+    Process { pid: i32, identity: Option<Process>, exit: super::wire::Exit },
 }

@@ -29,11 +29,7 @@ pub(super) fn die_with_parent(_parent: Pid) -> io::Result<()> {
 /// A file that has no name any more.
 pub(in crate::process) fn anonymous_file() -> io::Result<File> {
     let path = std::env::temp_dir().join(format!("segue-stdin-{}", std::process::id()));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
 }
@@ -43,21 +39,11 @@ pub(in crate::process) fn next_exited() -> Reaped {
         Ok(WaitStatus::Exited(pid, code)) => Reaped::Process {
             pid: pid.as_raw(),
             identity: None,
-            exit: Exit {
-                code: Some(code),
-                signal: None,
-            },
+            exit: Exit { code: Some(code), signal: None },
         },
         Ok(WaitStatus::Signaled(pid, signal, _)) => {
-            let exit = Exit {
-                code: None,
-                signal: Some(signal as i32),
-            };
-            Reaped::Process {
-                pid: pid.as_raw(),
-                identity: None,
-                exit,
-            }
+            let exit = Exit { code: None, signal: Some(signal as i32) };
+            Reaped::Process { pid: pid.as_raw(), identity: None, exit }
         }
         Err(Errno::ECHILD) => Reaped::NoChildren,
         Ok(_) | Err(_) => Reaped::Nothing,

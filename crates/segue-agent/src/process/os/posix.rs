@@ -35,25 +35,12 @@ pub(in crate::process) fn told_to_stop() -> bool {
 /// Blocks the signals a supervisor cares for, so that they come in only during [`wait`].
 pub(in crate::process) fn listen_for_signals() -> nix::Result<()> {
     let mut mask = SigSet::empty();
-    for signal in [
-        Signal::SIGCHLD,
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-    ] {
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         mask.add(signal);
     }
     mask.thread_set_mask()?;
-    let child = SigAction::new(
-        SigHandler::Handler(on_child),
-        SaFlags::empty(),
-        SigSet::empty(),
-    );
-    let stop = SigAction::new(
-        SigHandler::Handler(on_stop),
-        SaFlags::empty(),
-        SigSet::empty(),
-    );
+    let child = SigAction::new(SigHandler::Handler(on_child), SaFlags::empty(), SigSet::empty());
+    let stop = SigAction::new(SigHandler::Handler(on_stop), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handlers do nothing, or store to an atomic: both are allowed in a signal handler.
     unsafe {
         sigaction(Signal::SIGCHLD, &child)?;
@@ -85,14 +72,7 @@ pub(in crate::process) fn wait(
         readable.insert(control);
     }
     let timeout = timeout.map(TimeSpec::from);
-    match pselect(
-        None,
-        &mut readable,
-        None,
-        None,
-        timeout.as_ref(),
-        &SigSet::empty(),
-    ) {
+    match pselect(None, &mut readable, None, None, timeout.as_ref(), &SigSet::empty()) {
         Ok(ready) if ready > 0 => Ok(Wake::Control),
         Ok(_) | Err(Errno::EINTR) => Ok(Wake::Other),
         Err(errno) => Err(errno),
