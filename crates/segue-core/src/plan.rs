@@ -40,6 +40,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::template::is_template;
+
 pub use fit::compatible;
 pub use search::plan;
 pub use step::step;
@@ -117,6 +119,9 @@ pub struct Known {
     /// Steps that completed, but some of whose properties were not kept. Should one of those be wanted after
     /// all, the step is planned once more under its old key, where its result can be found again.
     pub not_kept: BTreeSet<String>,
+    /// Steps that completed with an output too large to be handed over: whatever they declare is there, but it can
+    /// only be referred to, in a template (see [`Ready::needs`]).
+    pub too_large: BTreeSet<String>,
 }
 
 impl Known {
@@ -168,8 +173,10 @@ pub struct Ready {
     pub agent: String,
     /// Which of the agent's capabilities.
     pub capability: String,
-    /// The whole input.
+    /// The whole input. Plain values where `needs` is empty, else templates over the outputs of `needs`.
     pub input: Map<String, Value>,
+    /// Keys of finished steps to whose outputs the input refers, because one of them is [too large](Known::too_large).
+    pub needs: BTreeSet<String>,
 }
 
 impl Plan {
@@ -177,17 +184,20 @@ impl Plan {
     pub fn next_wave(&self, given: &Map<String, Value>, known: &Known) -> Vec<Ready> {
         let mut ready = Vec::new();
         for step in &self.steps {
-            let done = known.made.contains_key(&step.key)
-                && step.gives.iter().all(|property| known.value(&step.key, property).is_some());
+            let done = known.too_large.contains(&step.key)
+                || known.made.contains_key(&step.key)
+                    && step.gives.iter().all(|property| known.value(&step.key, property).is_some());
             if done || known.failed.contains(&step.key) {
                 continue;
             }
-            if let Some(input) = collect(&step.inputs, given, known) {
+            let plain = collect(&step.inputs, given, known).map(|input| (input, BTreeSet::new()));
+            if let Some((input, needs)) = plain.or_else(|| refer(&step.inputs, given, known)) {
                 ready.push(Ready {
                     key: step.key.clone(),
                     agent: step.agent.clone(),
                     capability: step.capability.clone(),
                     input,
+                    needs,
                 });
             }
         }
@@ -214,6 +224,53 @@ fn collect(
         values.insert(property.clone(), value.clone());
     }
     Some(values)
+}
+
+/// The same as templates: what steps made by reference, so that it need not pass through here, the rest as it is.
+fn refer(
+    from: &BTreeMap<String, Source>,
+    given: &Map<String, Value>,
+    known: &Known,
+) -> Option<(Map<String, Value>, BTreeSet<String>)> {
+    let mut values = Map::new();
+    let mut needs = BTreeSet::new();
+    for (property, source) in from {
+        let value = match source {
+            Source::Given => verbatim(given.get(property)?),
+            Source::Step(key) => {
+                if !known.too_large.contains(key) {
+                    known.value(key, property)?;
+                }
+                needs.insert(key.clone());
+                // A JSON string is a string of the template language, too.
+                let (key, property) = (Value::from(key.as_str()), Value::from(property.as_str()));
+                Value::from(format!("{{{{ tasks[{key}].output[{property}] }}}}"))
+            }
+        };
+        values.insert(property.clone(), value);
+    }
+    Some((values, needs))
+}
+
+/// A value that renders to itself.
+fn verbatim(value: &Value) -> Value {
+    match value {
+        Value::String(text) if is_template(text) => {
+            let mut out = String::with_capacity(text.len() + 32);
+            for c in text.chars() {
+                match c {
+                    '{' => out.push_str("{{ '{' }}"),
+                    _ => out.push(c),
+                }
+            }
+            Value::String(out)
+        }
+        Value::Array(list) => list.iter().map(verbatim).collect(),
+        Value::Object(map) => {
+            Value::Object(map.iter().map(|(name, one)| (name.clone(), verbatim(one))).collect())
+        }
+        _ => value.clone(),
+    }
 }
 
 /// The step key of each offer: the agent's name, or `agent.capability` for an agent that has several. Offers that
@@ -295,5 +352,22 @@ impl fmt::Display for Missing {
             write!(f, "{link} what {who} makes")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::{Context, render_value};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    proptest! {
+        #[test]
+        fn a_given_fact_renders_to_itself(text in "[{}%#a \\n\"'-]{0,12}", other in "\\PC{0,12}") {
+            let value = json!({"text": text, "list": [other, {"deep": text}], "number": 3});
+            let context = Context::new(&json!({}), &BTreeMap::new());
+            prop_assert_eq!(render_value(&verbatim(&value), &context).unwrap(), value);
+        }
     }
 }

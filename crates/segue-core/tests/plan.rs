@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use segue_core::plan::{Goal, Known, Offer, Plan, Source, Who, keys, plan, step};
+use segue_core::template::{Context, EndState, TaskView, render_value};
 use serde_json::{Map, Value, json};
 
 // ---- A team as the planning agent sees it ------------------------------------------------------------
@@ -78,7 +79,7 @@ enum Children {
 struct Ride {
     /// The keys of each wave.
     waves: Vec<Vec<String>>,
-    /// The input of the last task given under each key.
+    /// The input of the first task given under each key; the engine knows no other.
     inputs: BTreeMap<String, Value>,
     /// The last outcome.
     end: Value,
@@ -119,7 +120,7 @@ fn ride(
                 child
             });
             assert!(child["state"].is_string());
-            ride.inputs.insert(key.clone(), task["input"].clone());
+            ride.inputs.entry(key.clone()).or_insert_with(|| task["input"].clone());
             wave.push(key);
         }
         assert!(!wave.is_empty(), "a wave without tasks");
@@ -688,6 +689,53 @@ fn large_facts_travel_on_only_while_somebody_will_take_them() {
     assert_eq!(again.end["outcome"], "complete");
     let told = ride(&team, &goal, Children::All, &work);
     assert_eq!(told.waves.len(), 4, "with all children told, nobody is asked twice");
+}
+
+#[test]
+fn outputs_too_large_to_be_handed_over_are_referred_to() {
+    let team = repo_report();
+    let omitted =
+        json!({"segue_omitted": "2000000 bytes are more than the 1048576", "sha256": "00"});
+    let work = |key: &str, _: &Value| match key {
+        "inventory" => json!({"state": "completed", "output": omitted}),
+        _ => completes(&team, key),
+    };
+    let input = json!({"goal": "a report on this repository", "summary": "with {{ braces }}"});
+    for children in [Children::All, Children::LastWave] {
+        let ride = ride(&team, &input, children, &work);
+        assert_eq!(ride.end["outcome"], "complete", "{}", ride.end);
+        // The inventory stands there again, so that others can need it; by its key it is found.
+        assert_eq!(
+            ride.waves,
+            [
+                vec!["inventory"],
+                vec!["inventory", "history", "markers"],
+                vec!["history", "inventory", "markers", "reporter"]
+            ]
+        );
+        assert_eq!(ride.inputs["history"]["files"], "{{ tasks[\"inventory\"].output[\"files\"] }}");
+        assert_eq!(
+            ride.inputs["reporter"]["markers"],
+            "{{ tasks[\"markers\"].output[\"markers\"] }}"
+        );
+        let views: BTreeMap<String, TaskView> = ["inventory", "history", "markers"]
+            .into_iter()
+            .map(|key| {
+                let output = completes(&team, key)["output"].clone();
+                (key.to_owned(), TaskView { state: EndState::Completed, output, error: None })
+            })
+            .collect();
+        let rendered = render_value(&ride.inputs["reporter"], &Context::new(&json!({}), &views))
+            .expect("it renders");
+        assert_eq!(rendered["languages"], "languages by inventory");
+        assert_eq!(rendered["hotspots"], "hotspots by history");
+        assert_eq!(rendered["summary"], "with {{ braces }}");
+    }
+    let last = ride(&team, &json!({"produces": ["files"]}), Children::All, &work);
+    assert_eq!(
+        last.end["message"],
+        "`files` by `inventory` was made, but the output it is part of is too large to be handed to a task that waits for it"
+    );
 }
 
 #[test]

@@ -202,11 +202,10 @@ impl<'a> Table<'a> {
 
     fn holds(&self, index: usize, want: &Want) -> bool {
         let node = &self.nodes[index];
+        let fits = |value| value_fits(value, want.schema);
         node.could_make(want)
-            && self
-                .known
-                .value(&node.key, want.name)
-                .is_some_and(|value| value_fits(value, want.schema))
+            && (self.known.too_large.contains(&node.key)
+                || self.known.value(&node.key, want.name).is_some_and(fits))
     }
 
     /// Everything that can be made at all, cheapest first.
@@ -486,7 +485,8 @@ impl<'a> Node<'a> {
             .into_iter()
             .filter(|(name, _)| needed.binary_search_by_key(name, |(name, _)| *name).is_err())
             .collect();
-        let done = known.made.contains_key(&key) && !known.not_kept.contains(&key);
+        let done = known.too_large.contains(&key)
+            || known.made.contains_key(&key) && !known.not_kept.contains(&key);
         Self {
             offer,
             runs: !done && !known.failed.contains(&key),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::fit::properties;
-use super::{Goal, Known, Offer, Ready, Source, Who, best_match, keys, plan};
+use super::{Goal, Known, Offer, Plan, Ready, Source, Who, best_match, keys, plan};
 
 /// A fact up to this size is carried along whether or not it will be needed; a larger one only when it will.
 const SMALL_BYTES: usize = 16 * 1024;
@@ -77,34 +77,75 @@ fn turn(task: &Value) -> Result<Value, Failure> {
     }
     let wave = found.next_wave(&goal.given, &memory.known);
     if wave.is_empty() {
-        // Cannot be: the first step of a plan takes only what is at hand. Yet an empty wave would never end.
-        return Err(Failure::permanent("the plan has no step that can start"));
+        return Err(too_large(&found, &memory.known));
     }
-    let continuation = memory.write(&goal, &found, &wave);
-    let several = |agent: &str| offers.iter().filter(|offer| offer.agent == agent).count() > 1;
-    let tasks: Vec<Value> = wave
-        .into_iter()
-        .map(|ready| {
-            let gives =
-                found.steps.iter().find(|step| step.key == ready.key).map(|step| &step.gives);
-            let names: Vec<&str> = gives.into_iter().flatten().map(String::as_str).collect();
-            let mut task = json!({
-                "key": ready.key,
-                "description": format!("{}: {}", ready.capability, names.join(", ")),
-                "input": ready.input,
-            });
-            // A task goes to an agent or to a capability; the agent's name alone would not say which one.
-            if several(&ready.agent) {
-                task["capability"] = json!(ready.capability);
-            } else {
-                task["agent"] = json!(ready.agent);
-            }
-            task
-        })
-        .collect();
-    Ok(
-        json!({"segue": 1, "outcome": "delegate", "tasks": tasks, "resume": true, "continuation": continuation}),
-    )
+    Ok(json!({
+        "segue": 1,
+        "outcome": "delegate",
+        "tasks": tasks(&offers, &found, &wave),
+        "resume": true,
+        "continuation": memory.write(&goal, &found, &wave),
+    }))
+}
+
+/// Everybody's work is done, and yet what is wanted is not in hand.
+fn too_large(found: &Plan, known: &Known) -> Failure {
+    let mut names = Vec::new();
+    for (property, source) in &found.goal {
+        if let Source::Step(key) = source
+            && known.too_large.contains(key)
+        {
+            names.push(format!("`{property}` by `{key}`"));
+        }
+    }
+    Failure::permanent(format!(
+        "{} was made, but the output it is part of is too large to be handed to a task that waits for it",
+        names.join(", ")
+    ))
+}
+
+/// A wave as the tasks of a delegation. Finished steps to whose outputs an input refers stand there once more: by
+/// their keys they are found, not done again.
+fn tasks(offers: &[Offer], found: &Plan, wave: &[Ready]) -> Vec<Value> {
+    let capabilities: BTreeMap<&str, BTreeSet<&str>> =
+        offers.iter().fold(BTreeMap::new(), |mut all, offer| {
+            all.entry(offer.agent.as_str()).or_default().insert(offer.capability.as_str());
+            all
+        });
+    // A task goes to an agent or to a capability; the name of an agent that has several would not say which one.
+    let address = |task: &mut Value, agent: &str, capability: &str| {
+        if capabilities.get(agent).is_some_and(|names| names.len() > 1) {
+            task["capability"] = json!(capability);
+        } else {
+            task["agent"] = json!(agent);
+        }
+    };
+    let mut tasks = Vec::new();
+    let needed: BTreeSet<&String> = wave.iter().flat_map(|ready| &ready.needs).collect();
+    for key in needed {
+        let mut task = json!({"key": key, "input": {}});
+        match keys(offers).iter().position(|one| one == key) {
+            Some(index) => address(&mut task, &offers[index].agent, &offers[index].capability),
+            None => task["agent"] = json!(key),
+        }
+        tasks.push(task);
+    }
+    for ready in wave {
+        let gives = found.steps.iter().find(|step| step.key == ready.key).map(|step| &step.gives);
+        let names: Vec<&str> = gives.into_iter().flatten().map(String::as_str).collect();
+        let mut task = json!({
+            "key": ready.key,
+            "description": format!("{}: {}", ready.capability, names.join(", ")),
+            "input": ready.input,
+        });
+        if !ready.needs.is_empty() {
+            task["needs"] = json!(ready.needs);
+            task["template"] = json!(true);
+        }
+        address(&mut task, &ready.agent, &ready.capability);
+        tasks.push(task);
+    }
+    tasks
 }
 
 /// The offers of the team, without the capability this very task asks of this very agent: a planner that
@@ -247,6 +288,8 @@ impl Memory {
             memory.brought.insert(key.clone(), names.collect());
             memory.known.made.entry(key.clone()).or_default();
         }
+        let too_large = kept.get("too_large").and_then(Value::as_array).into_iter().flatten();
+        memory.known.too_large.extend(too_large.filter_map(Value::as_str).map(str::to_owned));
         for failure in kept.get("failed").and_then(Value::as_array).into_iter().flatten() {
             if let Some(key) = failure.get("key").and_then(Value::as_str) {
                 memory.fail(key, failure.clone());
@@ -274,6 +317,12 @@ impl Memory {
                 "completed" => {
                     let output =
                         child.get("output").and_then(Value::as_object).cloned().unwrap_or_default();
+                    let output = if is_omitted(&output) {
+                        self.known.too_large.insert(key.to_owned());
+                        Map::new()
+                    } else {
+                        output
+                    };
                     self.brought.insert(key.to_owned(), output.keys().cloned().collect());
                     self.known.made.insert(key.to_owned(), output);
                 }
@@ -319,7 +368,7 @@ impl Memory {
 
     /// The continuation to be resumed with: of what is at hand, the facts that steps after this wave or the goal
     /// still take, and small ones.
-    fn write(&self, goal: &Goal, found: &super::Plan, wave: &[Ready]) -> Value {
+    fn write(&self, goal: &Goal, found: &Plan, wave: &[Ready]) -> Value {
         let later =
             found.steps.iter().filter(|step| !wave.iter().any(|ready| ready.key == step.key));
         let mut needed: BTreeSet<(&str, &str)> = BTreeSet::new();
@@ -346,9 +395,16 @@ impl Memory {
             },
             "facts": facts,
             "brought": self.brought,
+            "too_large": self.known.too_large,
             "failed": self.failures.iter().map(|(_, said)| said).collect::<Vec<_>>(),
         })
     }
+}
+
+/// Whether this stands for an output that is too large for a resumed task.
+fn is_omitted(output: &Map<String, Value>) -> bool {
+    output.get("segue_omitted").is_some_and(Value::is_string)
+        && output.keys().all(|name| name == "segue_omitted" || name == "sha256")
 }
 
 /// Whether a value is at most [`SMALL_BYTES`] long, without writing all of a large one.
