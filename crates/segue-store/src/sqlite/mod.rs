@@ -1,0 +1,23 @@
+//! The store of one machine: SQLite in a file, one writer, readers beside it.
+//!
+//! [`SqliteStore`] holds the whole state of a project in the folder `.segue`: the database `segue.db` in
+//! write-ahead mode with `synchronous=FULL`, and large bodies in the folder `blobs`. One thread owns the writing connection;
+//! what concurrent callers send it is gathered into one transaction and one sync.
+
+mod blobs;
+mod decode;
+mod encode;
+mod error;
+mod hot;
+mod load;
+mod options;
+mod pool;
+mod prune;
+mod queries;
+mod schema;
+mod store;
+mod write;
+mod writer;
+
+pub use options::{Options, Sync, SystemClock, Threads};
+pub use store::SqliteStore;

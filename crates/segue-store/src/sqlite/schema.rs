@@ -1,0 +1,180 @@
+//! Opening the file: whose it is, of which version, and how it is used.
+
+use super::error::{Failure, Kind};
+use super::options::{Options, Sync};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use segue_core::ids::ProjectId;
+use segue_core::payload::Hash;
+use std::path::Path;
+
+/// The database, in the folder of the store.
+pub(super) const FILE: &str = "segue.db";
+/// The file whose lock says that a process has the store open.
+pub(super) const LOCK_FILE: &str = "segue.db-lock";
+/// "Segu": marks the file as ours, for us and for `file(1)`.
+pub(super) const APPLICATION_ID: i32 = 0x5365_6775;
+/// Pages of the log after which a commit moves them into the database.
+const CHECKPOINT_PAGES: i64 = 2_000;
+/// KiB of pages that the writing connection keeps.
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
+/// KiB of pages that a reading connection keeps.
+const READER_CACHE_KIB: i64 = 4 * 1024;
+
+/// A step from one shape of the tables to the next. What is published is never changed, only followed by another.
+struct Migration {
+    number: i64,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: [Migration; 1] =
+    [Migration { number: 1, name: "start", sql: include_str!("migrations/001_start.sql") }];
+
+/// Opens the database for the one writer: makes it where it is missing, and brings it to this version.
+pub(super) fn open_writer(path: &Path, options: &Options) -> Result<(Connection, i64), Failure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(path, flags)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    conn.busy_timeout(std::time::Duration::ZERO)?;
+    check_owner(&conn)?;
+    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        let detail = format!(
+            "the file system does not allow a write-ahead log (journal mode `{mode}`): put the folder on a local disk"
+        );
+        return Err(Failure::new(Kind::ReadOnly, detail));
+    }
+    let sync = match options.sync {
+        Sync::Full => "FULL",
+        Sync::Off => "OFF",
+    };
+    conn.pragma_update(None, "synchronous", sync)?;
+    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    conn.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    conn.pragma_update(None, "foreign_keys", false)?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    migrate(&mut conn, options)?;
+    let project = project_number(&mut conn, options.project)?;
+    Ok((conn, project))
+}
+
+/// Opens the database for reading beside the writer.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, Failure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    // A reader never waits for the writer in this mode, but it may meet another process that recovers the log.
+    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    conn.pragma_update(None, "query_only", true)?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+    Ok(conn)
+}
+
+/// Refuses files that are no database of ours before anything is written into them.
+fn check_owner(conn: &Connection) -> Result<(), Failure> {
+    let id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    if id == APPLICATION_ID {
+        return Ok(());
+    }
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if id == 0 && tables == 0 {
+        conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+        return Ok(());
+    }
+    let detail = format!(
+        "this is a database of another program (application id {id:#x}): move it away, or choose another folder"
+    );
+    Err(Failure::new(Kind::Version, detail))
+}
+
+fn migrate(conn: &mut Connection, options: &Options) -> Result<(), Failure> {
+    conn.execute_batch(
+        "CREATE TABLE IF NOT EXISTS migrations (
+            number     INTEGER PRIMARY KEY,
+            name       TEXT NOT NULL,
+            checksum   TEXT NOT NULL, -- SHA-256 of the statements
+            applied_at INTEGER NOT NULL
+        )",
+    )?;
+    let newest: i64 =
+        conn.query_row("SELECT ifnull(max(number), 0) FROM migrations", [], |row| row.get(0))?;
+    let known = MIGRATIONS.last().map_or(0, |migration| migration.number);
+    if newest > known {
+        let detail = format!(
+            "this database was made by a newer Segue: it is of version {newest}, and this program knows up to {known}. Use the newer program"
+        );
+        return Err(Failure::new(Kind::Version, detail));
+    }
+    for migration in &MIGRATIONS {
+        apply(conn, migration, options)?;
+    }
+    Ok(())
+}
+
+fn apply(conn: &mut Connection, migration: &Migration, options: &Options) -> Result<(), Failure> {
+    let checksum = Hash::of(migration.sql.as_bytes()).hex();
+    let applied: Option<String> = conn
+        .query_row("SELECT checksum FROM migrations WHERE number = ?1", [migration.number], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    match applied {
+        Some(applied) if applied == checksum => Ok(()),
+        Some(_) => {
+            let detail = format!(
+                "this database was made by another build of Segue: its version {} (`{}`) differs from the one of this program",
+                migration.number, migration.name
+            );
+            Err(Failure::new(Kind::Version, detail))
+        }
+        None => {
+            let transaction =
+                conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            transaction.execute_batch(migration.sql)?;
+            transaction.execute(
+                "INSERT INTO migrations (number, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)",
+                params![migration.number, migration.name, checksum, options.clock.now().0],
+            )?;
+            Ok(transaction.commit()?)
+        }
+    }
+}
+
+/// The small number of the project. A new database takes the project in; one of another project is refused.
+fn project_number(conn: &mut Connection, project: ProjectId) -> Result<i64, Failure> {
+    let known = conn
+        .query_row("SELECT number, id FROM projects ORDER BY number LIMIT 1", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+        })
+        .optional()?;
+    match known {
+        Some((number, id)) if id == project.as_bytes() => Ok(number),
+        Some((_, id)) => {
+            let theirs = <[u8; 16]>::try_from(id).map(ProjectId::from_bytes);
+            let theirs = theirs.map_or("of no known id".to_owned(), |id| id.to_string());
+            let detail = format!(
+                "this database belongs to project {theirs}, not to {project}: a copied folder is a new project, and needs a database of its own"
+            );
+            Err(Failure::new(Kind::Version, detail))
+        }
+        None => {
+            let transaction =
+                conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            transaction.execute(
+                "INSERT INTO projects (number, id) VALUES (1, ?1)",
+                params![project.as_bytes()],
+            )?;
+            transaction.execute(
+                "INSERT INTO counters (project, committed_at, next_cursor, next_letter, next_task, project_events, states) \
+                 VALUES (1, 0, 1, 1, 1, 0, '[0,0,0,0,0,0,0,0,0]')",
+                [],
+            )?;
+            transaction.commit()?;
+            Ok(1)
+        }
+    }
+}
