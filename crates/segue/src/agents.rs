@@ -17,7 +17,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-
 /// Who works in a project, before anybody is started.
 #[derive(Debug, Default)]
 pub struct Team {
@@ -38,9 +37,9 @@ impl Team {
         let mut team = Team::default();
         let mut names = BTreeSet::new();
         if let Some(dir) = team_dir {
-            let dir = dir
-                .canonicalize()
-                .with_context(|| format!("the team's folder {} cannot be entered", dir.display()))?;
+            let dir = dir.canonicalize().with_context(|| {
+                format!("the team's folder {} cannot be entered", dir.display())
+            })?;
             let config = Config::load(&dir)?;
             if config.agents.is_empty() {
                 bail!("{} has no `segue.toml` with agents", dir.display());

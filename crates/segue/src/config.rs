@@ -120,7 +120,7 @@ pub struct AgentConfig {
     pub disallowed_tools: Vec<String>,
     /// Of Claude Code: the most model turns.
     #[serde(default)]
-    pub max_turns: Option<u32>,
+    pub max_turns: Option<u64>,
     /// Of Claude Code: the most that one attempt may cost, in USD.
     #[serde(default)]
     pub max_budget_usd: Option<f64>,
@@ -211,9 +211,14 @@ impl Config {
         let mut names = BTreeSet::new();
         for agent in &self.agents {
             let name = &agent.name;
-            if name.is_empty() || name.len() > 200 || name.contains([':', '/']) || name.starts_with('-')
+            if name.is_empty()
+                || name.len() > 200
+                || name.contains([':', '/'])
+                || name.starts_with('-')
             {
-                bail!("`{name}` cannot be the name of an agent: it has 1 to 200 bytes, no `:` or `/`, and does not begin with `-`");
+                bail!(
+                    "`{name}` cannot be the name of an agent: it has 1 to 200 bytes, no `:` or `/`, and does not begin with `-`"
+                );
             }
             if !names.insert(name) {
                 bail!("agent `{name}` stands there twice: names are unique in a file");
@@ -225,7 +230,9 @@ impl Config {
                 bail!("agent `{name}`: the kind `builtin` is for Segue itself; use `command`");
             }
             if agent.kind == AgentKind::Command && agent.command.is_empty() {
-                bail!("agent `{name}` has no `command`: give the program and its arguments as a list");
+                bail!(
+                    "agent `{name}` has no `command`: give the program and its arguments as a list"
+                );
             }
             for capability in &agent.capabilities {
                 capability.build(name)?;
@@ -255,7 +262,10 @@ impl CapabilityConfig {
             Ok(Some(Arc::new(value)))
         };
         if self.name.is_empty() || self.name.contains(':') {
-            bail!("agent `{agent}`: `{}` cannot be the name of a capability: it is not empty and has no `:`", self.name);
+            bail!(
+                "agent `{agent}`: `{}` cannot be the name of a capability: it is not empty and has no `:`",
+                self.name
+            );
         }
         Ok(Capability {
             name: self.name.as_str().into(),

@@ -4,33 +4,21 @@ use crate::agents::{self, Team};
 use crate::project::{NodeLock, Project};
 use anyhow::{Context, Result};
 use segue_agent::command::evidence;
-use segue_agent::place::{RunningRecord, records_folder};
 use segue_agent::host::{Host, HostParts, Hosted};
+use segue_agent::place::{RunningRecord, records_folder};
 use segue_agent::process::{Launcher, end_leftover};
 use segue_bus::in_process::InProcessBus;
 use segue_bus::signals::InProcessSignals;
 use segue_core::command::{Command, Proof};
 use segue_core::decide::secret_of;
 use segue_core::ids::{AttemptId, Incarnation, TaskId};
-use segue_core::ports::{Clock, Store};
-use segue_core::time::Time;
+use segue_core::ports::Store;
 use segue_engine::{Config, Engine, LocalHost, Parts};
-use segue_store::sqlite::{Options, SqliteStore};
+use segue_store::sqlite::{Options, SqliteStore, SystemClock};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use uuid::Uuid;
-
-/// The clock of this machine.
-#[derive(Debug)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Time {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-    }
-}
 
 /// A running node.
 pub struct Node {
@@ -58,12 +46,7 @@ pub struct NodeOptions {
 /// # Errors
 /// When the database cannot be opened.
 pub fn open_store(project: &Project) -> Result<Arc<SqliteStore>> {
-    let options = Options {
-        dir: project.state.clone(),
-        project: project.id,
-        key: project.key,
-        clock: Arc::new(SystemClock),
-    };
+    let options = Options::new(&project.state, project.id, project.key);
     SqliteStore::open(options)
         .with_context(|| format!("cannot open the database in {}", project.state.display()))
 }
@@ -88,8 +71,7 @@ impl Node {
             signals: InProcessSignals::new(),
         };
         let engine = Engine::start(parts, options.engine).await?;
-        let local =
-            LocalHost { host: project.host, incarnation: Incarnation(Uuid::new_v4()) };
+        let local = LocalHost { host: project.host, incarnation: Incarnation(Uuid::new_v4()) };
         let specs = agents.iter().map(|agent| agent.spec.clone()).collect();
         let host_parts = HostParts {
             host: local.host,
@@ -183,7 +165,9 @@ fn leftovers(state: &Path) -> Vec<Leftover> {
             let ended = end_leftover(&record.started, Some(&record.attempt), Some(&last_words));
             match ended {
                 Ok(ended) => found.push((record, ended.iter().map(evidence).collect())),
-                Err(error) => tracing::warn!(%error, attempt = record.attempt, "cannot make sure that nothing is left of an attempt"),
+                Err(error) => {
+                    tracing::warn!(%error, attempt = record.attempt, "cannot make sure that nothing is left of an attempt")
+                }
             }
         }
         let _ = std::fs::remove_file(&path);

@@ -149,9 +149,8 @@ fn identity(state: &Path) -> Result<Identity> {
     let folder = std::fs::metadata(state)?;
     let (device, inode) = (folder.dev(), folder.ino());
     if let Some(text) = read_if_there(&path)? {
-        let known: Identity = serde_json::from_str(&text).with_context(|| {
-            format!("{} is damaged; restore it from a backup", path.display())
-        })?;
+        let known: Identity = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged; restore it from a backup", path.display()))?;
         if known.inode != inode || known.device != device {
             bail!(
                 "{} was copied from another place: a copy is another project. Remove the folder to begin anew (its tasks go with it), or, if it was moved on purpose, remove only {} to keep them",
@@ -174,9 +173,14 @@ fn identity(state: &Path) -> Result<Identity> {
 fn key(state: &Path) -> Result<[u8; 32]> {
     let path = state.join("key");
     if let Some(text) = read_if_there(&path)? {
-        return segue_core::payload::Hash::from_hex(text.trim())
-            .map(|hash| hash.0)
-            .with_context(|| format!("{} is damaged: it holds 64 hexadecimal digits; restore it from a backup", path.display()));
+        return segue_core::payload::Hash::from_hex(text.trim()).map(|hash| hash.0).with_context(
+            || {
+                format!(
+                    "{} is damaged: it holds 64 hexadecimal digits; restore it from a backup",
+                    path.display()
+                )
+            },
+        );
     }
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
@@ -196,8 +200,7 @@ fn read_if_there(path: &Path) -> Result<Option<String>> {
 fn write_private(path: &Path, text: &str) -> Result<()> {
     let draft = path.with_extension(format!("draft-{}", std::process::id()));
     let write = || -> std::io::Result<()> {
-        let mut file =
-            OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&draft, path)

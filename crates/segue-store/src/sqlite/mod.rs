@@ -12,6 +12,7 @@ mod hot;
 mod load;
 mod options;
 mod pool;
+mod probe;
 mod prune;
 mod queries;
 mod schema;
@@ -20,4 +21,5 @@ mod write;
 mod writer;
 
 pub use options::{Options, Sync, SystemClock, Threads};
+pub use probe::{probe_rows_per_s, sqlite_version};
 pub use store::SqliteStore;

@@ -19,9 +19,21 @@ pub fn probe(base: &Path) -> Result<Vec<Figure>> {
     let setup = json!({ "syncs": SYNCS, "bytes": SYNC_BYTES });
     let rows = segue_store::sqlite::probe_rows_per_s(folder.path()).context("SQLite probe")?;
     Ok(vec![
-        Figure::new("probe", "fdatasync_p50_ms", "ms", vec![percentile(&syncs, 0.5)], setup.clone()),
+        Figure::new(
+            "probe",
+            "fdatasync_p50_ms",
+            "ms",
+            vec![percentile(&syncs, 0.5)],
+            setup.clone(),
+        ),
         Figure::new("probe", "fdatasync_p99_ms", "ms", vec![percentile(&syncs, 0.99)], setup),
-        Figure::new("probe", "sqlite_rows_per_s", "1/s", vec![rows], json!({ "batch": 500, "row_bytes": 200 })),
+        Figure::new(
+            "probe",
+            "sqlite_rows_per_s",
+            "1/s",
+            vec![rows],
+            json!({ "batch": 500, "row_bytes": 200 }),
+        ),
     ])
 }
 

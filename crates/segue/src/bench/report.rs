@@ -76,7 +76,12 @@ impl Report {
         if self.json {
             writeln!(out, "{facts}")
         } else {
-            writeln!(out, "{cores} cores, {cpu}; {}, {}", facts["durability"].as_str().unwrap_or(""), facts["build"].as_str().unwrap_or(""))
+            writeln!(
+                out,
+                "{cores} cores, {cpu}; {}, {}",
+                facts["durability"].as_str().unwrap_or(""),
+                facts["build"].as_str().unwrap_or("")
+            )
         }
     }
 

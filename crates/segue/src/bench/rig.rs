@@ -134,7 +134,9 @@ impl Rig {
         let found = counts.get(&TaskState::Completed).copied().unwrap_or_default();
         self.node.stop(Duration::from_secs(5)).await;
         if found != completed || others != 0 {
-            bail!("the database holds {found} completed and {others} other tasks; {completed} completed ones were expected: {counts:?}");
+            bail!(
+                "the database holds {found} completed and {others} other tasks; {completed} completed ones were expected: {counts:?}"
+            );
         }
         Ok(())
     }

@@ -51,7 +51,9 @@ pub async fn run(args: &BenchArgs) -> Result<()> {
             "w5" => w5(args, &base).await?,
             "w6" => w6(args, &base).await?,
             "w7" => w7(args, &base).await?,
-            _ => bail!("there is no workload `{name}`: they are probe, W1, W2, W3, W4, W5, W6 and W7"),
+            _ => bail!(
+                "there is no workload `{name}`: they are probe, W1, W2, W3, W4, W5, W6 and W7"
+            ),
         };
         for figure in &figures {
             report.figure(figure)?;
@@ -123,7 +125,13 @@ async fn w5(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
     let setup = |backlog| json!({ "backlog": backlog, "run": RUN, "submit": workloads::batch_setup(backlog) });
     let mut figures = Vec::new();
     for (backlog, found) in [(RUN, small), (args.backlog, large)] {
-        figures.push(Figure::new("W5", "submit_per_s", "1/s", vec![found.submit_per_s], setup(backlog)));
+        figures.push(Figure::new(
+            "W5",
+            "submit_per_s",
+            "1/s",
+            vec![found.submit_per_s],
+            setup(backlog),
+        ));
         figures.push(Figure::new("W5", "run_per_s", "1/s", vec![found.run_per_s], setup(backlog)));
         figures.push(Figure::new("W5", "rss_mb", "MiB", vec![found.rss_mb], setup(backlog)));
     }

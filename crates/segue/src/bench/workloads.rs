@@ -2,7 +2,7 @@
 
 use super::rig::{AGENTS, PAYLOAD_BYTES, Rig, SLOTS, noop, single};
 use anyhow::{Context, Result};
-use segue_core::command::{NewTask, Submit};
+use segue_core::command::NewTask;
 use segue_core::ids::TaskId;
 use segue_core::task::Need;
 use segue_engine::workflow::new_task_id;
