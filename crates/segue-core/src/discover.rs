@@ -6,7 +6,7 @@
 //!
 //! The ranking is BM25F (Robertson, Zaragoza: "The Probabilistic Relevance Framework: BM25 and
 //! Beyond", 2009, section 3.4) over four fields, in an inverted index, with light English
-//! [stemming](mod@stem) so that "review" finds a reviewer. It is a pure function of its
+//! stemming so that "review" finds a reviewer. It is a pure function of its
 //! input: equal entries and queries give equal hits, in equal order.
 
 use rustc_hash::FxHashMap;
