@@ -6,7 +6,7 @@
 //!
 //! | stop | file |
 //! |---|---|
-//! | folders: project up to the repository root, then the user's | [`tree`](self) `roots`, `load` |
+//! | folders: project up to the repository root, then the user's | `tree`: [`roots`], [`load`] |
 //! | bytes -> front matter and body | `front` |
 //! | front matter -> YAML, with the lenient second try | `yaml`, `dialect` |
 //! | YAML -> [`AgentFile`] | `fields`, `values`, `tools`, `servers` |
