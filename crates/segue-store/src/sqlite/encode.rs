@@ -225,7 +225,6 @@ impl Bodies {
         let same_spec = before.is_some_and(|before| Arc::ptr_eq(&before.spec, &kept.spec));
         if !same_spec && let Some(template) = &kept.spec.template {
             let mut template = template.clone();
-            template.run_input.iter_mut().for_each(|payload| self.keep(run, payload));
             template.output.iter_mut().for_each(|payload| self.keep(run, payload));
             kept.spec =
                 Arc::new(TaskSpec { template: Some(template), ..kept.spec.as_ref().clone() });
@@ -271,6 +270,5 @@ fn payloads(task: &Task) -> impl Iterator<Item = &Payload> {
     std::iter::once(&task.input)
         .chain(&task.output)
         .chain(&task.continuation)
-        .chain(template.and_then(|template| template.run_input.as_ref()))
         .chain(template.and_then(|template| template.output.as_ref()))
 }

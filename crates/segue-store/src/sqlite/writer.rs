@@ -332,6 +332,7 @@ impl Batch<'_> {
                 duties: Vec::new(),
                 next_due: None,
                 may_assign: false,
+                ended: Vec::new(),
             }));
         }
         self.loader.heads(&mut self.snapshot, assign)?;
