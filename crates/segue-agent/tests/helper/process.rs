@@ -4,6 +4,7 @@
 use std::io::Write;
 
 use segue_agent::process::{Capture, Launcher, Line, Spawn, scrubbed_env, supervise_if_asked};
+use segue_agent::workspace::{WorkspaceKind, Workspaces};
 
 fn main() {
     supervise_if_asked();
@@ -17,6 +18,7 @@ fn main() {
         }
         ["fds"] => fds(),
         ["hold"] => hold(),
+        ["worktree", project, state] => worktree(project, state),
         _ => std::process::exit(64),
     }
 }
@@ -46,6 +48,15 @@ fn say(line: &[u8]) {
         .and_then(|()| out.write_all(b"\n"))
         .and_then(|()| out.flush())
         .expect("somebody reads");
+}
+
+/// Makes a worktree with whatever environment this process was given.
+fn worktree(project: &str, state: &str) {
+    let made = Workspaces::new(project, state).prepare(WorkspaceKind::Worktree, "t1", 1);
+    match made {
+        Ok(workspace) => say(workspace.path.as_os_str().as_encoded_bytes()),
+        Err(error) => say(error.to_string().as_bytes()),
+    }
 }
 
 /// Prints its process id and stays, whatever becomes of the pipes that it holds.
