@@ -300,7 +300,14 @@ impl Host {
         loop {
             tokio::select! {
                 biased;
-                ran = &mut run => return ran,
+                ran = &mut run => {
+                    while let Ok(said) = hear.try_recv() {
+                        if let Said::Progress(note) = said {
+                            self.progress(task, request, note);
+                        }
+                    }
+                    return ran;
+                }
                 Some(said) = hear.recv() => match said {
                     Said::Started(began) => process = began,
                     Said::Progress(note) => self.progress(task, request, note),

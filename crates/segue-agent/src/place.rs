@@ -3,6 +3,7 @@
 use crate::command::failed;
 use crate::process::Started;
 use crate::runner::{Job, Ran};
+use crate::workspace::{self, WorkspaceError, Workspaces};
 use segue_core::task::{ErrorClass, TaskError, WorkspaceKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -58,36 +59,72 @@ pub(crate) struct Place {
 pub(crate) enum PlaceError {
     #[error("its folder could not be made: {0}")]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
 }
 
 impl PlaceError {
     /// The failure of the attempt.
     pub(crate) fn into_ran(self) -> Ran {
-        failed(ErrorClass::Transient, self.to_string())
+        let class = match &self {
+            PlaceError::Workspace(
+                WorkspaceError::NotGit { .. }
+                | WorkspaceError::NoCommit { .. }
+                | WorkspaceError::GitMissing,
+            ) => ErrorClass::Permanent,
+            PlaceError::Io(_) | PlaceError::Workspace(_) => ErrorClass::Transient,
+        };
+        failed(class, self.to_string())
     }
 }
 
+/// What a place is made from.
+struct Wanted {
+    folders: Folders,
+    workspace: WorkspaceKind,
+    task: String,
+    run: String,
+    attempt: String,
+    number: u32,
+    input: Value,
+}
+
 impl Place {
+    /// Makes the folders of an attempt, apart from the threads that everything else runs on: git may take its time.
     pub(crate) async fn make(
         folders: &Folders,
         workspace: WorkspaceKind,
         job: &Job,
         input: &Value,
     ) -> Result<Place, PlaceError> {
-        let state = &folders.state;
+        let wanted = Wanted {
+            folders: folders.clone(),
+            workspace: job.workspace.unwrap_or(workspace),
+            task: job.task.to_string(),
+            run: job.run.to_string(),
+            attempt: job.attempt.clone(),
+            number: job.number,
+            input: input.clone(),
+        };
+        tokio::task::spawn_blocking(move || Place::make_now(&wanted))
+            .await
+            .map_err(|error| PlaceError::Io(io::Error::other(error)))?
+    }
+
+    fn make_now(wanted: &Wanted) -> Result<Place, PlaceError> {
+        let state = &wanted.folders.state;
         // Ids are UUIDs: no part of these paths comes from outside.
-        let work = state.join("work").join(job.task.to_string()).join(job.number.to_string());
-        let scratch = state.join("scratch").join(&job.attempt);
+        let scratch = state.join("scratch").join(&wanted.attempt);
         let records = records_folder(state);
         std::fs::create_dir_all(&records)?;
         std::fs::create_dir_all(&scratch)?;
-        let cwd = match job.workspace.unwrap_or(workspace) {
-            WorkspaceKind::Project => folders.project.clone(),
-            WorkspaceKind::Own | WorkspaceKind::Worktree => {
-                std::fs::create_dir_all(&work)?;
-                work
-            }
+        let workspaces = Workspaces::new(&wanted.folders.project, state);
+        let kind = match wanted.workspace {
+            WorkspaceKind::Own => workspace::WorkspaceKind::Own,
+            WorkspaceKind::Worktree => workspace::WorkspaceKind::Worktree,
+            WorkspaceKind::Project => workspace::WorkspaceKind::Project,
         };
+        let cwd = workspaces.prepare(kind, &wanted.task, wanted.number)?.path;
         let place = Place {
             cwd,
             input: scratch.join("in"),
@@ -95,15 +132,15 @@ impl Place {
             outcome: scratch.join("outcome.json"),
             log: state
                 .join("logs")
-                .join(job.run.to_string())
-                .join(format!("{}-{}.log", job.task, job.number)),
-            record: records.join(format!("{}.json", job.attempt)),
-            last_words: records.join(format!("{}.last", job.attempt)),
+                .join(&wanted.run)
+                .join(format!("{}-{}.log", wanted.task, wanted.number)),
+            record: records.join(format!("{}.json", wanted.attempt)),
+            last_words: records.join(format!("{}.last", wanted.attempt)),
             scratch,
         };
         std::fs::create_dir_all(&place.output)?;
         std::fs::create_dir_all(&place.input)?;
-        if let Value::Object(fields) = input {
+        if let Value::Object(fields) = &wanted.input {
             place.write_input(fields)?;
         }
         Ok(place)

@@ -14,8 +14,8 @@ use crate::presets::{
 use crate::process::{
     Capture, Cause, Ended, Launcher, LogFile, Spawn, Stdin, Stream, scrubbed_env,
 };
-use crate::runner::{End, Job, Ran, Runner, Said};
-use segue_core::agent::AgentKind;
+use crate::runner::{Control, End, Job, Ran, Runner, Said};
+use segue_core::agent::{AgentKind, Capability};
 use segue_core::ports::Fut;
 use segue_core::task::{ErrorClass, TaskError, Usage};
 use serde_json::{Value, json};
@@ -50,6 +50,32 @@ pub struct PresetAgent {
     pub max_budget_usd: Option<f64>,
     /// The file of `.claude/agents` that defines it.
     pub file: Option<Arc<AgentFile>>,
+    /// What it can do; the output schema of the capability that a task asks for is told to the CLI.
+    pub capabilities: Arc<[Capability]>,
+}
+
+impl PresetAgent {
+    /// The agent of a file of `.claude/agents`. Its hooks and MCP servers, which start programs of the file's choosing, are
+    /// left out unless the user trusts them: the flag that hands the agent over asks nobody.
+    #[must_use]
+    pub fn with_file(mut self, file: &AgentFile, trusted: bool) -> PresetAgent {
+        let mut file = file.clone();
+        if !trusted {
+            file.hooks = Value::Null;
+            file.mcp_servers = Value::Null;
+        }
+        self.file = Some(Arc::new(file));
+        self
+    }
+
+    fn output_schema(&self, job: &Job) -> Option<&Value> {
+        let capability = match &job.capability {
+            Some(name) => self.capabilities.iter().find(|known| known.name == *name)?,
+            None if self.capabilities.len() == 1 => &self.capabilities[0],
+            None => return None,
+        };
+        capability.output_schema.as_deref()
+    }
 }
 
 /// Runs a coding agent CLI as an agent.
@@ -97,6 +123,7 @@ impl PresetRunner {
         let grace_ms = self.agent.base.grace_ms;
         let (ended, cancelled) = wait(&mut running, &mut job.control, grace_ms).await;
         let parsed = self.parse(preset, &line, &ended);
+        note_oddities(&job.control, &parsed);
         let end = if cancelled && ended.cause == Cause::Cancelled && parsed.result.is_err() {
             End::Cancelled
         } else {
@@ -135,6 +162,7 @@ impl PresetRunner {
             agent_name: file.map(|file| file.name.as_str()),
             system_prompt: agent.instructions.as_deref(),
             model: agent.model.as_deref(),
+            output_schema: agent.output_schema(job),
             scratch_dir: Some(&place.scratch),
             permission_mode: agent.permission_mode,
             allowed_tools: &agent.allowed_tools,
@@ -249,6 +277,16 @@ impl PresetRunner {
 impl Runner for PresetRunner {
     fn run(&self, job: Job) -> Fut<'_, Ran> {
         Box::pin(self.attempt(job))
+    }
+}
+
+/// A "done" with denials or oddities deserves a second look: they go into the log of the run.
+fn note_oddities(control: &Control, parsed: &Parsed) {
+    for denial in &parsed.denials {
+        control.progress(&json!({ "kind": "denied", "tool": denial.tool, "input": denial.input }));
+    }
+    for note in &parsed.notes {
+        control.progress(&json!({ "kind": "note", "text": note }));
     }
 }
 

@@ -192,10 +192,7 @@ impl Workspaces {
     /// For a project, with the state folder that keeps its workspaces; it is made when it is needed.
     /// Both paths must be absolute.
     pub fn new(project: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
-        Self {
-            project: project.into(),
-            state: state.into(),
-        }
+        Self { project: project.into(), state: state.into() }
     }
 
     /// The workspace for an attempt of a task.
@@ -217,13 +214,7 @@ impl Workspaces {
                     .project
                     .canonicalize()
                     .map_err(|e| io_error("find the project's folder", &self.project, e))?;
-                Ok(Workspace {
-                    path,
-                    kind,
-                    branch: None,
-                    base: None,
-                    resumed: true,
-                })
+                Ok(Workspace { path, kind, branch: None, base: None, resumed: true })
             }
         }
     }
@@ -261,10 +252,7 @@ impl Workspaces {
         is_live: impl Fn(&str) -> bool,
     ) -> Result<Vec<LeftoverWorkspace>, WorkspaceError> {
         let mut all = Vec::new();
-        for name in names_in(&self.state.join("work"))?
-            .into_iter()
-            .filter(|name| !is_live(name))
-        {
+        for name in names_in(&self.state.join("work"))?.into_iter().filter(|name| !is_live(name)) {
             let path = self.state.join("work").join(&name);
             all.push(LeftoverWorkspace {
                 task: name,
@@ -282,12 +270,7 @@ impl Workspaces {
         tasks.dedup();
         for task in tasks {
             let (path, work) = (self.tree(&task), self.work_in(&task));
-            all.push(LeftoverWorkspace {
-                task,
-                kind: WorkspaceKind::Worktree,
-                path,
-                work,
-            });
+            all.push(LeftoverWorkspace { task, kind: WorkspaceKind::Worktree, path, work });
         }
         Ok(all)
     }
@@ -303,22 +286,15 @@ impl Workspaces {
             Ok(()) => {}
             // A start that was repeated finds the folder of the first try.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let mut entries = path
-                    .read_dir()
-                    .map_err(|e| io_error("read the folder", &path, e))?;
+                let mut entries =
+                    path.read_dir().map_err(|e| io_error("read the folder", &path, e))?;
                 if entries.next().is_some() {
                     return Err(WorkspaceError::NotFresh { path });
                 }
             }
             Err(error) => return Err(io_error("make the folder", &path, error)),
         }
-        Ok(Workspace {
-            path,
-            kind: WorkspaceKind::Own,
-            branch: None,
-            base: None,
-            resumed: false,
-        })
+        Ok(Workspace { path, kind: WorkspaceKind::Own, branch: None, base: None, resumed: false })
     }
 
     fn tree(&self, task: &str) -> PathBuf {
@@ -349,17 +325,9 @@ impl Workspaces {
             false => safe_join(&tree, &repository.prefix)?,
         };
         make_folders(&path)?;
-        let path = path
-            .canonicalize()
-            .map_err(|e| io_error("find the folder", &path, e))?;
+        let path = path.canonicalize().map_err(|e| io_error("find the folder", &path, e))?;
         let (branch, base) = (Some(record.branch), Some(record.base));
-        Ok(Workspace {
-            path,
-            kind: WorkspaceKind::Worktree,
-            branch,
-            base,
-            resumed,
-        })
+        Ok(Workspace { path, kind: WorkspaceKind::Worktree, branch, base, resumed })
     }
 
     /// Adds the worktree: anew, or on the branch that is left of an earlier one.
@@ -384,9 +352,8 @@ impl Workspaces {
         };
         // Twice --force: the folder may be registered still, from a worktree that was deleted by
         // hand or an add that was killed, which leaves it locked as well.
-        let mut args: Vec<&OsStr> = ["worktree", "add", "--no-checkout", "--force", "--force"]
-            .map(OsStr::new)
-            .to_vec();
+        let mut args: Vec<&OsStr> =
+            ["worktree", "add", "--no-checkout", "--force", "--force"].map(OsStr::new).to_vec();
         if exists {
             args.extend([tree.as_os_str(), branch.as_ref()]);
         } else {
@@ -402,15 +369,9 @@ impl Workspaces {
         git(&repository.top, args)?;
         drop(lock);
         // What may take long comes after the lock: the files.
-        git(
-            tree,
-            ["reset", "--hard", "--no-recurse-submodules", "--quiet"],
-        )?;
+        git(tree, ["reset", "--hard", "--no-recurse-submodules", "--quiet"])?;
         let record = Record { branch, base };
-        write_whole(
-            &self.record_path(task),
-            &serde_json::to_vec(&record).unwrap_or_default(),
-        )?;
+        write_whole(&self.record_path(task), &serde_json::to_vec(&record).unwrap_or_default())?;
         Ok(record)
     }
 
@@ -424,9 +385,7 @@ impl Workspaces {
             return Work::None;
         }
         let look = || look_for_work(&tree, task, &Repository::of(&self.project)?);
-        look().unwrap_or_else(|error| Work::Unknown {
-            why: error.to_string(),
-        })
+        look().unwrap_or_else(|error| Work::Unknown { why: error.to_string() })
     }
 
     fn remove_worktree(&self, task: &str, removal: Removal) -> Result<Removed, WorkspaceError> {
@@ -469,15 +428,12 @@ impl Workspaces {
 }
 
 fn check_task(task: &str) -> Result<(), WorkspaceError> {
-    let plain = task
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    let plain =
+        task.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
     if plain && !task.is_empty() && task.len() <= TASK_BYTES_MAX && !task.starts_with('-') {
         Ok(())
     } else {
-        Err(WorkspaceError::BadTask {
-            task: task.to_owned(),
-        })
+        Err(WorkspaceError::BadTask { task: task.to_owned() })
     }
 }
 
@@ -495,36 +451,20 @@ fn is_worktree_of(tree: &Path, repository: &Repository) -> bool {
 fn look_for_work(tree: &Path, task: &str, repository: &Repository) -> Result<Work, WorkspaceError> {
     if !is_worktree_of(tree, repository) {
         let why = "it is no worktree of the project any more; if the project was moved, `git worktree repair` mends it";
-        return Ok(Work::Unknown {
-            why: why.to_owned(),
-        });
+        return Ok(Work::Unknown { why: why.to_owned() });
     }
     let changes = git(
         tree,
-        [
-            "status",
-            "--porcelain=v1",
-            "-z",
-            "--untracked-files=normal",
-            "--ignore-submodules=none",
-        ],
+        ["status", "--porcelain=v1", "-z", "--untracked-files=normal", "--ignore-submodules=none"],
     )?;
     // A renamed file has its old name as one more entry, which has no status before it.
-    let files = changes
-        .split(|byte| *byte == 0)
-        .filter(|entry| entry.get(2) == Some(&b' '))
-        .count();
+    let files =
+        changes.split(|byte| *byte == 0).filter(|entry| entry.get(2) == Some(&b' ')).count();
     if !changes.is_empty() {
-        return Ok(Work::Uncommitted {
-            files: files.max(1),
-        });
+        return Ok(Work::Uncommitted { files: files.max(1) });
     }
     let commits = commits_only_here(tree, task, &["HEAD"])?;
-    Ok(if commits > 0 {
-        Work::Unmerged { commits }
-    } else {
-        Work::None
-    })
+    Ok(if commits > 0 { Work::Unmerged { commits } } else { Work::None })
 }
 
 /// Counts the commits of `from` and of the task's branch that no other branch, tag or remote branch has.
@@ -549,16 +489,7 @@ fn commits_only_here(folder: &Path, task: &str, from: &[&str]) -> Result<u64, Wo
 fn rescue_detached(tree: &Path, task: &str) -> Result<Option<String>, WorkspaceError> {
     let alone = git_text(
         tree,
-        [
-            "rev-list",
-            "--count",
-            "HEAD",
-            "--not",
-            "--branches",
-            "--tags",
-            "--remotes",
-            "--",
-        ],
+        ["rev-list", "--count", "HEAD", "--not", "--branches", "--tags", "--remotes", "--"],
     )?;
     if alone.trim() == "0" {
         return Ok(None);
@@ -582,24 +513,15 @@ fn delete_branch_without_work(
         return Ok(Some(branch));
     }
     // Git refuses if somebody has checked it out; then it is in use, and stays.
-    Ok(git(&repository.top, ["branch", "--quiet", "-D", &branch])
-        .is_err()
-        .then_some(branch))
+    Ok(git(&repository.top, ["branch", "--quiet", "-D", &branch]).is_err().then_some(branch))
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> WorkspaceError {
-    WorkspaceError::Io {
-        what,
-        path: path.to_owned(),
-        source,
-    }
+    WorkspaceError::Io { what, path: path.to_owned(), source }
 }
 
 fn make_folders(path: &Path) -> Result<(), WorkspaceError> {
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| io_error("make the folder", path, error))
 }
 
@@ -636,10 +558,7 @@ fn make_writable(path: &Path) {
             continue;
         };
         folders.extend(
-            entries
-                .flatten()
-                .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
-                .map(|e| e.path()),
+            entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()),
         );
     }
 }
@@ -651,10 +570,8 @@ fn names_in(folder: &Path) -> Result<Vec<String>, WorkspaceError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io_error("read the folder", folder, error)),
     };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     Ok(names)
 }

@@ -23,21 +23,13 @@ fn bare_folder() -> Fixture {
     let (project, state) = (root.join("a prøject"), root.join("state"));
     std::fs::create_dir(&project).expect("made");
     let workspaces = Workspaces::new(&project, &state);
-    Fixture {
-        _folder: folder,
-        project,
-        state,
-        workspaces,
-    }
+    Fixture { _folder: folder, project, state, workspaces }
 }
 
 /// A project with one commit.
 fn fixture() -> Fixture {
     let fixture = bare_folder();
-    git(
-        &fixture.project,
-        &["init", "--quiet", "--initial-branch=main"],
-    );
+    git(&fixture.project, &["init", "--quiet", "--initial-branch=main"]);
     commit(&fixture.project, "README", "hello\n");
     fixture
 }
@@ -61,11 +53,7 @@ fn git(folder: &Path, args: &[&str]) -> String {
         .stdin(Stdio::null())
         .output()
         .expect("git runs");
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
@@ -77,19 +65,14 @@ fn commit(folder: &Path, name: &str, text: &str) {
 
 impl Fixture {
     fn worktree(&self, task: &str, attempt: u32) -> Workspace {
-        self.workspaces
-            .prepare(WorkspaceKind::Worktree, task, attempt)
-            .expect("prepared")
+        self.workspaces.prepare(WorkspaceKind::Worktree, task, attempt).expect("prepared")
     }
 
     fn branches(&self) -> Vec<String> {
-        git(
-            &self.project,
-            &["for-each-ref", "--format=%(refname:short)", "refs/heads"],
-        )
-        .lines()
-        .map(Into::into)
-        .collect()
+        git(&self.project, &["for-each-ref", "--format=%(refname:short)", "refs/heads"])
+            .lines()
+            .map(Into::into)
+            .collect()
     }
 
     fn remove(&self, task: &str, removal: Removal) -> Removed {
@@ -104,38 +87,22 @@ fn hostile_ids() -> Vec<String> {
         "", ".", "..", "../x", "a/b", "/etc", "a b", "-x", "x.json", "a\0b", "a\nb", "ä", "~",
         "$(x)", "a\\b",
     ];
-    ids.map(str::to_owned)
-        .into_iter()
-        .chain(["x".repeat(101)])
-        .collect()
+    ids.map(str::to_owned).into_iter().chain(["x".repeat(101)]).collect()
 }
 
 #[test]
 fn own_folders_are_fresh_and_private() {
     let fixture = bare_folder();
-    let own = |task: &str, attempt| {
-        fixture
-            .workspaces
-            .prepare(WorkspaceKind::Own, task, attempt)
-    };
+    let own = |task: &str, attempt| fixture.workspaces.prepare(WorkspaceKind::Own, task, attempt);
     let first = own("t1", 1).expect("made");
     assert_eq!(first.path, fixture.state.join("work/t1/1"));
-    assert_eq!(
-        first.path.metadata().expect("exists").permissions().mode() & 0o777,
-        0o700
-    );
+    assert_eq!(first.path.metadata().expect("exists").permissions().mode() & 0o777, 0o700);
     assert!(!first.resumed && first.branch.is_none());
     assert_eq!(own("t1", 1).expect("an empty one may be used"), first);
     std::fs::write(first.path.join("x"), "").expect("written");
     assert!(matches!(own("t1", 1), Err(WorkspaceError::NotFresh { .. })));
-    assert_eq!(
-        own("t1", 2).expect("made").path,
-        fixture.state.join("work/t1/2")
-    );
-    assert_eq!(
-        fixture.remove("t1", Removal::KeepWork),
-        Removed::Kept(Work::Files)
-    );
+    assert_eq!(own("t1", 2).expect("made").path, fixture.state.join("work/t1/2"));
+    assert_eq!(fixture.remove("t1", Removal::KeepWork), Removed::Kept(Work::Files));
     assert_eq!(fixture.remove("t1", Removal::Discard), GONE);
     assert!(!fixture.state.join("work/t1").exists());
     assert_eq!(fixture.remove("t1", Removal::Discard), Removed::Nothing);
@@ -145,24 +112,11 @@ fn own_folders_are_fresh_and_private() {
 fn task_ids_that_are_paths_or_options_are_refused_everywhere() {
     let fixture = fixture();
     for id in hostile_ids() {
-        for kind in [
-            WorkspaceKind::Own,
-            WorkspaceKind::Worktree,
-            WorkspaceKind::Project,
-        ] {
-            let error = fixture
-                .workspaces
-                .prepare(kind, &id, 1)
-                .expect_err("refused");
-            assert!(
-                matches!(error, WorkspaceError::BadTask { .. }),
-                "{id:?}: {error}"
-            );
+        for kind in [WorkspaceKind::Own, WorkspaceKind::Worktree, WorkspaceKind::Project] {
+            let error = fixture.workspaces.prepare(kind, &id, 1).expect_err("refused");
+            assert!(matches!(error, WorkspaceError::BadTask { .. }), "{id:?}: {error}");
         }
-        assert!(
-            fixture.workspaces.remove(&id, Removal::Discard).is_err(),
-            "{id:?}"
-        );
+        assert!(fixture.workspaces.remove(&id, Removal::Discard).is_err(), "{id:?}");
     }
     assert!(!fixture.state.exists(), "nothing was made");
 }
@@ -172,10 +126,7 @@ fn a_link_in_the_state_folder_leads_nowhere() {
     let fixture = bare_folder();
     std::fs::create_dir_all(fixture.state.join("work")).expect("made");
     symlink(&fixture.project, fixture.state.join("work/t1")).expect("linked");
-    let error = fixture
-        .workspaces
-        .prepare(WorkspaceKind::Own, "t1", 1)
-        .expect_err("refused");
+    let error = fixture.workspaces.prepare(WorkspaceKind::Own, "t1", 1).expect_err("refused");
     assert!(matches!(error, WorkspaceError::Path(_)), "{error}");
     std::fs::write(fixture.project.join("precious"), "").expect("written");
     let _ = fixture.workspaces.remove("t1", Removal::Discard);
@@ -185,11 +136,7 @@ fn a_link_in_the_state_folder_leads_nowhere() {
 #[test]
 fn folders_without_write_permission_can_be_removed() {
     let fixture = bare_folder();
-    let path = fixture
-        .workspaces
-        .prepare(WorkspaceKind::Own, "t1", 1)
-        .expect("made")
-        .path;
+    let path = fixture.workspaces.prepare(WorkspaceKind::Own, "t1", 1).expect("made").path;
     let cache = path.join("cache");
     std::fs::create_dir(&cache).expect("made");
     std::fs::write(cache.join("x"), "").expect("written");
@@ -201,16 +148,10 @@ fn folders_without_write_permission_can_be_removed() {
 #[test]
 fn the_project_itself_is_used_as_it_is() {
     let fixture = bare_folder();
-    let workspace = fixture
-        .workspaces
-        .prepare(WorkspaceKind::Project, "t1", 1)
-        .expect("found");
+    let workspace = fixture.workspaces.prepare(WorkspaceKind::Project, "t1", 1).expect("found");
     assert_eq!(workspace.path, fixture.project);
     let absent = Workspaces::new(fixture.project.join("absent"), &fixture.state);
-    let error = absent
-        .prepare(WorkspaceKind::Project, "t1", 1)
-        .expect_err("refused")
-        .to_string();
+    let error = absent.prepare(WorkspaceKind::Project, "t1", 1).expect_err("refused").to_string();
     assert!(error.contains("absent"), "{error}");
 }
 
@@ -222,24 +163,12 @@ fn a_worktree_starts_at_head_on_its_own_branch_and_leaves_the_project_alone() {
     let workspace = fixture.worktree("t1", 1);
     assert_eq!(workspace.path, fixture.state.join("worktrees/t1"));
     assert_eq!(workspace.branch.as_deref(), Some("segue/t1"));
-    assert_eq!(
-        workspace.base,
-        Some(git(&fixture.project, &["rev-parse", "HEAD"]))
-    );
+    assert_eq!(workspace.base, Some(git(&fixture.project, &["rev-parse", "HEAD"])));
     assert!(!workspace.resumed);
-    assert_eq!(
-        std::fs::read_to_string(workspace.path.join("README")).expect("there"),
-        "hello\n"
-    );
-    assert_eq!(
-        git(&workspace.path, &["symbolic-ref", "--short", "HEAD"]),
-        "segue/t1"
-    );
+    assert_eq!(std::fs::read_to_string(workspace.path.join("README")).expect("there"), "hello\n");
+    assert_eq!(git(&workspace.path, &["symbolic-ref", "--short", "HEAD"]), "segue/t1");
     assert_eq!(git(&fixture.project, &["status", "--porcelain"]), before);
-    assert_eq!(
-        git(&fixture.project, &["symbolic-ref", "--short", "HEAD"]),
-        "main"
-    );
+    assert_eq!(git(&fixture.project, &["symbolic-ref", "--short", "HEAD"]), "main");
 }
 
 #[test]
@@ -249,13 +178,7 @@ fn later_attempts_go_on_in_the_same_worktree() {
     std::fs::write(first.path.join("draft"), "half done").expect("written");
     commit(&fixture.project, "NEWS", "the project moves on\n");
     let second = fixture.worktree("t1", 2);
-    assert_eq!(
-        second,
-        Workspace {
-            resumed: true,
-            ..first
-        }
-    );
+    assert_eq!(second, Workspace { resumed: true, ..first });
     assert!(second.path.join("draft").exists() && !second.path.join("NEWS").exists());
     let other = fixture.worktree("t2", 1);
     assert!(other.path.join("NEWS").exists() && !other.path.join("draft").exists());
@@ -281,13 +204,7 @@ fn an_add_that_was_cut_short_is_done_again() {
     std::fs::remove_file(first.path.join("README")).expect("removed");
     git(
         &fixture.project,
-        &[
-            "worktree",
-            "lock",
-            "--reason",
-            "initializing",
-            first.path.to_str().expect("text"),
-        ],
+        &["worktree", "lock", "--reason", "initializing", first.path.to_str().expect("text")],
     );
     let again = fixture.worktree("t1", 1);
     assert!(!again.resumed && again.path.join("README").exists());
@@ -301,36 +218,23 @@ fn a_project_in_a_subfolder_of_its_repository_works_in_that_subfolder() {
     let sub = fixture.project.join("services/shop");
     std::fs::create_dir_all(&sub).expect("made");
     let workspaces = Workspaces::new(&sub, &fixture.state);
-    let uncommitted = workspaces
-        .prepare(WorkspaceKind::Worktree, "t1", 1)
-        .expect("prepared");
-    assert_eq!(
-        uncommitted.path,
-        fixture.state.join("worktrees/t1/services/shop")
-    );
+    let uncommitted = workspaces.prepare(WorkspaceKind::Worktree, "t1", 1).expect("prepared");
+    assert_eq!(uncommitted.path, fixture.state.join("worktrees/t1/services/shop"));
     commit(&sub, "shop.txt", "shop\n");
-    let committed = workspaces
-        .prepare(WorkspaceKind::Worktree, "t2", 1)
-        .expect("prepared");
+    let committed = workspaces.prepare(WorkspaceKind::Worktree, "t2", 1).expect("prepared");
     assert!(committed.path.join("shop.txt").exists());
     // What a program put in the way of that subfolder is not followed out of the worktree.
     std::fs::remove_dir_all(fixture.state.join("worktrees/t2/services")).expect("removed");
     symlink("/etc", fixture.state.join("worktrees/t2/services")).expect("linked");
-    let error = workspaces
-        .prepare(WorkspaceKind::Worktree, "t2", 2)
-        .expect_err("refused");
+    let error = workspaces.prepare(WorkspaceKind::Worktree, "t2", 2).expect_err("refused");
     assert!(matches!(error, WorkspaceError::Path(_)), "{error}");
 }
 
 #[test]
 fn what_is_no_repository_gets_an_error_with_a_remedy() {
     let fixture = bare_folder();
-    let prepare = || {
-        fixture
-            .workspaces
-            .prepare(WorkspaceKind::Worktree, "t1", 1)
-            .expect_err("refused")
-    };
+    let prepare =
+        || fixture.workspaces.prepare(WorkspaceKind::Worktree, "t1", 1).expect_err("refused");
     let error = prepare();
     assert!(
         matches!(error, WorkspaceError::NotGit { .. }) && error.to_string().contains("git init"),
@@ -345,10 +249,7 @@ fn what_is_no_repository_gets_an_error_with_a_remedy() {
     );
     let bare = bare_folder();
     git(&bare.project, &["init", "--quiet", "--bare"]);
-    let error = bare
-        .workspaces
-        .prepare(WorkspaceKind::Worktree, "t1", 1)
-        .expect_err("refused");
+    let error = bare.workspaces.prepare(WorkspaceKind::Worktree, "t1", 1).expect_err("refused");
     assert!(matches!(error, WorkspaceError::NotGit { .. }), "{error}");
 }
 
@@ -374,9 +275,7 @@ fn what_is_committed_nowhere_else_is_kept() {
     assert!(!path.exists());
     assert_eq!(fixture.branches(), ["main"]);
     assert_eq!(
-        git(&fixture.project, &["worktree", "list", "--porcelain"])
-            .matches("worktree ")
-            .count(),
+        git(&fixture.project, &["worktree", "list", "--porcelain"]).matches("worktree ").count(),
         1
     );
 }
@@ -401,9 +300,7 @@ fn to_discard_loses_files_but_never_commits() {
     std::fs::write(path.join("scrap"), "").expect("written");
     assert_eq!(
         fixture.remove("t1", Removal::Discard),
-        Removed::Gone {
-            kept_branch: Some("segue/t1".into())
-        }
+        Removed::Gone { kept_branch: Some("segue/t1".into()) }
     );
     assert_eq!(git(&fixture.project, &["show", "segue/t1:done"]), "work");
     // Work goes on from there if the task comes back.
@@ -416,17 +313,11 @@ fn to_discard_loses_files_but_never_commits() {
         fixture.remove("t2", Removal::KeepWork),
         Removed::Kept(Work::Unmerged { commits: 1 })
     );
-    let Removed::Gone {
-        kept_branch: Some(branch),
-    } = fixture.remove("t2", Removal::Discard)
-    else {
+    let Removed::Gone { kept_branch: Some(branch) } = fixture.remove("t2", Removal::Discard) else {
         panic!("kept on a branch")
     };
     assert!(branch.starts_with("segue-kept/t2-"), "{branch}");
-    assert_eq!(
-        git(&fixture.project, &["show", &format!("{branch}:alone")]),
-        "on no branch"
-    );
+    assert_eq!(git(&fixture.project, &["show", &format!("{branch}:alone")]), "on no branch");
 }
 
 #[test]
@@ -438,9 +329,7 @@ fn a_branch_that_somebody_uses_stays() {
     git(&fixture.project, &["checkout", "--quiet", "segue/t1"]);
     assert_eq!(
         fixture.remove("t1", Removal::KeepWork),
-        Removed::Gone {
-            kept_branch: Some("segue/t1".into())
-        }
+        Removed::Gone { kept_branch: Some("segue/t1".into()) }
     );
     assert_eq!(fixture.branches(), ["main", "segue/t1"]);
 }
@@ -461,10 +350,7 @@ fn a_repository_made_in_the_worktrees_place_is_kept() {
     git(&path, &["commit", "--quiet", "--allow-empty", "-m", "all"]);
     assert!(look().contains("no worktree of the project"));
     assert!(path.join("own").exists());
-    let error = fixture
-        .workspaces
-        .prepare(WorkspaceKind::Worktree, "t1", 2)
-        .expect_err("refused");
+    let error = fixture.workspaces.prepare(WorkspaceKind::Worktree, "t1", 2).expect_err("refused");
     assert!(matches!(error, WorkspaceError::Git { .. }), "{error}");
     assert_eq!(fixture.remove("t1", Removal::Discard), GONE);
     assert!(!path.exists());
@@ -473,32 +359,18 @@ fn a_repository_made_in_the_worktrees_place_is_kept() {
 #[test]
 fn leftovers_of_tasks_that_are_over_are_found() {
     let fixture = fixture();
-    assert!(
-        fixture
-            .workspaces
-            .list_leftover(|_| false)
-            .expect("looked")
-            .is_empty()
-    );
+    assert!(fixture.workspaces.list_leftover(|_| false).expect("looked").is_empty());
     for task in ["clean", "dirty", "live", "missing"] {
         fixture.worktree(task, 1);
     }
     std::fs::write(fixture.state.join("worktrees/dirty/x"), "").expect("written");
     std::fs::remove_dir_all(fixture.state.join("worktrees/missing")).expect("removed");
     for task in ["done", "live"] {
-        fixture
-            .workspaces
-            .prepare(WorkspaceKind::Own, task, 1)
-            .expect("made");
+        fixture.workspaces.prepare(WorkspaceKind::Own, task, 1).expect("made");
     }
-    let found = fixture
-        .workspaces
-        .list_leftover(|task| task == "live")
-        .expect("looked");
-    let found: Vec<(&str, WorkspaceKind, &Work)> = found
-        .iter()
-        .map(|l| (l.task.as_str(), l.kind, &l.work))
-        .collect();
+    let found = fixture.workspaces.list_leftover(|task| task == "live").expect("looked");
+    let found: Vec<(&str, WorkspaceKind, &Work)> =
+        found.iter().map(|l| (l.task.as_str(), l.kind, &l.work)).collect();
     let worktree = WorkspaceKind::Worktree;
     assert_eq!(
         found,
@@ -510,10 +382,7 @@ fn leftovers_of_tasks_that_are_over_are_found() {
         ]
     );
     assert_eq!(fixture.remove("missing", Removal::KeepWork), GONE);
-    assert_eq!(
-        fixture.branches(),
-        ["main", "segue/clean", "segue/dirty", "segue/live"]
-    );
+    assert_eq!(fixture.branches(), ["main", "segue/clean", "segue/dirty", "segue/live"]);
 }
 
 #[test]

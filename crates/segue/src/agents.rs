@@ -98,7 +98,7 @@ pub fn hosted(team: &Team, project: &Project, launcher: &Launcher) -> Result<Vec
                 Arc::new(CommandRunner::new(agent, folders.clone(), launcher.clone()))
             }
             AgentKind::Claude | AgentKind::Codex | AgentKind::Gemini | AgentKind::Opencode => {
-                let agent = preset_agent(config, dir);
+                let agent = preset_agent(config, dir)?;
                 Arc::new(PresetRunner::new(agent, folders.clone(), launcher.clone()))
             }
             AgentKind::Builtin => bail!("agent `{}` cannot be of the kind `builtin`", config.name),
@@ -144,8 +144,8 @@ fn command_agent(config: &AgentConfig, dir: &Path) -> CommandAgent {
     }
 }
 
-fn preset_agent(config: &AgentConfig, dir: &Path) -> PresetAgent {
-    PresetAgent {
+fn preset_agent(config: &AgentConfig, dir: &Path) -> Result<PresetAgent> {
+    Ok(PresetAgent {
         base: command_agent(config, dir),
         kind: config.kind,
         model: config.model.clone(),
@@ -157,7 +157,8 @@ fn preset_agent(config: &AgentConfig, dir: &Path) -> PresetAgent {
         max_turns: config.max_turns,
         max_budget_usd: config.max_budget_usd,
         file: None,
-    }
+        capabilities: config.capabilities()?,
+    })
 }
 
 fn claude_agent(
@@ -191,8 +192,10 @@ fn claude_agent(
         disallowed_tools: Vec::new(),
         max_turns: file.max_turns,
         max_budget_usd: None,
-        file: Some(Arc::new(file.clone())),
-    };
+        file: None,
+        capabilities: Arc::from([]),
+    }
+    .with_file(file, config.trust_hooks);
     let spec = AgentSpec {
         instance: instance_of(project, &file.name),
         name: file.name.as_str().into(),

@@ -40,6 +40,8 @@ pub struct ClaudeConfig {
     pub workspace: WorkspaceKind,
     /// The program.
     pub program: Option<String>,
+    /// Whether the hooks and MCP servers that their files name are started.
+    pub trust_hooks: bool,
 }
 
 impl Default for ClaudeConfig {
@@ -51,6 +53,7 @@ impl Default for ClaudeConfig {
             env_allow: Vec::new(),
             workspace: WorkspaceKind::Worktree,
             program: None,
+            trust_hooks: false,
         }
     }
 }

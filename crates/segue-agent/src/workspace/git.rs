@@ -20,45 +20,21 @@ where
     // The project's hooks and its file monitor are for people at work: in here they would run
     // programs that nobody waits for, and whose failure would be the task's.
     command
-        .args([
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "core.fsmonitor=false",
-            "-C",
-        ])
+        .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-C"])
         .arg(folder)
         .args(args);
     // Without its environment, GIT_DIR and its like cannot lead it to another repository.
-    let settings = [
-        ("GIT_TERMINAL_PROMPT", "0"),
-        ("GIT_OPTIONAL_LOCKS", "0"),
-        ("LC_ALL", "C"),
-    ];
+    let settings = [("GIT_TERMINAL_PROMPT", "0"), ("GIT_OPTIONAL_LOCKS", "0"), ("LC_ALL", "C")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    command
-        .env_clear()
-        .envs(scrubbed_env(&[], &settings)?)
-        .stdin(Stdio::null());
+    command.env_clear().envs(scrubbed_env(&[], &settings)?).stdin(Stdio::null());
     let output = command.output().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => WorkspaceError::GitMissing,
-        _ => WorkspaceError::Io {
-            what: "run git in",
-            path: folder.to_owned(),
-            source,
-        },
+        _ => WorkspaceError::Io { what: "run git in", path: folder.to_owned(), source },
     })?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        let text = if text.is_empty() {
-            output.status.to_string()
-        } else {
-            text
-        };
-        return Err(WorkspaceError::Git {
-            folder: folder.to_owned(),
-            text,
-        });
+        let text = if text.is_empty() { output.status.to_string() } else { text };
+        return Err(WorkspaceError::Git { folder: folder.to_owned(), text });
     }
     let mut bytes = output.stdout;
     if bytes.last() == Some(&b'\n') {
@@ -100,18 +76,9 @@ impl Repository {
         let top = git(project, ["rev-parse", "--show-toplevel"])
             .map_err(|error| not_git(project, error))?;
         let prefix = git(project, ["rev-parse", "--show-prefix"])?;
-        let head = git_text(
-            project,
-            ["rev-parse", "--verify", "--quiet", "HEAD^{commit}"],
-        )
-        .map_err(|_| WorkspaceError::NoCommit {
-            project: project.to_owned(),
-        })?;
-        Ok(Self {
-            top: path(top),
-            prefix: path(prefix),
-            head,
-        })
+        let head = git_text(project, ["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
+            .map_err(|_| WorkspaceError::NoCommit { project: project.to_owned() })?;
+        Ok(Self { top: path(top), prefix: path(prefix), head })
     }
 
     /// Keeps other nodes and threads from changing the repository's worktrees at the same time, until
@@ -122,31 +89,18 @@ impl Repository {
             git_path(&self.top, "--git-common-dir").unwrap_or_else(|| self.top.join(".git"));
         let path = folder.join("segue.lock");
         let lock = || {
-            let file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)?;
+            let file = File::options().write(true).create(true).truncate(false).open(&path)?;
             file.lock()?;
             Ok(file)
         };
-        lock().map_err(|source| WorkspaceError::Io {
-            what: "lock",
-            path,
-            source,
-        })
+        lock().map_err(|source| WorkspaceError::Io { what: "lock", path, source })
     }
 
     /// Whether there is a branch of this name.
     pub(super) fn has_branch(&self, branch: &str) -> bool {
         git(
             &self.top,
-            [
-                "rev-parse",
-                "--verify",
-                "--quiet",
-                &format!("refs/heads/{branch}^{{commit}}"),
-            ],
+            ["rev-parse", "--verify", "--quiet", &format!("refs/heads/{branch}^{{commit}}")],
         )
         .is_ok()
     }
@@ -159,9 +113,7 @@ fn not_git(project: &Path, error: WorkspaceError) -> WorkspaceError {
             if text.contains("not a git repository")
                 || text.contains("must be run in a work tree") =>
         {
-            WorkspaceError::NotGit {
-                project: project.to_owned(),
-            }
+            WorkspaceError::NotGit { project: project.to_owned() }
         }
         other => other,
     }

@@ -65,10 +65,7 @@ pub enum PathError {
 pub fn safe_join(root: &Path, relative: impl AsRef<Path>) -> Result<PathBuf, PathError> {
     let relative = relative.as_ref();
     let parts = normal_parts(relative)?;
-    let io_error = |path: &Path, source| PathError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io_error = |path: &Path, source| PathError::Io { path: path.to_owned(), source };
     let root = root.canonicalize().map_err(|error| io_error(root, error))?;
     let mut path = root.clone();
     let mut parts = parts.into_iter();
@@ -76,10 +73,7 @@ pub fn safe_join(root: &Path, relative: impl AsRef<Path>) -> Result<PathBuf, Pat
         path.push(&part);
         match path.symlink_metadata() {
             Ok(found) if found.is_symlink() => {
-                let leaves = || PathError::Link {
-                    path: relative.to_owned(),
-                    link: path.clone(),
-                };
+                let leaves = || PathError::Link { path: relative.to_owned(), link: path.clone() };
                 let target = path.canonicalize().map_err(|_| leaves())?;
                 if !target.starts_with(&root) {
                     return Err(leaves());
@@ -113,11 +107,7 @@ fn normal_parts(relative: &Path) -> Result<Vec<OsString>, PathError> {
             }
         }
     }
-    if parts.is_empty() {
-        Err(PathError::Empty(relative.to_owned()))
-    } else {
-        Ok(parts)
-    }
+    if parts.is_empty() { Err(PathError::Empty(relative.to_owned())) } else { Ok(parts) }
 }
 
 /// Reads a file below a folder that a program could write to: a regular one, of at most `bytes_max` bytes.
@@ -132,23 +122,14 @@ pub fn read_beneath(
     bytes_max: u64,
 ) -> Result<Vec<u8>, PathError> {
     let path = safe_join(root, relative)?;
-    let io_error = |source| PathError::Io {
-        path: path.clone(),
-        source,
-    };
+    let io_error = |source| PathError::Io { path: path.clone(), source };
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags)
-        .open(&path)
-        .map_err(io_error)?;
+    let file = File::options().read(true).custom_flags(flags).open(&path).map_err(io_error)?;
     if !file.metadata().map_err(io_error)?.is_file() {
         return Err(PathError::NotAFile(path));
     }
     let mut bytes = Vec::new();
-    file.take(bytes_max.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(io_error)?;
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(io_error)?;
     if bytes.len() as u64 > bytes_max {
         return Err(PathError::TooLarge { path, bytes_max });
     }
@@ -173,18 +154,9 @@ mod tests {
     #[test]
     fn plain_paths_stay_below_the_root_whether_they_exist_or_not() {
         let (_keep, root) = folder();
-        for path in [
-            "a",
-            "a/b",
-            "a/new/deep",
-            "./a/./b",
-            "new",
-            "a//b",
-            "..a",
-            "a/..b",
-            "...",
-            "a/b/",
-        ] {
+        for path in
+            ["a", "a/b", "a/new/deep", "./a/./b", "new", "a//b", "..a", "a/..b", "...", "a/b/"]
+        {
             let joined = safe_join(&root, path).expect("fine");
             assert!(joined.starts_with(&root) && joined != root, "{joined:?}");
         }
@@ -210,19 +182,10 @@ mod tests {
             let error = safe_join(&root, path).expect_err(path).to_string();
             assert!(error.contains(expected), "{path:?}: {error}");
         }
-        assert!(matches!(
-            safe_join(&root.join("absent"), "x"),
-            Err(PathError::Io { .. })
-        ));
+        assert!(matches!(safe_join(&root.join("absent"), "x"), Err(PathError::Io { .. })));
         std::fs::write(root.join("file"), "").expect("written");
-        assert!(matches!(
-            safe_join(&root, "file/x"),
-            Err(PathError::Io { .. })
-        ));
-        assert!(matches!(
-            safe_join(&root, "x".repeat(5_000)),
-            Err(PathError::Io { .. })
-        ));
+        assert!(matches!(safe_join(&root, "file/x"), Err(PathError::Io { .. })));
+        assert!(matches!(safe_join(&root, "x".repeat(5_000)), Err(PathError::Io { .. })));
     }
 
     #[test]
@@ -233,18 +196,9 @@ mod tests {
         symlink("../..", root.join("a/climb")).expect("linked");
         symlink("/nowhere/at/all", root.join("a/dangling")).expect("linked");
         symlink("loop", root.join("a/loop")).expect("linked");
-        assert_eq!(
-            safe_join(&root, "a/inside/new").expect("fine"),
-            root.join("a/b/new")
-        );
-        for path in [
-            "a/up",
-            "a/up/x",
-            "a/climb/root/a",
-            "a/dangling",
-            "a/loop/x",
-            "a/inside/../up",
-        ] {
+        assert_eq!(safe_join(&root, "a/inside/new").expect("fine"), root.join("a/b/new"));
+        for path in ["a/up", "a/up/x", "a/climb/root/a", "a/dangling", "a/loop/x", "a/inside/../up"]
+        {
             let error = safe_join(&root, path).expect_err(path);
             assert!(
                 matches!(error, PathError::Link { .. } | PathError::Climbs(_)),
@@ -261,32 +215,17 @@ mod tests {
     fn only_regular_files_of_bounded_size_are_read() {
         let (_keep, root) = folder();
         std::fs::write(root.join("a/result.json"), b"{\xff}").expect("written");
-        assert_eq!(
-            read_beneath(&root, "a/result.json", 3).expect("read"),
-            b"{\xff}"
-        );
+        assert_eq!(read_beneath(&root, "a/result.json", 3).expect("read"), b"{\xff}");
         assert!(matches!(
             read_beneath(&root, "a/result.json", 2),
             Err(PathError::TooLarge { bytes_max: 2, .. })
         ));
-        assert!(matches!(
-            read_beneath(&root, "a", 9),
-            Err(PathError::NotAFile(_))
-        ));
+        assert!(matches!(read_beneath(&root, "a", 9), Err(PathError::NotAFile(_))));
         nix::unistd::mkfifo(&root.join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("made");
-        assert!(matches!(
-            read_beneath(&root, "pipe", 9),
-            Err(PathError::NotAFile(_))
-        ));
+        assert!(matches!(read_beneath(&root, "pipe", 9), Err(PathError::NotAFile(_))));
         symlink("/dev/zero", root.join("zero")).expect("linked");
-        assert!(matches!(
-            read_beneath(&root, "zero", 9),
-            Err(PathError::Link { .. })
-        ));
-        assert!(matches!(
-            read_beneath(&root, "absent", 9),
-            Err(PathError::Io { .. })
-        ));
+        assert!(matches!(read_beneath(&root, "zero", 9), Err(PathError::Link { .. })));
+        assert!(matches!(read_beneath(&root, "absent", 9), Err(PathError::Io { .. })));
     }
 
     proptest! {
