@@ -244,8 +244,7 @@ impl Town {
         let new = &self.world.events[events..];
         for task in self.world.tasks.values() {
             let Some(was) = before.get(&task.id()) else { continue };
-            let requeued =
-                new.iter().any(|it| it.task == task.id() && it.fact == Fact::Requeued);
+            let requeued = new.iter().any(|it| it.task == task.id() && it.fact == Fact::Requeued);
             if was.state.is_terminal() && was.state != task.state && !requeued {
                 return Err(format!("it was {} and ended: {task:?}", was.state));
             }

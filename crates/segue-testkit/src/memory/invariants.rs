@@ -85,7 +85,9 @@ fn check_state(task: &Task) -> Result<(), String> {
         TaskState::Ready | TaskState::Assigned | TaskState::Running | TaskState::Retrying => {
             hold(task.unmet == 0 && task.wait_for.is_none(), "waits for nothing")
         }
-        TaskState::Waiting => hold(task.unmet == 0 && task.wait_for.is_some(), "waits for children"),
+        TaskState::Waiting => {
+            hold(task.unmet == 0 && task.wait_for.is_some(), "waits for children")
+        }
         TaskState::Completed => hold(task.error.is_none(), "no error once completed"),
         TaskState::Failed | TaskState::Cancelled => hold(task.error.is_some(), "says why it ended"),
     }

@@ -8,9 +8,7 @@ use segue_core::decide::{Chance, Ctx};
 use segue_core::event::Event;
 use segue_core::ids::{PROJECT_LOG, TaskId};
 use segue_core::letter::Letter;
-use segue_core::ports::{
-    Clock, Decision, EventFilter, Fut, Pruned, Store, StoreError, TaskFilter,
-};
+use segue_core::ports::{Clock, Decision, EventFilter, Fut, Pruned, Store, StoreError, TaskFilter};
 use segue_core::task::{AttemptRecord, Task, TaskState};
 use segue_core::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +39,10 @@ impl MemoryStore {
         self.inner.lock().world.clone()
     }
 
-    fn read<T: Send + 'static>(&self, read: impl FnOnce(&World) -> T) -> Fut<'_, Result<T, StoreError>> {
+    fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&World) -> T,
+    ) -> Fut<'_, Result<T, StoreError>> {
         let answer = read(&self.inner.lock().world);
         Box::pin(std::future::ready(Ok(answer)))
     }
