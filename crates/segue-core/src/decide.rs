@@ -18,6 +18,7 @@ mod timers;
 
 pub use assign::task_request;
 pub use chance::{Chance, secret_of};
+pub(crate) use ended::{ended_by_needs, failed_waiting};
 
 use crate::changes::ChangeSet;
 use crate::command::{Command, Reject};
@@ -56,7 +57,7 @@ pub fn decide(snapshot: &Snapshot, command: &Command, ctx: &mut Ctx) -> Result<C
         Command::Cancel { task, reason } => cancel::cancel(&mut draft, *task, reason)?,
         Command::Retry { task } => timers::retry(&mut draft, *task)?,
         Command::Requeue { task } => timers::requeue(&mut draft, *task)?,
-        Command::Tick { .. } => timers::tick(&mut draft)?,
+        Command::Tick { limit } => timers::tick(&mut draft, *limit)?,
         Command::Register { host, incarnation, agents, lease_ms } => {
             agents::register(&mut draft, *host, *incarnation, agents, *lease_ms)?
         }

@@ -1,15 +1,18 @@
 //! What has to be loaded before a command can be decided.
 //!
 //! An adapter asks [`missing`] for every command of a batch, loads what is named, and asks again until
-//! nothing is missing. Each round depends on what the last one found, and there are at most four, whatever the size of
-//! the batch: so an adapter over a network makes a handful of round trips.
+//! nothing is missing. Each round depends on what the last one found, and there are at most five, whatever the size of
+//! the batch: so an adapter over a network makes a handful of round trips. (A requeue climbs from a task to the root,
+//! a round for each level that failed with it.) Then it decides command by command, and asks once more before each: what
+//! an earlier command of the batch did may make another load necessary, which is rare.
 
 use crate::command::{Command, Duty, DutyKind};
+use crate::decide::{ended_by_needs, failed_waiting};
 use crate::ids::{AttemptId, InstanceId, TaskId};
 use crate::letter::TaskResponse;
 use crate::outcome::Outcome;
 use crate::snapshot::Snapshot;
-use crate::task::Task;
+use crate::task::{Task, TaskState};
 use crate::time::Time;
 use std::sync::Arc;
 
@@ -26,7 +29,7 @@ pub enum Load {
     Call(TaskId, Arc<str>),
     /// What is known under an idempotency key.
     Idempotency(Arc<str>),
-    /// The record of an attempt that is not the latest of its task.
+    /// The record of an attempt of a task that is not its current one.
     OldAttempt(TaskId, AttemptId),
     /// The tasks that hold a slot of an instance.
     Held(InstanceId),
@@ -35,7 +38,9 @@ pub enum Load {
 }
 
 /// What is still missing to decide this command. (`Assign` needs the heads of the queues of
-/// [`open_routes`](crate::route::open_routes), which an adapter loads when the rest of the batch is decided.)
+/// [`open_routes`](crate::route::open_routes), as many of each as there are free slots, which an adapter loads when the
+/// rest of the batch is decided. A head that the batch has taken out of its queue does not count among them. Here `Assign`
+/// asks for the roots of the runs of what is ready.)
 pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
     let mut want = Want { snapshot, loads: Vec::new() };
     match command {
@@ -44,8 +49,12 @@ pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
                 want.submitted(&task.spec);
             }
         }
-        Command::Assign(_) | Command::Renew { .. } | Command::Drain { .. } => {}
-        Command::Settle { .. } => {}
+        Command::Assign(_) => {
+            for task in snapshot.tasks().filter(|task| task.state == TaskState::Ready) {
+                want.task(task.spec.root);
+            }
+        }
+        Command::Renew { .. } | Command::Drain { .. } | Command::Settle { .. } => {}
         Command::Start { proof, .. }
         | Command::Progress { proof, .. }
         | Command::Reaped { proof, .. } => want.report(proof.task, proof.attempt),
@@ -56,10 +65,11 @@ pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
                 want.call(proof.task, &delegated.key);
             }
         }
-        Command::Expand { task, .. } | Command::Resume { task } => want.with_neighbours(*task),
-        Command::Retry { task } | Command::Requeue { task } => {
+        Command::Expand { task, .. } => want.with_neighbours(*task),
+        Command::Resume { task } | Command::Retry { task } => {
             want.family(*task);
         }
+        Command::Requeue { task } => want.requeue(*task),
         Command::Cancel { task, .. } => {
             want.with_neighbours(*task);
             want.children(*task, None);
@@ -107,27 +117,60 @@ impl Want<'_> {
 
     /// Everything that the end of a task touches.
     fn with_neighbours(&mut self, id: TaskId) {
-        if self.family(id).is_some_and(|task| task.dependents > 0) {
-            self.dependents(id, None);
+        if let Some(task) = self.family(id) {
+            // See `end_alone` in `decide`: only a first end leaves the needs of the dependents uncounted.
+            self.dependents(&task, None, task.error.is_some());
         }
     }
 
-    fn dependents(&mut self, id: TaskId, after: Option<TaskId>) {
+    /// The dependents of a task with their runs and parents; with their needs, where those are to be counted.
+    fn dependents(&mut self, task: &Task, after: Option<TaskId>, counted: bool) {
+        if task.dependents == 0 {
+            return;
+        }
         let snapshot = self.snapshot;
-        match snapshot.dependents(id) {
-            None => self.loads.push(Load::Dependents(id, after)),
+        match snapshot.dependents(task.id()) {
+            None => self.loads.push(Load::Dependents(task.id(), after)),
             Some(page) => {
                 for edge in &page.items {
-                    self.task(edge.task);
+                    let Some(dependent) = self.family(edge.task) else { continue };
+                    let ended = ended_by_needs(&dependent);
+                    if counted && (ended || dependent.state == TaskState::Blocked) {
+                        self.needs(&dependent);
+                    }
+                    if counted && ended {
+                        self.above(&dependent);
+                    }
                 }
             }
         }
     }
 
+    fn needs(&mut self, task: &Task) {
+        for need in &task.spec.needs {
+            self.task(need.task);
+        }
+    }
+
+    /// Those above a task that come back with it.
+    fn above(&mut self, task: &Task) {
+        let mut above = task.spec.parent;
+        while let Some(parent) = above.and_then(|id| self.task(id)) {
+            above = if failed_waiting(&parent) { parent.spec.parent } else { None };
+        }
+    }
+
+    fn requeue(&mut self, id: TaskId) {
+        let Some(task) = self.family(id) else { return };
+        self.above(&task);
+        self.needs(&task);
+        self.dependents(&task, None, true);
+    }
+
     fn children(&mut self, id: TaskId, after: Option<TaskId>) {
         let snapshot = self.snapshot;
         let Some(task) = snapshot.task(id) else { return };
-        if task.children == 0 {
+        if task.open_children == 0 {
             return;
         }
         match snapshot.children(id) {
@@ -144,7 +187,12 @@ impl Want<'_> {
         match self.snapshot.call(parent, key) {
             None => self.loads.push(Load::Call(parent, key.clone())),
             Some(Some(child)) => {
-                self.task(child);
+                // One that did not complete may be taken up again.
+                if let Some(child) = self.task(child)
+                    && matches!(child.state, TaskState::Failed | TaskState::Cancelled)
+                {
+                    self.needs(&child);
+                }
             }
             Some(None) => {}
         }
@@ -152,8 +200,8 @@ impl Want<'_> {
 
     fn report(&mut self, id: TaskId, attempt: AttemptId) {
         let Some(task) = self.family(id) else { return };
-        let is_latest = task.attempt.as_ref().is_some_and(|latest| latest.id == attempt);
-        if !is_latest && self.snapshot.old_attempt(attempt).is_none() {
+        let is_current = task.current_attempt().is_some_and(|current| current.id == attempt);
+        if !is_current && self.snapshot.old_attempt(attempt).is_none() {
             self.loads.push(Load::OldAttempt(id, attempt));
         }
     }
@@ -186,8 +234,8 @@ impl Want<'_> {
     fn duty(&mut self, duty: &Duty) {
         match duty.kind {
             DutyKind::Propagate { after, .. } => {
-                if self.family(duty.task).is_some_and(|task| task.dependents > 0) {
-                    self.dependents(duty.task, after);
+                if let Some(task) = self.family(duty.task) {
+                    self.dependents(&task, after, true);
                 }
             }
             DutyKind::CancelChildren { after } => {
@@ -211,10 +259,10 @@ impl Want<'_> {
             self.loads.push(Load::Due(limit));
         }
         for id in snapshot.due().unwrap_or_default() {
-            self.with_neighbours(*id);
-            if snapshot.task(*id).is_some_and(|task| task.spec.timeouts.whole_ms.is_some()) {
-                self.children(*id, None);
-            }
+            self.family(*id);
+        }
+        for task in snapshot.tasks().filter(|task| task.due_at().is_some_and(|at| at <= now)) {
+            self.family(task.id());
         }
     }
 
@@ -223,7 +271,7 @@ impl Want<'_> {
             None => self.loads.push(Load::Held(instance)),
             Some(tasks) => {
                 for id in self.snapshot.held_raw(instance).iter().chain(&tasks) {
-                    self.with_neighbours(*id);
+                    self.family(*id);
                 }
             }
         }

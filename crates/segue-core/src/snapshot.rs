@@ -20,6 +20,17 @@ pub struct Page<T> {
     pub more: bool,
 }
 
+impl<T: Ord> Page<T> {
+    /// Adds an item in its place, unless that lies beyond the end of the page, where the next page finds it.
+    fn insert(&mut self, item: T) {
+        match self.items.binary_search(&item) {
+            Ok(_) => {}
+            Err(place) if place == self.items.len() && self.more => {}
+            Err(place) => self.items.insert(place, item),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Row {
     task: Arc<Task>,
@@ -242,20 +253,21 @@ impl Snapshot {
             }
             if let (false, Some(parent)) = (stored, task.spec.parent)
                 && let Some(page) = self.children.get_mut(&parent)
-                && !page.more
-                && !page.items.contains(&id)
             {
-                page.items.push(id);
+                page.insert(id);
             }
             self.absent.remove(&id);
             self.tasks.insert(id, Row { task: Arc::new(task), stored, dirty: true });
         }
         for edge in &changes.edges {
-            if let Some(page) = self.dependents.get_mut(&edge.need)
-                && !page.more
-            {
-                page.items.push(*edge);
+            if let Some(page) = self.dependents.get_mut(&edge.need) {
+                page.insert(*edge);
             }
+        }
+        for (task, _) in &changes.duties_done {
+            // A cascade that went on has left a page from the middle of the list, which would mislead the next command.
+            self.dependents.remove(task);
+            self.children.remove(task);
         }
         for agent in changes.agents {
             self.dirty_agents.insert(agent.spec.instance);

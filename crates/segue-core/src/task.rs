@@ -611,13 +611,13 @@ pub struct Task {
     pub lost: u32,
     /// Its latest attempt. Current until it has an end, superseded by the next one.
     pub attempt: Option<Attempt>,
-    /// Children that it waits for and that have not ended; plus one while a fan-out is being written.
+    /// Children that have not ended, whether it waits for them or not.
     pub open_children: u32,
     /// Children ever made under it.
     pub children: u32,
     /// Tasks that need it.
     pub dependents: u32,
-    /// What it waits for in `waiting`.
+    /// What it waits for in `waiting`; kept where it failed or was cancelled in that state.
     pub wait_for: Option<WaitFor>,
     /// What its last attempt left for the next one.
     pub continuation: Option<Payload>,
@@ -653,6 +653,11 @@ impl Task {
     /// The attempt that may still report, if there is one.
     pub fn current_attempt(&self) -> Option<&Attempt> {
         self.attempt.as_ref().filter(|attempt| attempt.end.is_none())
+    }
+
+    /// Whether its next (or current) attempt goes on where an earlier one delegated.
+    pub fn resumes(&self) -> bool {
+        self.continuation.is_some() || self.prefer.is_some()
     }
 
     /// When a timer has to look at this task, if one has to.

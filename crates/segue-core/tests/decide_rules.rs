@@ -3,8 +3,18 @@
 mod support;
 
 use segue_core::command::*;
+use segue_core::event::Fact;
+use segue_core::letter::{EndedProcess, TaskResponse};
+use segue_core::outcome::Outcome;
 use segue_core::task::*;
 use support::*;
+
+/// The class of a task's error.
+fn class(task: &Task) -> Option<ErrorClass> {
+    task.error.as_ref().map(|error| error.class)
+}
+
+// ---- needs ----------------------------------------------------------------------------------
 
 #[test]
 fn a_task_may_need_one_of_another_run_that_is_part_of_a_workflow() {
@@ -13,4 +23,663 @@ fn a_task_may_need_one_of_another_run_that_is_part_of_a_workflow() {
     town.submit(vec![group(10, "run"), spec(11, "step").under(10).needs(&[1])]);
     assert_eq!(town.work(1, complete()), Reply::Accepted);
     assert_eq!(town.state(11), TaskState::Ready);
+}
+
+#[test]
+fn a_need_that_ended_before_the_submit_counts_as_one_that_ends_after_it() {
+    let policies = [OnFailure::Fail, OnFailure::Skip, OnFailure::Continue];
+    for policy in policies {
+        let mut late = Town::new();
+        late.submit(vec![spec(1, "need").on_failure(policy).once()]);
+        late.work(1, fail(ErrorClass::Permanent));
+        late.submit(vec![spec(2, "task").needs(&[1])]);
+
+        let mut early = Town::new();
+        early.submit(vec![spec(1, "need").on_failure(policy).once()]);
+        early.submit(vec![spec(2, "task").needs(&[1])]);
+        early.work(1, fail(ErrorClass::Permanent));
+
+        assert_eq!(late.state(2), early.state(2), "{policy:?}");
+        assert_eq!(class(late.task(2)), class(early.task(2)), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_need_that_was_skipped_by_its_condition_before_the_submit_is_met() {
+    let mut town = Town::new();
+    let mut conditional = spec(1, "conditional");
+    conditional.template =
+        Some(Box::new(Template { when: Some("false".into()), ..Template::default() }));
+    town.submit(vec![conditional]);
+    town.do_duties();
+    assert_eq!(town.state(1), TaskState::Cancelled);
+    town.submit(vec![spec(2, "task").needs(&[1])]);
+    assert_eq!(town.state(2), TaskState::Ready);
+}
+
+#[test]
+fn a_skip_reaches_those_that_need_the_skipped_ones() {
+    let mut town = Town::new();
+    town.submit(vec![
+        spec(1, "first").on_failure(OnFailure::Skip).once(),
+        spec(2, "second").needs(&[1]),
+        spec(3, "third").needs(&[2]),
+        spec(4, "tolerant").needs(&[1]).on_failure(OnFailure::Continue),
+        spec(5, "after the tolerant").needs(&[4]),
+    ]);
+    town.work(1, fail(ErrorClass::Permanent));
+    while town.do_duties() > 0 {}
+    assert_eq!(town.state(2), TaskState::Cancelled);
+    assert_eq!(
+        (town.state(3), class(town.task(3))),
+        (TaskState::Cancelled, Some(ErrorClass::Skipped))
+    );
+    assert_eq!(town.state(5), TaskState::Ready);
+}
+
+#[test]
+fn an_agent_that_calls_its_failure_skipped_has_failed_all_the_same() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "need"), spec(2, "task").needs(&[1])]);
+    town.work(1, fail(ErrorClass::Skipped));
+    assert_eq!((town.state(1), town.state(2)), (TaskState::Failed, TaskState::Failed));
+}
+
+#[test]
+fn a_need_stands_once() {
+    let mut town = Town::new();
+    let twice = Town::submission(vec![spec(1, "need"), spec(2, "task").needs(&[1, 1])]);
+    assert!(matches!(town.act(twice), Err(Reject::Invalid(why)) if why.contains("twice")));
+    town.submit(vec![spec(1, "orchestrator")]);
+    town.work(1, delegate(vec![delegated("x", &[]), delegated("y", &["x", "x"])], true));
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Completed);
+}
+
+#[test]
+fn a_key_stands_once_among_siblings() {
+    let mut town = Town::new();
+    let mut one = spec(2, "one").under(1);
+    one.key = Some("key".into());
+    let mut two = spec(3, "two").under(1);
+    two.key = Some("key".into());
+    let submit = Town::submission(vec![group(1, "run"), one, two]);
+    assert!(matches!(town.act(submit), Err(Reject::Conflict(_))));
+}
+
+#[test]
+fn only_a_group_has_children_at_submit_and_a_group_has_no_needs() {
+    let mut town = Town::new();
+    let under_agent = Town::submission(vec![spec(1, "agent"), spec(2, "child").under(1)]);
+    assert!(matches!(town.act(under_agent), Err(Reject::Invalid(_))));
+    town.submit(vec![spec(3, "need").once()]);
+    town.work(3, fail(ErrorClass::Permanent));
+    let needy = Town::submission(vec![group(4, "run").needs(&[3]), spec(5, "child").under(4)]);
+    assert!(matches!(town.act(needy), Err(Reject::Invalid(_))));
+}
+
+#[test]
+fn rendering_waits_for_the_needs_even_if_somebody_renders_too_soon() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "need"), spec(2, "plain").needs(&[1])]);
+    let early = Command::Expand { task: task_id(2), rendered: Ok(Rendered::Input(text("1"))) };
+    assert_eq!(town.act(early).unwrap().reply, Reply::Done { changed: false });
+    assert_eq!(town.state(2), TaskState::Blocked);
+}
+
+// ---- cascades -------------------------------------------------------------------------------
+
+#[test]
+fn a_duty_that_is_done_twice_changes_nothing_more() {
+    let mut town = Town::new();
+    // Failing 1 fails 2 quietly; 3 tolerates that, and needs 4 besides.
+    town.submit(vec![
+        spec(1, "first").once(),
+        spec(2, "second").needs(&[1]).on_failure(OnFailure::Continue),
+        spec(3, "third").needs(&[2, 4]),
+        spec(4, "fourth"),
+    ]);
+    town.work(1, fail(ErrorClass::Permanent));
+    let duties = town.world.duty_list();
+    assert_eq!(duties.len(), 1);
+    for _ in 0..3 {
+        town.act(Command::Continue(duties[0].clone())).unwrap();
+        assert_eq!((town.state(3), town.task(3).unmet), (TaskState::Blocked, 1));
+    }
+}
+
+#[test]
+fn the_parent_knows_at_once_that_a_child_ended_in_a_cascade() {
+    let mut town = Town::new();
+    town.submit(vec![
+        group(1, "run"),
+        spec(2, "first").under(1).once(),
+        spec(3, "second").under(1).needs(&[2]),
+    ]);
+    town.work(2, fail(ErrorClass::Permanent));
+    assert_eq!((town.state(3), town.task(1).open_children), (TaskState::Failed, 0));
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Failed);
+}
+
+#[test]
+fn a_dead_letter_takes_the_work_that_it_handed_out_with_it() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "orchestrator").once()]);
+    town.assign();
+    let proof = town.proof(task_id(1));
+    town.act(Command::Delegate { proof, tasks: vec![delegated("x", &[])] }).unwrap();
+    town.assign();
+    town.finish(1, fail(ErrorClass::Permanent));
+    town.do_duties();
+    let child = town.child(1, "x");
+    assert_eq!(town.world.task(child).state, TaskState::Cancelled);
+    assert_eq!(town.world.agents[&instance(1)].slots_used, 0);
+}
+
+#[test]
+fn a_cascade_is_cut_at_its_bound_and_goes_on_by_duties() {
+    let mut town = Town::unchecked();
+    let many = 3 * CASCADE_MAX as u64 / 2;
+    let mut tasks = vec![group(1, "run"), spec(2, "first").under(1).once()];
+    for n in 0..many {
+        tasks.push(spec(10 + n, "dependent").under(1).needs(&[2]));
+    }
+    tasks.push(spec(10 + many, "last").under(1).needs(&(10..10 + many).collect::<Vec<_>>()));
+    town.submit(tasks);
+    town.world.rows_max = 0;
+    town.work(2, fail(ErrorClass::Permanent));
+    assert!(town.world.rows_max > CASCADE_MAX / 2 && town.world.rows_max <= CASCADE_MAX + 8);
+    while town.do_duties() > 0 {}
+    assert!(town.world.rows_max <= CASCADE_MAX + 8, "{} rows", town.world.rows_max);
+    assert_eq!(town.state(10 + many), TaskState::Failed);
+    assert_eq!(town.state(1), TaskState::Failed);
+    invariants::check(&town.world).unwrap();
+}
+
+#[test]
+fn cancelling_a_wide_run_is_cut_at_the_bound_too() {
+    let mut town = Town::unchecked();
+    let many = 3 * CASCADE_MAX as u64;
+    let mut tasks = vec![group(1, "run")];
+    tasks.extend((0..many).map(|n| spec(10 + n, "child").under(1)));
+    town.submit(tasks);
+    town.submit((0..many).map(|n| spec(100_000 + n, "outside").needs(&[1])).collect());
+    town.world.rows_max = 0;
+    town.act(Command::Cancel { task: task_id(1), reason: "enough".into() }).unwrap();
+    while town.do_duties() > 0 {}
+    assert!(town.world.rows_max <= CASCADE_MAX + 8, "{} rows", town.world.rows_max);
+    assert!(town.world.tasks.values().all(|task| task.state.is_terminal()));
+    invariants::check(&town.world).unwrap();
+}
+
+// ---- requeue --------------------------------------------------------------------------------
+
+fn broken_workflow() -> Town {
+    let mut town = Town::new();
+    town.submit(vec![
+        group(1, "run"),
+        spec(2, "broken").under(1).once(),
+        spec(3, "second").under(1).needs(&[2]),
+        spec(4, "third").under(1).needs(&[3]).templated(),
+        spec(5, "beside").under(1),
+        spec(6, "join").under(1).needs(&[4, 5]),
+    ]);
+    town.submit(vec![spec(20, "after the run").needs(&[1])]);
+    town.work(2, fail(ErrorClass::Permanent));
+    town.run_out();
+    for n in [1, 2, 3, 4, 6, 20] {
+        assert_eq!(town.state(n), TaskState::Failed, "task {n}");
+    }
+    town
+}
+
+#[test]
+fn requeueing_the_one_broken_step_continues_the_workflow() {
+    let mut town = broken_workflow();
+    town.act(Command::Requeue { task: task_id(2) }).unwrap();
+    assert_eq!((town.state(2), town.state(1)), (TaskState::Ready, TaskState::Waiting));
+    assert_eq!((town.state(3), town.task(3).unmet), (TaskState::Blocked, 1));
+    while town.do_duties() > 0 {}
+    assert_eq!((town.state(4), town.task(4).unmet), (TaskState::Blocked, 2));
+    assert_eq!((town.state(6), town.task(6).unmet), (TaskState::Blocked, 1));
+    assert_eq!((town.state(20), town.task(20).unmet), (TaskState::Blocked, 1));
+    town.run_out();
+    for n in [1, 2, 3, 4, 5, 6, 20] {
+        assert_eq!(town.state(n), TaskState::Completed, "task {n}");
+    }
+    assert_eq!(town.task(5).attempts, 1, "what was done is not done again");
+}
+
+#[test]
+fn what_follows_a_requeue_does_not_depend_on_when_the_duties_are_done() {
+    let mut town = broken_workflow();
+    town.act(Command::Requeue { task: task_id(2) }).unwrap();
+    // No duty is done until the step and the one after it are through.
+    town.work(2, complete());
+    town.work(3, complete());
+    town.run_out();
+    assert_eq!((town.state(1), town.state(6)), (TaskState::Completed, TaskState::Completed));
+}
+
+#[test]
+fn a_step_that_fails_again_after_a_requeue_fails_the_workflow_again() {
+    let mut town = broken_workflow();
+    for _ in 0..3 {
+        town.act(Command::Requeue { task: task_id(2) }).unwrap();
+        town.work(2, fail(ErrorClass::Permanent));
+        town.run_out();
+        assert_eq!((town.state(1), town.state(6)), (TaskState::Failed, TaskState::Failed));
+    }
+}
+
+#[test]
+fn a_requeue_brings_back_what_was_skipped_on_account_of_the_task() {
+    let mut town = Town::new();
+    town.submit(vec![
+        spec(1, "first").once().on_failure(OnFailure::Skip),
+        spec(2, "second").needs(&[1]),
+        spec(3, "third").needs(&[2]),
+    ]);
+    town.work(1, fail(ErrorClass::Permanent));
+    while town.do_duties() > 0 {}
+    assert_eq!(town.state(3), TaskState::Cancelled);
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    town.run_out();
+    assert_eq!(town.state(3), TaskState::Completed);
+}
+
+#[test]
+fn a_requeue_leaves_what_failed_for_other_reasons() {
+    let mut town = Town::new();
+    town.submit(vec![
+        spec(1, "first").once(),
+        spec(2, "other").once(),
+        spec(3, "needs both").needs(&[1, 2]),
+        spec(4, "cancelled").needs(&[1]),
+    ]);
+    town.act(Command::Cancel { task: task_id(4), reason: "not wanted".into() }).unwrap();
+    town.assign();
+    town.finish(1, fail(ErrorClass::Permanent));
+    town.finish(2, fail(ErrorClass::Permanent));
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    town.run_out();
+    assert_eq!(town.state(3), TaskState::Failed, "the other one is still broken");
+    assert_eq!(town.state(4), TaskState::Cancelled, "somebody cancelled it");
+    town.act(Command::Requeue { task: task_id(2) }).unwrap();
+    town.run_out();
+    assert_eq!(town.state(3), TaskState::Completed);
+}
+
+#[test]
+fn a_dependent_that_had_gone_on_without_the_failed_task_waits_for_it_again() {
+    let mut town = Town::new();
+    town.submit(vec![
+        spec(1, "first").once().on_failure(OnFailure::Continue),
+        spec(2, "other"),
+        spec(3, "needs both").needs(&[1, 2]),
+    ]);
+    town.work(1, fail(ErrorClass::Permanent));
+    assert_eq!(town.task(3).unmet, 1);
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    assert_eq!(town.task(3).unmet, 2);
+    town.finish(2, complete());
+    assert_eq!(town.state(3), TaskState::Blocked);
+    town.work(1, complete());
+    assert_eq!(town.state(3), TaskState::Ready);
+}
+
+#[test]
+fn a_requeue_before_the_cascade_was_done_counts_nobody_twice() {
+    let mut town = Town::new();
+    town.submit(vec![
+        group(1, "run"),
+        spec(2, "first").under(1).once(),
+        spec(3, "second").under(1).needs(&[2]).on_failure(OnFailure::Continue),
+        spec(4, "third").under(1).needs(&[3, 5]),
+        spec(5, "beside").under(1),
+    ]);
+    town.work(2, fail(ErrorClass::Permanent));
+    assert!(!town.world.duties.is_empty());
+    town.act(Command::Requeue { task: task_id(2) }).unwrap();
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Completed);
+}
+
+#[test]
+fn a_task_cancelled_before_it_began_can_be_requeued() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "need"), spec(2, "task").needs(&[1]).templated()]);
+    town.act(Command::Cancel { task: task_id(2), reason: "a slip".into() }).unwrap();
+    town.act(Command::Requeue { task: task_id(2) }).unwrap();
+    assert_eq!((town.state(2), town.task(2).unmet), (TaskState::Blocked, 2));
+    town.run_out();
+    assert_eq!(town.state(2), TaskState::Completed);
+}
+
+#[test]
+fn a_requeue_of_what_failed_on_account_of_another_points_to_the_other() {
+    let mut town = broken_workflow();
+    for n in [3, 4, 6, 20] {
+        let refused = town.act(Command::Requeue { task: task_id(n) });
+        assert!(matches!(refused, Err(Reject::Illegal { .. })), "task {n}");
+    }
+}
+
+#[test]
+fn a_requeue_under_a_parent_that_was_cancelled_or_completed_is_refused() {
+    let mut town = Town::new();
+    town.submit(vec![group(1, "run"), spec(2, "child").under(1)]);
+    town.act(Command::Cancel { task: task_id(1), reason: "enough".into() }).unwrap();
+    let refused = town.act(Command::Requeue { task: task_id(2) });
+    assert!(matches!(refused, Err(Reject::Illegal { .. })));
+}
+
+#[test]
+fn a_requeued_orchestrator_finds_what_was_done_and_has_the_rest_done_again() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "orchestrator")]);
+    let plan = || {
+        // The one that needs stands before the one needed: the order of a plan means nothing.
+        vec![delegated("z", &["y"]), delegated("x", &[]), delegated("y", &["x"])]
+    };
+    town.work(1, delegate(plan(), true));
+    let (x, y, z) = (town.child(1, "x"), town.child(1, "y"), town.child(1, "z"));
+    town.assign();
+    town.finish_id(x, complete());
+    town.act(Command::Cancel { task: task_id(1), reason: "the wrong day".into() }).unwrap();
+    while town.do_duties() > 0 {}
+    town.pass_ms(1);
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    town.assign();
+    assert!(town.task(1).continuation.is_none(), "it begins anew");
+    town.finish(1, delegate(plan(), true));
+    assert_eq!(town.state(1), TaskState::Waiting);
+    assert_eq!(town.world.task(y).state, TaskState::Ready);
+    assert_eq!(town.world.task(z).state, TaskState::Blocked);
+    town.run_out();
+    assert_eq!(town.world.task(x).attempts, 1);
+    for id in [task_id(1), y, z] {
+        assert_eq!(town.world.task(id).state, TaskState::Completed);
+    }
+}
+
+#[test]
+fn a_requeue_while_the_children_are_still_being_cancelled_spares_the_new_life() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "orchestrator").once()]);
+    town.assign();
+    let proof = town.proof(task_id(1));
+    town.act(Command::Delegate { proof, tasks: vec![delegated("x", &[])] }).unwrap();
+    town.finish(1, fail(ErrorClass::Permanent));
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    town.do_duties();
+    let child = town.child(1, "x");
+    assert_eq!(town.world.task(child).state, TaskState::Ready);
+}
+
+#[test]
+fn a_requeued_task_that_had_been_resumed_is_resumed_again() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "orchestrator").once()]);
+    town.work(1, delegate(vec![delegated("x", &[])], true));
+    town.assign();
+    town.finish_id(town.child(1, "x"), complete());
+    town.work(1, fail(ErrorClass::Permanent));
+    assert_eq!(town.state(1), TaskState::Failed);
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    assert_eq!(town.task(1).continuation, Some(text("{\"step\":2}")));
+}
+
+#[test]
+fn a_parent_that_failed_with_its_collected_children_waits_again_with_the_requeued_child() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "forwarder")]);
+    let mut child = delegated("x", &[]);
+    child.retry.attempts = 1;
+    town.work(1, delegate(vec![child], false));
+    town.assign();
+    let x = town.child(1, "x");
+    town.finish_id(x, fail(ErrorClass::Permanent));
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Failed);
+    town.act(Command::Requeue { task: x }).unwrap();
+    assert_eq!(town.state(1), TaskState::Waiting);
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Completed);
+}
+
+// ---- limits in time -------------------------------------------------------------------------
+
+#[test]
+fn the_whole_limit_of_a_waiting_run_ends_everything_under_it() {
+    let mut town = Town::new();
+    let limits = Timeouts { whole_ms: Some(5_000), ..Timeouts::default() };
+    town.submit(vec![
+        group(1, "run").limits(limits),
+        spec(2, "running").under(1),
+        spec(3, "blocked").under(1).needs(&[2]),
+        spec(4, "outside").needs(&[1]),
+    ]);
+    town.submit(vec![spec(5, "after").needs(&[1])]);
+    town.assign();
+    town.pass_ms(4_999);
+    town.tick();
+    assert_eq!(town.state(1), TaskState::Waiting);
+    town.pass_ms(1);
+    town.tick();
+    assert_eq!(
+        (town.state(1), class(town.task(1))),
+        (TaskState::Failed, Some(ErrorClass::Timeout))
+    );
+    while town.do_duties() > 0 {}
+    assert_eq!((town.state(2), town.state(3)), (TaskState::Cancelled, TaskState::Cancelled));
+    assert_eq!((town.state(4), town.state(5)), (TaskState::Failed, TaskState::Failed));
+    assert_eq!(town.world.agents[&instance(1)].slots_used, 0);
+}
+
+#[test]
+fn a_tick_sees_what_the_batch_before_it_made_due() {
+    let mut town = Town::new();
+    let limits = Timeouts { queue_ms: Some(0), ..Timeouts::default() };
+    let submit = Town::submission(vec![spec(1, "hasty").limits(limits)]);
+    town.batch(vec![submit, Command::Tick { limit: 10 }]);
+    assert_eq!(town.state(1), TaskState::Failed);
+}
+
+// ---- for_each -------------------------------------------------------------------------------
+
+#[test]
+fn the_dependents_of_a_for_each_wait_for_all_of_its_items() {
+    let mut town = Town::new();
+    let mut each = spec(2, "each").under(1);
+    each.template = Some(Box::new(Template {
+        for_each: Some("[1, 2, 3]".into()),
+        max_parallel: Some(1),
+        ..Template::default()
+    }));
+    town.submit(vec![group(1, "run"), each, spec(3, "after").under(1).needs(&[2])]);
+    town.do_duties();
+    assert_eq!((town.state(2), town.task(2).children), (TaskState::Waiting, 3));
+    for n in 0..3 {
+        assert_eq!(town.assign(), 1, "one item at a time");
+        assert_eq!(town.state(3), TaskState::Blocked);
+        town.finish_id(town.child(2, &format!("{n:05}")), complete());
+    }
+    town.do_duties();
+    assert_eq!((town.state(2), town.state(3)), (TaskState::Completed, TaskState::Ready));
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Completed);
+}
+
+#[test]
+fn requeueing_the_one_broken_item_of_a_for_each_continues_the_workflow() {
+    let mut town = Town::new();
+    let mut each = spec(2, "each").under(1).once();
+    each.template =
+        Some(Box::new(Template { for_each: Some("[1, 2, 3]".into()), ..Template::default() }));
+    town.submit(vec![group(1, "run"), each, spec(3, "after").under(1).needs(&[2])]);
+    town.do_duties();
+    town.assign();
+    let broken = town.child(2, "00001");
+    town.finish_id(broken, fail(ErrorClass::Permanent));
+    town.run_out();
+    assert_eq!((town.state(1), town.state(2)), (TaskState::Failed, TaskState::Failed));
+    town.act(Command::Requeue { task: broken }).unwrap();
+    assert_eq!((town.state(1), town.state(2)), (TaskState::Waiting, TaskState::Waiting));
+    town.run_out();
+    assert_eq!((town.state(1), town.state(3)), (TaskState::Completed, TaskState::Completed));
+}
+
+// ---- delegation -----------------------------------------------------------------------------
+
+#[test]
+fn a_delegation_whose_children_have_all_ended_resumes_at_once() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "orchestrator")]);
+    town.assign();
+    let proof = town.proof(task_id(1));
+    town.act(Command::Delegate { proof, tasks: vec![delegated("x", &[])] }).unwrap();
+    town.assign();
+    town.finish_id(town.child(1, "x"), complete());
+    town.finish(1, delegate(vec![delegated("x", &[])], true));
+    assert_eq!(town.state(1), TaskState::Ready);
+    town.work(1, complete());
+    assert_eq!(town.state(1), TaskState::Completed);
+}
+
+#[test]
+fn a_resumed_attempt_that_delegates_the_same_again_is_stopped() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "stuck")]);
+    let plan = || delegate(vec![delegated("x", &[])], true);
+    town.work(1, plan());
+    town.assign();
+    town.finish_id(town.child(1, "x"), complete());
+    town.work(1, plan());
+    assert_eq!(
+        (town.state(1), class(town.task(1))),
+        (TaskState::Failed, Some(ErrorClass::Permanent))
+    );
+}
+
+#[test]
+fn delegated_siblings_stand_in_the_order_in_which_they_were_named() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "orchestrator")]);
+    let keys: Vec<String> = (0..50).map(|n| format!("k{n}")).collect();
+    town.work(1, delegate(keys.iter().map(|key| delegated(key, &[])).collect(), true));
+    let ids: Vec<_> = keys.iter().map(|key| town.child(1, key)).collect();
+    assert!(ids.is_sorted());
+}
+
+// ---- late outcomes --------------------------------------------------------------------------
+
+#[test]
+fn a_late_outcome_is_recorded_once_with_what_it_used() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "task")]);
+    town.assign();
+    let lost = town.attempt(task_id(1)).id;
+    town.act(Command::ExpireAgent { instance: instance(1), reason: "gone".into() }).unwrap();
+    town.register(1, 2, vec![agent(1, "a", 8, &[])]).unwrap();
+    town.assign();
+    let Command::Finish { task, response } = town.report(task_id(1), lost, complete()) else {
+        panic!("a report is a finish")
+    };
+    let usage = Some(Usage { output_tokens: 7, ..Usage::default() });
+    let response = Box::new(TaskResponse { usage: usage.clone(), ..*response });
+    let late = Command::Finish { task, response };
+    assert_eq!(town.act(late.clone()).unwrap().reply, Reply::Late);
+    assert_eq!(town.act(late).unwrap().reply, Reply::Duplicate);
+    let count = town.facts(1).iter().filter(|it| matches!(it, Fact::LateOutcome { .. })).count();
+    assert_eq!(count, 1);
+    let record = &town.world.attempts[&lost];
+    assert_eq!((record.usage.clone(), record.attempt.end), (usage, Some(AttemptEnd::Lost)));
+    assert!(record.error.is_some());
+}
+
+#[test]
+fn a_timeout_that_is_reported_twice_is_a_duplicate() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "task")]);
+    town.assign();
+    let report = town.report(task_id(1), town.attempt(task_id(1)).id, fail(ErrorClass::Timeout));
+    assert_eq!(town.act(report.clone()).unwrap().reply, Reply::Accepted);
+    assert_eq!(town.act(report).unwrap().reply, Reply::Duplicate);
+}
+
+#[test]
+fn what_an_attempt_used_before_its_host_shut_down_is_kept() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "task")]);
+    town.assign();
+    let id = town.attempt(task_id(1)).id;
+    let Command::Finish { task, response } = town.report(task_id(1), id, Outcome::Cancelled) else {
+        panic!("a report is a finish")
+    };
+    let usage = Some(Usage { output_tokens: 7, ..Usage::default() });
+    let process = ProcessRef { pid: 1, start_time: 2 };
+    let ended = vec![EndedProcess { process, name: "x".into(), signal: None }];
+    let response = Box::new(TaskResponse { usage: usage.clone(), ended, ..*response });
+    let command = Command::Finish { task, response };
+    assert_eq!(town.act(command.clone()).unwrap().reply, Reply::Accepted);
+    assert_eq!(town.world.attempts[&id].usage, usage);
+    assert_eq!(class(town.task(1)), Some(ErrorClass::Lost));
+    assert_eq!(town.act(command).unwrap().reply, Reply::Duplicate);
+}
+
+// ---- agents ---------------------------------------------------------------------------------
+
+#[test]
+fn a_host_goes_on_after_one_of_its_agents_was_removed() {
+    let renew = |n| Command::Renew { host: host(1), incarnation: life(n), lease_ms: LEASE_MS };
+    let mut town = Town::new();
+    let (a, b) = (agent(1, "a", 8, &[]), agent(2, "b", 1, &[]));
+    town.register(1, 1, vec![a.clone(), b]).unwrap();
+    // A file was removed while the host ran.
+    town.register(1, 1, vec![a.clone()]).unwrap();
+    assert!(town.act(renew(1)).is_ok());
+    // And it was restarted.
+    town.register(1, 2, vec![a]).unwrap();
+    assert!(town.act(renew(2)).is_ok());
+    assert!(matches!(town.act(renew(1)), Err(Reject::Superseded(_))));
+    town.pass_ms(LEASE_MS + 1);
+    town.tick();
+    assert!(matches!(town.act(renew(2)), Err(Reject::Superseded(_))));
+}
+
+#[test]
+fn an_instance_belongs_to_one_host_at_a_time() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "task")]);
+    town.assign();
+    let stolen = town.register(2, 9, vec![agent(1, "a", 8, &[])]);
+    assert!(matches!(stolen, Err(Reject::Conflict(_))));
+    let twice = town.register(1, 1, vec![agent(1, "a", 8, &[]), agent(1, "b", 8, &[])]);
+    assert!(matches!(twice, Err(Reject::Invalid(_))));
+    town.act(Command::ExpireAgent { instance: instance(1), reason: "moved".into() }).unwrap();
+    assert!(town.register(2, 9, vec![agent(1, "a", 8, &[])]).is_ok());
+}
+
+#[test]
+fn a_new_life_of_a_host_gets_the_lost_work_at_once() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "task")]);
+    town.assign();
+    town.register(1, 2, vec![agent(1, "a", 8, &[])]).unwrap();
+    assert_eq!((town.state(1), town.task(1).lost), (TaskState::Ready, 1));
+    assert_eq!(town.assign(), 1);
+    assert_eq!(town.task(1).tried, 0);
+}
+
+#[test]
+fn a_ready_task_that_was_loaded_for_another_reason_can_be_assigned() {
+    let mut town = Town::new();
+    town.submit(vec![group(1, "run"), spec(2, "child").under(1)]);
+    // The submit loads task 2 as a need, but not the root of its run.
+    let submit = Town::submission(vec![spec(3, "after").needs(&[2])]);
+    let assign = town.assignment();
+    let decisions = town.batch(vec![submit, assign]);
+    assert_eq!(decisions[1].as_ref().unwrap().reply, Reply::Assigned(1));
 }

@@ -6,6 +6,7 @@ use crate::agent::{Agent, AgentSpec};
 use crate::command::{Reject, Reply};
 use crate::event::Fact;
 use crate::ids::{HostId, Incarnation, InstanceId};
+use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
 pub(super) fn register(
@@ -15,14 +16,8 @@ pub(super) fn register(
     specs: &[AgentSpec],
     lease_ms: u64,
 ) -> Result<Reply, Reject> {
-    for spec in specs {
-        if spec.max_concurrency == 0 || spec.name.is_empty() || spec.name.contains(':') {
-            return Err(Reject::Invalid(format!(
-                "agent `{}` cannot register: it needs a name without `:` and at least one slot",
-                spec.name
-            )));
-        }
-    }
+    check(draft, host, specs)?;
+    draft.in_bulk = true;
     let known: Vec<(InstanceId, Incarnation, bool)> = draft
         .snapshot
         .agents()
@@ -64,6 +59,32 @@ pub(super) fn register(
     Ok(Reply::Done { changed })
 }
 
+fn check(draft: &Draft<'_>, host: HostId, specs: &[AgentSpec]) -> Result<(), Reject> {
+    let mut instances = FxHashSet::default();
+    for spec in specs {
+        let AgentSpec { instance, name, .. } = spec;
+        if spec.max_concurrency == 0 || name.is_empty() || name.contains(':') {
+            return Err(Reject::Invalid(format!(
+                "agent `{name}` cannot register: it needs a name without `:` and at least one slot"
+            )));
+        }
+        if !instances.insert(*instance) {
+            return Err(Reject::Invalid(format!(
+                "agent `{name}` cannot register: its instance {instance} stands twice in the list"
+            )));
+        }
+        let holder = draft.agent(*instance).filter(|agent| agent.host != host && !agent.gone);
+        if let Some(holder) = holder {
+            // Its attempts run there: they would live on the lease of the wrong host.
+            return Err(Reject::Conflict(format!(
+                "agent `{name}` cannot register: host {} has its instance {instance}",
+                holder.host
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Instances of an earlier life that this life does not have are gone.
 fn forget_unlisted(draft: &mut Draft<'_>, host: HostId, life: Incarnation, specs: &[AgentSpec]) {
     let old: Vec<Agent> = draft
@@ -94,23 +115,23 @@ pub(super) fn renew(
     lease_ms: u64,
 ) -> Result<Reply, Reject> {
     let lease_until = draft.now().plus_ms(lease_ms);
-    let mine: Vec<Agent> =
-        draft.snapshot.agents().values().filter(|agent| agent.host == host).cloned().collect();
-    if mine.iter().any(|agent| agent.incarnation != incarnation) {
+    // An instance that is gone may just have been taken off the list while the host went on: it speaks for
+    // nothing, unless it is all there is.
+    let (gone, here): (Vec<&Agent>, Vec<&Agent>) =
+        draft.snapshot.agents().values().filter(|it| it.host == host).partition(|it| it.gone);
+    if here.iter().any(|agent| agent.incarnation != incarnation) {
         return Err(Reject::Superseded(format!(
             "host {host} was registered by another process since: only one may run"
         )));
     }
-    let changed = !mine.is_empty();
-    for mut agent in mine {
-        if agent.gone {
-            return Err(Reject::Superseded(format!(
-                "the lease of `{}` on host {host} has ended: register again",
-                agent.spec.name
-            )));
-        }
-        agent.lease_until = lease_until;
-        draft.put_agent(agent);
+    if here.is_empty() && gone.iter().any(|agent| agent.incarnation == incarnation) {
+        return Err(Reject::Superseded(format!(
+            "the lease of host {host} has ended: register again"
+        )));
+    }
+    let changed = !here.is_empty();
+    for agent in here {
+        draft.put_agent(Agent { lease_until, ..agent.clone() });
     }
     Ok(Reply::Done { changed })
 }
@@ -152,6 +173,7 @@ pub(super) fn expire(
     if agent.gone {
         return Ok(Reply::Done { changed: false });
     }
+    draft.in_bulk = true;
     leave(draft, instance, reason)?;
     Ok(Reply::Done { changed: true })
 }
@@ -179,7 +201,7 @@ fn lose_all(draft: &mut Draft<'_>, instance: InstanceId, reason: &str) -> Result
         .held(instance)
         .ok_or_else(|| Reject::NotLoaded(format!("the tasks of agent instance {instance}")))?;
     for id in held {
-        finish::lose(draft, id, reason)?;
+        finish::lose(draft, id, reason, None)?;
     }
     Ok(())
 }

@@ -85,7 +85,6 @@ fn give(draft: &mut Draft<'_>, id: TaskId, instance: InstanceId) -> Result<(), R
 /// than which attempt it is for. `None` where no attempt is current.
 pub fn task_request(task: &Task, key: &[u8; 32]) -> Option<TaskRequest> {
     let attempt = task.current_attempt()?;
-    let resumes = task.continuation.is_some() || task.prefer.is_some();
     Some(TaskRequest {
         attempt: attempt.id,
         number: attempt.number,
@@ -101,7 +100,8 @@ pub fn task_request(task: &Task, key: &[u8; 32]) -> Option<TaskRequest> {
         input: task.input.clone(),
         run_ms: task.spec.timeouts.run_ms,
         workspace: task.spec.workspace,
-        resume: resumes
+        resume: task
+            .resumes()
             .then(|| Resume { continuation: task.continuation.clone(), children: Vec::new() }),
         team: Vec::new(),
     })

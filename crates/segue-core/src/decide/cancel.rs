@@ -1,23 +1,20 @@
 //! Ending a task and everything under it.
 
 use super::draft::Draft;
-use super::ended;
-use crate::command::{DutyKind, Reject, Reply};
-use crate::event::Fact;
+use super::ended::{self, Ending};
+use crate::command::{CASCADE_MAX, DutyKind, Reject, Reply};
 use crate::ids::TaskId;
 use crate::letter::{LetterBody, Notice};
-use crate::task::{AttemptEnd, ErrorClass, TaskError, TaskState};
+use crate::task::{AttemptEnd, ErrorClass, TaskError};
 
 /// Cancels a task and everything under it. A task that has ended stays as it is.
 pub(super) fn cancel(draft: &mut Draft<'_>, id: TaskId, reason: &str) -> Result<Reply, Reject> {
-    let task = draft.task(id)?;
-    if task.state.is_terminal() {
+    if draft.task(id)?.state.is_terminal() {
         return Ok(Reply::Done { changed: false });
     }
     let error = TaskError::new(ErrorClass::Cancelled, reason);
-    let fact = Fact::Cancelled { reason: error.message.clone() };
     stop_attempt(draft, id, AttemptEnd::Cancelled, &error)?;
-    ended::end(draft, id, TaskState::Cancelled, Some(error), fact)?;
+    ended::end_alone(draft, id, Ending::Cancelled(error))?;
     children(draft, id, None)?;
     Ok(Reply::Done { changed: true })
 }
@@ -43,30 +40,31 @@ pub(super) fn children(
     after: Option<TaskId>,
 ) -> Result<(), Reject> {
     let parent = draft.task(id)?;
-    if parent.children == 0 {
+    if parent.open_children == 0 {
         return Ok(());
     }
-    let reason = format!("`{}`, under which it ran, was cancelled", parent.spec.name);
+    let reason = format!("`{}`, under which it ran, is {}", parent.spec.name, parent.state);
     let error = TaskError::new(ErrorClass::Cancelled, reason);
     let snapshot = draft.snapshot;
     let page = snapshot
         .children(id)
         .ok_or_else(|| Reject::NotLoaded(format!("the children of task {id}")))?;
+    let mut last = after;
     for child in page.items.iter().filter(|child| after.is_none_or(|after| **child > after)) {
-        let task = draft.task(*child)?;
-        if task.state.is_terminal() {
+        if draft.rows() >= CASCADE_MAX {
+            draft.duty(id, DutyKind::CancelChildren { after: last });
+            return Ok(());
+        }
+        last = Some(*child);
+        if draft.task(*child)?.state.is_terminal() {
             continue;
         }
-        let has_children = task.children > 0;
         stop_attempt(draft, *child, AttemptEnd::Cancelled, &error)?;
-        let fact = Fact::Cancelled { reason: error.message.clone() };
-        ended::end_quietly(draft, *child, TaskState::Cancelled, Some(error.clone()), fact)?;
-        if has_children {
-            draft.duty(*child, DutyKind::CancelChildren { after: None });
-        }
+        ended::end_quietly(draft, *child, Ending::Cancelled(error.clone()))?;
     }
-    if let (true, Some(last)) = (page.more, page.items.last()) {
-        draft.duty(id, DutyKind::CancelChildren { after: Some(*last) });
+    if page.more {
+        let last = last.max(page.items.last().copied());
+        draft.duty(id, DutyKind::CancelChildren { after: last });
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use crate::ids::TaskId;
 use crate::outcome::Delegated;
 use crate::payload::Payload;
 use crate::task::{
-    AttemptEnd, ErrorClass, Need, Route, TaskError, TaskSpec, TaskState, Template, Usage, WaitFor,
+    AttemptEnd, ErrorClass, Need, Route, Task, TaskError, TaskSpec, TaskState, Template, Usage,
+    WaitFor,
 };
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -29,8 +30,11 @@ pub(super) fn park(
     wish: &Wish<'_>,
     usage: Option<Usage>,
 ) -> Result<(), Reject> {
-    if let Err(message) = check(draft, id, wish.tasks)? {
-        let error = TaskError::new(ErrorClass::Permanent, message);
+    if let Err(reject) = check(draft, id, wish.tasks).and_then(|()| progress(draft, id, wish)) {
+        if let Reject::NotLoaded(_) = reject {
+            return Err(reject);
+        }
+        let error = TaskError::new(ErrorClass::Permanent, reject.to_string());
         return finish::fail(draft, id, &error, None, usage);
     }
     draft.end_attempt(id, AttemptEnd::Delegated, None, usage)?;
@@ -59,110 +63,158 @@ pub(super) fn call(
         Standing::Latest(attempt) if attempt.end.is_none() => {}
         Standing::Latest(_) | Standing::Superseded(_) => return Ok(Reply::Late),
     }
-    if let Err(message) = check(draft, proof.task, tasks)? {
-        return Err(Reject::Invalid(message));
-    }
+    check(draft, proof.task, tasks)?;
     Ok(Reply::Delegated(add_children(draft, proof.task, tasks)?))
 }
 
-/// Whether the wish can be granted; if not, why.
-fn check(draft: &Draft<'_>, id: TaskId, tasks: &[Delegated]) -> Result<Result<(), String>, Reject> {
-    let hops = draft.task(id)?.spec.hops;
+/// Whether the tasks can be handed out; if not, why.
+fn check(draft: &Draft<'_>, id: TaskId, tasks: &[Delegated]) -> Result<(), Reject> {
+    let invalid = |message: String| Err(Reject::Invalid(message));
     if tasks.is_empty() {
-        return Ok(Err("it delegated nothing: name at least one task".into()));
+        return invalid("it delegated nothing: name at least one task".into());
     }
     if tasks.len() > SUBMIT_MAX {
-        return Ok(Err(format!("it delegated {} tasks, more than {SUBMIT_MAX}", tasks.len())));
+        return invalid(format!("it delegated {} tasks, more than {SUBMIT_MAX}", tasks.len()));
     }
-    if hops >= HOPS_MAX {
-        return Ok(Err(format!("it delegated over more than {HOPS_MAX} hops: a loop, it seems")));
+    if draft.task(id)?.spec.hops >= HOPS_MAX {
+        return invalid(format!("it delegated over more than {HOPS_MAX} hops: a loop, it seems"));
     }
     let mut places: FxHashMap<&str, usize> = FxHashMap::default();
     for (place, task) in tasks.iter().enumerate() {
         let name = task.name.as_ref().unwrap_or(&task.key);
-        if let Err(reject) = submit::check_name(name).and(submit::check_name(&task.key)) {
-            return Ok(Err(reject.to_string()));
-        }
+        submit::check_name(name)?;
+        submit::check_name(&task.key)?;
         if task.route == Route::Group {
-            return Ok(Err(format!("`{name}` names neither an agent nor a capability")));
+            return invalid(format!("`{name}` names neither an agent nor a capability"));
         }
         if places.insert(&task.key, place).is_some() {
-            return Ok(Err(format!("the key `{}` stands twice in the delegation", task.key)));
+            return invalid(format!("the key `{}` stands twice in the delegation", task.key));
         }
     }
     let mut waits = vec![Vec::new(); tasks.len()];
     for (place, task) in tasks.iter().enumerate() {
         for need in &task.needs {
-            match places.get(need.as_ref()) {
-                Some(target) => waits[place].push(*target),
-                None => {
-                    return Ok(Err(format!(
-                        "`{}` needs `{need}`, which is not among the tasks of this delegation",
-                        task.key
-                    )));
-                }
-            }
+            let Some(target) = places.get(need.as_ref()) else {
+                return invalid(format!(
+                    "`{}` needs `{need}`, which is not among the tasks of this delegation",
+                    task.key
+                ));
+            };
+            waits[place].push(*target);
         }
     }
-    Ok(match submit::find_cycle(&waits) {
+    match submit::find_cycle(&waits) {
         None => Ok(()),
         Some(cycle) => {
             let path = cycle.into_iter().map(|place| tasks[place].key.to_string()).collect();
-            Err(Reject::Cycle { path }.to_string())
+            Err(Reject::Cycle { path })
         }
-    })
+    }
 }
 
-/// Adds the children that are not there yet, and returns all of them in the order asked for.
+/// Refuses a wish to be resumed with results that the attempt had been given already: it would go round for ever,
+/// at the speed of the machine.
+fn progress(draft: &Draft<'_>, id: TaskId, wish: &Wish<'_>) -> Result<(), Reject> {
+    let task = draft.task(id)?;
+    if !wish.resume || !task.resumes() || task.open_children > 0 {
+        return Ok(());
+    }
+    for delegated in wish.tasks {
+        match known_child(draft, id, &delegated.key)? {
+            Some(child) if !is_of_earlier_life(task, draft.task(child)?) => {}
+            Some(_) | None => return Ok(()),
+        }
+    }
+    Err(Reject::Invalid(
+        "it was resumed with the results of these tasks, and delegated the same ones again: nothing new would come of that".into(),
+    ))
+}
+
+/// The child under this key, if there is one.
+fn known_child(draft: &Draft<'_>, id: TaskId, key: &Arc<str>) -> Result<Option<TaskId>, Reject> {
+    let known = draft.snapshot.call(id, key);
+    known.ok_or_else(|| Reject::NotLoaded(format!("call `{key}` of task {id}")))
+}
+
+/// Whether a child ended without its output before its parent was requeued. Such a child is not a result of the parent's
+/// new life: handed out again, it is done again.
+fn is_of_earlier_life(parent: &Task, child: &Task) -> bool {
+    matches!(child.state, TaskState::Failed | TaskState::Cancelled)
+        && child.finished_at.is_some_and(|at| at < parent.created_at)
+}
+
+/// Adds the children that are not there yet, takes up those again that an earlier life of the task left undone,
+/// and returns all of them in the order asked for.
 fn add_children(
     draft: &mut Draft<'_>,
     id: TaskId,
     tasks: &[Delegated],
 ) -> Result<Vec<TaskId>, Reject> {
     let now = draft.now();
-    let parent = draft.task(id)?.spec.clone();
     let mut ids: FxHashMap<Arc<str>, TaskId> = FxHashMap::default();
-    let mut new = Vec::new();
+    let (mut new, mut undone) = (Vec::new(), Vec::new());
     for task in tasks {
-        let known = draft
-            .snapshot
-            .call(id, &task.key)
-            .ok_or_else(|| Reject::NotLoaded(format!("call `{}` of task {id}", task.key)))?;
-        let child = known.unwrap_or_else(|| draft.ctx.chance.task_id(now));
-        if known.is_none() {
-            new.push((task, child));
-        }
+        let child = match known_child(draft, id, &task.key)? {
+            Some(child) => {
+                if is_of_earlier_life(draft.task(id)?, draft.task(child)?) {
+                    undone.push(child);
+                }
+                child
+            }
+            None => {
+                let child = draft.ctx.chance.task_id(now);
+                new.push((task, child));
+                child
+            }
+        };
         ids.insert(task.key.clone(), child);
     }
+    // First all of them come back, then their needs are counted: they may need each other in any order.
+    for child in &undone {
+        ended::bring_back(draft, *child)?;
+    }
+    for child in &undone {
+        ended::follow_back(draft, *child)?;
+    }
+    let parent = draft.task(id)?.spec.clone();
     for (task, child) in new {
-        let needs = task
-            .needs
-            .iter()
-            .filter_map(|key| {
-                let need = *ids.get(key)?;
-                Some(Need { task: need, name: Some(key.clone()), order_only: false })
-            })
-            .collect();
-        let template =
-            task.template.then(|| Box::new(Template { input: true, ..Template::default() }));
-        let spec = TaskSpec {
-            id: child,
-            parent: Some(id),
-            root: parent.root,
-            name: task.name.clone().unwrap_or_else(|| task.key.clone()),
-            key: Some(task.key.clone()),
-            route: task.route.clone(),
-            needs,
-            priority: task.priority.unwrap_or(parent.priority),
-            on_failure: task.on_failure,
-            retry: task.retry,
-            timeouts: task.timeouts,
-            workspace: task.workspace,
-            template,
-            hops: parent.hops + 1,
-            idempotency_key: None,
-        };
+        let spec = child_spec(&parent, child, task, &ids);
         submit::take_in(draft, Arc::new(spec), task.input.clone())?;
     }
     Ok(tasks.iter().filter_map(|task| ids.get(&task.key).copied()).collect())
+}
+
+fn child_spec(
+    parent: &TaskSpec,
+    id: TaskId,
+    task: &Delegated,
+    ids: &FxHashMap<Arc<str>, TaskId>,
+) -> TaskSpec {
+    let mut needs: Vec<Need> = Vec::with_capacity(task.needs.len());
+    for key in &task.needs {
+        // A plan that names a need twice means it once.
+        if let Some(need) = ids.get(key)
+            && needs.iter().all(|known| known.task != *need)
+        {
+            needs.push(Need { task: *need, name: Some(key.clone()), order_only: false });
+        }
+    }
+    let template = task.template.then(|| Box::new(Template { input: true, ..Template::default() }));
+    TaskSpec {
+        id,
+        parent: Some(parent.id),
+        root: parent.root,
+        name: task.name.clone().unwrap_or_else(|| task.key.clone()),
+        key: Some(task.key.clone()),
+        route: task.route.clone(),
+        needs,
+        priority: task.priority.unwrap_or(parent.priority),
+        on_failure: task.on_failure,
+        retry: task.retry,
+        timeouts: task.timeouts,
+        workspace: task.workspace,
+        template,
+        hops: parent.hops + 1,
+        idempotency_key: None,
+    }
 }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub(super) struct Draft<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) ctx: &'a mut Ctx,
+    /// Many tasks may end in this command: what the end of each means for others is left to duties.
+    pub(super) in_bulk: bool,
     tasks: Vec<Task>,
     position: FxHashMap<TaskId, usize>,
     agents: Vec<Agent>,
@@ -37,6 +39,7 @@ impl<'a> Draft<'a> {
         Draft {
             snapshot,
             ctx,
+            in_bulk: false,
             tasks: Vec::new(),
             position: FxHashMap::default(),
             agents: Vec::new(),
@@ -55,6 +58,11 @@ impl<'a> Draft<'a> {
 
     pub(super) fn now(&self) -> Time {
         self.ctx.now
+    }
+
+    /// Tasks that this command has changed so far.
+    pub(super) fn rows(&self) -> usize {
+        self.tasks.len()
     }
 
     /// The task as this command has left it so far.
@@ -217,6 +225,11 @@ impl<'a> Draft<'a> {
             self.move_slots(instance, false);
         }
         Ok(())
+    }
+
+    /// Replaces the record of an attempt that has ended.
+    pub(super) fn put_record(&mut self, record: AttemptRecord) {
+        self.attempts.push(record);
     }
 
     /// Makes a task ready, ranked by this moment.

@@ -1,139 +1,397 @@
-//! What the end of a task means for those that wait for it.
+//! What the end of a task means for those that wait for it, and what its return means for them.
 
 use super::cancel;
 use super::draft::Draft;
-use crate::command::{Duty, DutyKind, Reject, Reply};
+use crate::changes::Edge;
+use crate::command::{CASCADE_MAX, Duty, DutyKind, Reject, Reply};
 use crate::event::Fact;
 use crate::ids::TaskId;
-use crate::task::{ErrorClass, OnFailure, Task, TaskError, TaskState, WaitFor};
+use crate::payload::Payload;
+use crate::task::{ErrorClass, OnFailure, Task, TaskError, TaskSpec, TaskState, WaitFor};
 
-/// Puts a task into a terminal state and lets those that wait for it know.
-pub(super) fn end(
-    draft: &mut Draft<'_>,
-    id: TaskId,
-    state: TaskState,
-    error: Option<TaskError>,
-    fact: Fact,
-) -> Result<(), Reject> {
-    close(draft, id, state, error, fact)?;
-    tell_dependents(draft, id, None)?;
+/// How a task ends.
+pub(super) enum Ending {
+    /// With its output; the attempt's number, zero for a group.
+    Completed(u32, Payload),
+    /// As a dead letter.
+    Failed(TaskError),
+    /// Somebody cancelled it, or what it ran under.
+    Cancelled(TaskError),
+    /// It is not to run, for this reason.
+    Skipped(String),
+}
+
+/// Puts a task into a terminal state and lets those that wait for it know. Where it has not completed,
+/// nobody waits for the children that are still open: they are cancelled by a duty.
+pub(super) fn end(draft: &mut Draft<'_>, id: TaskId, ending: Ending) -> Result<(), Reject> {
+    end_alone(draft, id, ending)?;
+    leave_children(draft, id)
+}
+
+/// The same, for a caller that sees to the children itself.
+pub(super) fn end_alone(draft: &mut Draft<'_>, id: TaskId, ending: Ending) -> Result<(), Reject> {
+    if draft.in_bulk {
+        close(draft, id, ending)?;
+        follow_later(draft, id)?;
+        return tell_parent(draft, id);
+    }
+    // Every dependent of a task that ends for the first time counts it as open, so that one can be taken off. A task that
+    // was requeued has ended before, and a dependent may or may not have heard of that: there the needs are counted anew.
+    // Whoever was requeued has an error still; some others have one as well, and counting anew is never wrong.
+    let first_end = draft.task(id)?.error.is_none();
+    close(draft, id, ending)?;
+    if first_end {
+        let need = draft.task(id)?.clone();
+        each_dependent(draft, id, None, |draft, edge| tell(draft, &need, edge))?;
+    } else {
+        each_dependent(draft, id, None, |draft, edge| follow(draft, edge.task))?;
+    }
     tell_parent(draft, id)
 }
 
-/// Puts a task into a terminal state, and leaves it to a duty to let others know.
-pub(super) fn end_quietly(
-    draft: &mut Draft<'_>,
-    id: TaskId,
-    state: TaskState,
-    error: Option<TaskError>,
-    fact: Fact,
-) -> Result<(), Reject> {
-    close(draft, id, state, error, fact)?;
-    let task = draft.task(id)?;
-    if task.dependents > 0 || task.spec.parent.is_some() {
-        draft.duty(id, DutyKind::Propagate { after: None, parent: true });
+/// Puts a task into a terminal state, and leaves it to a duty to let its dependents know.
+pub(super) fn end_quietly(draft: &mut Draft<'_>, id: TaskId, ending: Ending) -> Result<(), Reject> {
+    close(draft, id, ending)?;
+    follow_later(draft, id)?;
+    tell_parent(draft, id)?;
+    leave_children(draft, id)
+}
+
+fn close(draft: &mut Draft<'_>, id: TaskId, ending: Ending) -> Result<(), Reject> {
+    let (state, error, output, fact) = match ending {
+        Ending::Completed(number, output) => {
+            let fact = Fact::Completed { number, output_bytes: output.size() };
+            (TaskState::Completed, None, Some(output), fact)
+        }
+        Ending::Failed(error) => {
+            let fact = Fact::Failed { class: error.class, message: error.message.clone() };
+            (TaskState::Failed, Some(error), None, fact)
+        }
+        Ending::Cancelled(error) => {
+            let fact = Fact::Cancelled { reason: error.message.clone() };
+            (TaskState::Cancelled, Some(error), None, fact)
+        }
+        Ending::Skipped(reason) => {
+            let error = TaskError::new(ErrorClass::Skipped, reason.clone());
+            (TaskState::Cancelled, Some(error), None, Fact::Skipped { reason })
+        }
+    };
+    let now = draft.now();
+    let task = draft.task_mut(id)?;
+    if state == TaskState::Completed {
+        // What it waited for, and what it left for its next attempt, are of use to a requeue alone.
+        task.wait_for = None;
+        task.continuation = None;
+    }
+    task.state = state;
+    task.finished_at = Some(now);
+    task.retry_at = None;
+    task.error = error;
+    task.output = output;
+    draft.event(id, fact)
+}
+
+/// Leaves it to a duty to bring the dependents in line.
+fn follow_later(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+    if draft.task(id)?.dependents > 0 {
+        draft.duty(id, DutyKind::Propagate { after: None, parent: false });
     }
     Ok(())
 }
 
-fn close(
-    draft: &mut Draft<'_>,
-    id: TaskId,
-    state: TaskState,
-    error: Option<TaskError>,
-    fact: Fact,
-) -> Result<(), Reject> {
-    let now = draft.now();
-    let task = draft.task_mut(id)?;
-    task.state = state;
-    task.finished_at = Some(now);
-    task.retry_at = None;
-    task.wait_for = None;
-    task.continuation = None;
-    task.error = error;
-    draft.event(id, fact)
+/// Leaves it to a duty to cancel the children of a task that has failed or was cancelled.
+fn leave_children(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+    let task = draft.task(id)?;
+    if task.open_children > 0 && task.state != TaskState::Completed {
+        draft.duty(id, DutyKind::CancelChildren { after: None });
+    }
+    Ok(())
 }
 
-/// How the end of a need looks to a dependent.
-enum Verdict {
+/// What a need means for a task that needs it.
+pub(super) enum Verdict {
+    Open,
     Met,
     Fail(TaskError),
     Skip(String),
 }
 
+/// Whether a task was ended on account of a need, before it began: it had something left to wait for.
+pub(crate) fn ended_by_needs(task: &Task) -> bool {
+    let class = task.error.as_ref().map(|error| error.class);
+    let by_needs = match task.state {
+        TaskState::Failed => class == Some(ErrorClass::Upstream),
+        TaskState::Cancelled => class == Some(ErrorClass::Skipped),
+        TaskState::Blocked
+        | TaskState::Ready
+        | TaskState::Assigned
+        | TaskState::Running
+        | TaskState::Waiting
+        | TaskState::Retrying
+        | TaskState::Completed => false,
+    };
+    by_needs && task.unmet > u32::from(task.spec.is_rendered_later())
+}
+
 fn verdict(need: &Task, order_only: bool) -> Verdict {
-    let name = &need.spec.name;
-    let class = need.error.as_ref().map(|error| error.class);
+    if !need.state.is_terminal() {
+        return Verdict::Open;
+    }
     if order_only || need.state == TaskState::Completed {
         return Verdict::Met;
     }
-    // A task whose own condition was false is no failure: its dependents see `null` and go on.
-    let skipped_by_condition =
-        class == Some(ErrorClass::Skipped) && need.spec.on_failure != OnFailure::Skip;
-    match need.spec.on_failure {
-        _ if skipped_by_condition => Verdict::Met, // total: a guard, not a catch-all
-        OnFailure::Continue => Verdict::Met,
-        OnFailure::Skip => Verdict::Skip(format!("`{name}`, which it needs, is {}", need.state)),
-        OnFailure::Fail => {
+    let name = &need.spec.name;
+    let reason = format!("`{name}`, which it needs, is {}", need.state);
+    let class = need.error.as_ref().map(|error| error.class);
+    let skipped = need.state == TaskState::Cancelled && class == Some(ErrorClass::Skipped);
+    match (need.spec.on_failure, skipped) {
+        (OnFailure::Continue, _) => Verdict::Met,
+        (OnFailure::Skip, _) => Verdict::Skip(reason),
+        // A skip that came down from a need goes on down.
+        (OnFailure::Fail, true) if ended_by_needs(need) => Verdict::Skip(reason),
+        // A task whose own condition was false is no failure: its dependents see `null` and go on.
+        (OnFailure::Fail, true) => Verdict::Met,
+        (OnFailure::Fail, false) => {
             let why = need.error.as_ref().map_or("no reason given", |error| error.message.as_str());
-            Verdict::Fail(TaskError::new(
-                ErrorClass::Upstream,
-                format!("`{name}`, which it needs, is {}: {why}", need.state),
-            ))
+            Verdict::Fail(TaskError::new(ErrorClass::Upstream, format!("{reason}: {why}")))
         }
     }
 }
 
-/// Lets the dependents after `after` know; what does not fit into this commit becomes a duty.
-fn tell_dependents(draft: &mut Draft<'_>, id: TaskId, after: Option<TaskId>) -> Result<(), Reject> {
-    let need = draft.task(id)?.clone();
-    if need.dependents == 0 {
+/// What all needs of a task together mean for it.
+pub(super) struct Outlook {
+    /// Needs that are open or refuse it, plus one while its templates are not rendered.
+    pub(super) unmet: u32,
+    /// The first need that refuses it says why; else `Met` or `Open`.
+    pub(super) verdict: Verdict,
+}
+
+/// Counts the needs of a task. `absent` says what a need means that is not there.
+pub(super) fn outlook(
+    draft: &Draft<'_>,
+    spec: &TaskSpec,
+    absent: impl Fn(TaskId) -> Result<Verdict, Reject>,
+) -> Result<Outlook, Reject> {
+    let mut sum = Outlook { unmet: u32::from(spec.is_rendered_later()), verdict: Verdict::Met };
+    for need in &spec.needs {
+        let one = match draft.find(need.task) {
+            Some(task) => verdict(task, need.order_only),
+            None => absent(need.task)?,
+        };
+        sum.unmet += u32::from(!matches!(one, Verdict::Met));
+        let keeps = match (&sum.verdict, &one) {
+            (Verdict::Fail(_) | Verdict::Skip(_), _) | (_, Verdict::Met) => true,
+            (Verdict::Open | Verdict::Met, Verdict::Open | Verdict::Fail(_) | Verdict::Skip(_)) => {
+                false
+            }
+        };
+        if !keeps {
+            sum.verdict = one;
+        }
+    }
+    Ok(sum)
+}
+
+/// Does something for the dependents after `after`; what does not fit into this commit becomes a duty.
+fn each_dependent<'a>(
+    draft: &mut Draft<'a>,
+    id: TaskId,
+    after: Option<TaskId>,
+    mut act: impl FnMut(&mut Draft<'a>, &Edge) -> Result<(), Reject>,
+) -> Result<(), Reject> {
+    if draft.task(id)?.dependents == 0 {
         return Ok(());
     }
     let snapshot = draft.snapshot;
     let page = snapshot
         .dependents(id)
         .ok_or_else(|| Reject::NotLoaded(format!("the dependents of task {id}")))?;
+    let mut last = after;
     for edge in page.items.iter().filter(|edge| after.is_none_or(|after| edge.task > after)) {
-        if draft.task(edge.task)?.state != TaskState::Blocked {
-            continue;
+        if draft.rows() >= CASCADE_MAX {
+            draft.duty(id, DutyKind::Propagate { after: last, parent: false });
+            return Ok(());
         }
-        match verdict(&need, edge.order_only) {
-            Verdict::Met => meet(draft, edge.task)?,
-            Verdict::Fail(error) => {
-                let fact = Fact::Failed { class: error.class, message: error.message.clone() };
-                end_quietly(draft, edge.task, TaskState::Failed, Some(error), fact)?;
-            }
-            Verdict::Skip(reason) => skip(draft, edge.task, reason)?,
-        }
+        act(draft, edge)?;
+        last = Some(edge.task);
     }
-    if let (true, Some(last)) = (page.more, page.items.last()) {
-        draft.duty(id, DutyKind::Propagate { after: Some(last.task), parent: false });
+    if page.more {
+        let last = last.max(page.items.last().map(|edge| edge.task));
+        draft.duty(id, DutyKind::Propagate { after: last, parent: false });
     }
     Ok(())
 }
 
-/// Skips a task that has not begun; its dependents see it as skipped.
-pub(super) fn skip(draft: &mut Draft<'_>, id: TaskId, reason: String) -> Result<(), Reject> {
-    let error = TaskError::new(ErrorClass::Skipped, reason.clone());
-    end_quietly(draft, id, TaskState::Cancelled, Some(error), Fact::Skipped { reason })
+/// Lets one dependent know that a need has ended for the first time.
+fn tell(draft: &mut Draft<'_>, need: &Task, edge: &Edge) -> Result<(), Reject> {
+    if draft.task(edge.task)?.state != TaskState::Blocked {
+        return Ok(());
+    }
+    match verdict(need, edge.order_only) {
+        Verdict::Open => Ok(()),
+        Verdict::Met => meet(draft, edge.task),
+        Verdict::Fail(error) => end_quietly(draft, edge.task, Ending::Failed(error)),
+        Verdict::Skip(reason) => end_quietly(draft, edge.task, Ending::Skipped(reason)),
+    }
 }
 
 /// One thing less to wait for.
 pub(super) fn meet(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+    let unmet = draft.task(id)?.unmet.saturating_sub(1);
+    set_unmet(draft, id, unmet)
+}
+
+fn set_unmet(draft: &mut Draft<'_>, id: TaskId, unmet: u32) -> Result<(), Reject> {
     let task = draft.task_mut(id)?;
-    task.unmet = task.unmet.saturating_sub(1);
-    let (unmet, rendered_later) = (task.unmet, task.spec.is_rendered_later());
+    task.unmet = unmet;
     if unmet == 0 {
         draft.make_ready(id)?;
         draft.event(id, Fact::Unblocked)?;
-    } else if unmet == 1 && rendered_later {
+    } else if unmet == 1 && task.spec.is_rendered_later() {
         draft.duty(id, DutyKind::Render);
     }
     Ok(())
 }
 
-/// Lets the parent know that one child less is open.
+/// Brings a task in line with how its needs stand now, counting them anew: so this may be done at any
+/// time and any number of times. A task that was ended on account of a need that was requeued since comes back.
+pub(super) fn follow(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+    let task = draft.task(id)?;
+    let (before, ended) = (task.unmet, ended_by_needs(task));
+    if !ended && task.state != TaskState::Blocked {
+        return Ok(());
+    }
+    let spec = task.spec.clone();
+    let sum = outlook(draft, &spec, |need| gone(draft, need))?;
+    match sum.verdict {
+        Verdict::Fail(_) | Verdict::Skip(_) if ended => Ok(()),
+        Verdict::Fail(error) => {
+            draft.task_mut(id)?.unmet = sum.unmet;
+            end_quietly(draft, id, Ending::Failed(error))
+        }
+        Verdict::Skip(reason) => {
+            draft.task_mut(id)?.unmet = sum.unmet;
+            end_quietly(draft, id, Ending::Skipped(reason))
+        }
+        Verdict::Open | Verdict::Met if ended => {
+            if !may_return(draft, id)? {
+                return Ok(());
+            }
+            bring_back(draft, id)?;
+            set_unmet(draft, id, sum.unmet)?;
+            follow_later(draft, id)
+        }
+        Verdict::Open | Verdict::Met if sum.unmet != before => set_unmet(draft, id, sum.unmet),
+        Verdict::Open | Verdict::Met => Ok(()),
+    }
+}
+
+/// Counts the needs of a task that was just brought back, where it had not begun.
+pub(super) fn follow_back(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+    if draft.task(id)?.state == TaskState::Blocked {
+        // A count that cannot be right makes sure that whatever is counted counts as news.
+        draft.task_mut(id)?.unmet = u32::MAX;
+        follow(draft, id)?;
+    }
+    follow_later(draft, id)
+}
+
+/// A need that the store does not keep any more cannot be waited for.
+fn gone(draft: &Draft<'_>, need: TaskId) -> Result<Verdict, Reject> {
+    if !draft.snapshot.knows_task(need) {
+        return Err(Reject::NotLoaded(format!("task {need}")));
+    }
+    let message = format!("task {need}, which it needs, is no longer kept");
+    Ok(Verdict::Fail(TaskError::new(ErrorClass::Upstream, message)))
+}
+
+/// Whether a task has failed while it waited for its children: it goes on waiting once one of them comes back.
+pub(crate) fn failed_waiting(task: &Task) -> bool {
+    task.state == TaskState::Failed && task.wait_for.is_some()
+}
+
+/// Whether what stands above a task lets it come back: it is open, or failed while it waited for its children.
+pub(super) fn may_return(draft: &Draft<'_>, id: TaskId) -> Result<bool, Reject> {
+    let mut above = draft.task(id)?.spec.parent;
+    while let Some(parent) = above {
+        let task = draft.task(parent)?;
+        if !task.state.is_terminal() {
+            return Ok(true);
+        }
+        if !failed_waiting(task) {
+            return Ok(false);
+        }
+        above = task.spec.parent;
+    }
+    Ok(true)
+}
+
+/// Puts an ended task back, and those that ended on its account with it: false where a need refuses it. The caller has
+/// seen that it [`may_return`].
+pub(super) fn requeue(draft: &mut Draft<'_>, id: TaskId) -> Result<bool, Reject> {
+    let task = draft.task(id)?;
+    let (began, spec) = (task.unmet == 0, task.spec.clone());
+    if began {
+        bring_back(draft, id)?;
+    } else {
+        let sum = outlook(draft, &spec, |need| gone(draft, need))?;
+        if matches!(sum.verdict, Verdict::Fail(_) | Verdict::Skip(_)) {
+            return Ok(false);
+        }
+        bring_back(draft, id)?;
+        set_unmet(draft, id, sum.unmet)?;
+    }
+    each_dependent(draft, id, None, |draft, edge| follow(draft, edge.task))?;
+    Ok(true)
+}
+
+/// Takes an ended task back among those that have not ended: ready, if it had begun, else blocked until its needs are
+/// counted. Its error stays until it ends again: [`end_alone`] tells by it that this is not its first end.
+pub(super) fn bring_back(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+    let task = draft.task_mut(id)?;
+    task.tried = 0;
+    task.lost = 0;
+    task.wait_for = None;
+    reopen(draft, id)?;
+    if draft.task(id)?.unmet == 0 {
+        draft.make_ready(id)?;
+    } else {
+        draft.task_mut(id)?.state = TaskState::Blocked;
+    }
+    wait_above(draft, id)
+}
+
+fn reopen(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+    let now = draft.now();
+    let task = draft.task_mut(id)?;
+    task.finished_at = None;
+    // The whole limit counts anew: otherwise a task that passed it could never come back.
+    task.created_at = now;
+    draft.event(id, Fact::Requeued)
+}
+
+/// Those above a task that came back wait for it again.
+fn wait_above(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+    let mut above = draft.task(id)?.spec.parent;
+    while let Some(parent) = above {
+        let task = draft.task_mut(parent)?;
+        task.open_children += 1;
+        if !task.state.is_terminal() {
+            return Ok(());
+        }
+        task.state = TaskState::Waiting;
+        above = task.spec.parent;
+        let children = task.open_children;
+        let number = task.attempt.as_ref().map_or(0, |attempt| attempt.number);
+        reopen(draft, parent)?;
+        draft.event(parent, Fact::Waiting { number, children })?;
+        follow_later(draft, parent)?;
+    }
+    Ok(())
+}
+
+/// Lets the parent know that one child less is open. That is never put off: so the number of open children
+/// is always right.
 fn tell_parent(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
     let Some(parent) = draft.task(id)?.spec.parent else { return Ok(()) };
     let task = draft.task_mut(parent)?;
@@ -158,22 +416,20 @@ pub(super) fn children_ended(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Re
     }
 }
 
-/// Goes on with a cascade.
+/// Goes on with a cascade. Both kinds bring those concerned in line with how the task stands now, so a duty that is
+/// done twice, or that was overtaken by a requeue, does no harm.
 pub(super) fn go_on(draft: &mut Draft<'_>, duty: &Duty) -> Result<Reply, Reject> {
     draft.duty_done(duty.task, duty.kind);
-    let task = draft.task(duty.task)?;
+    let state = draft.task(duty.task)?.state;
     match duty.kind {
-        DutyKind::Propagate { after, parent } => {
-            // A task that was requeued meanwhile has not ended: those that wait go on waiting.
-            if !task.state.is_terminal() {
-                return Ok(Reply::Done { changed: false });
-            }
-            tell_dependents(draft, duty.task, after)?;
-            if parent {
-                tell_parent(draft, duty.task)?;
+        DutyKind::Propagate { after, parent: _ } => {
+            each_dependent(draft, duty.task, after, |draft, edge| follow(draft, edge.task))?;
+        }
+        DutyKind::CancelChildren { after } => {
+            if matches!(state, TaskState::Failed | TaskState::Cancelled) {
+                cancel::children(draft, duty.task, after)?;
             }
         }
-        DutyKind::CancelChildren { after } => cancel::children(draft, duty.task, after)?,
         DutyKind::Render | DutyKind::Collect => {
             return Err(Reject::Invalid(format!(
                 "`{}` is work for the engine, which answers it by `expand`",
@@ -181,5 +437,5 @@ pub(super) fn go_on(draft: &mut Draft<'_>, duty: &Duty) -> Result<Reply, Reject>
             )));
         }
     }
-    Ok(Reply::Done { changed: true })
+    Ok(Reply::Done { changed: draft.rows() > 0 })
 }

@@ -1,7 +1,8 @@
 //! What the engine rendered between two commits.
 
 use super::draft::Draft;
-use super::{ended, submit};
+use super::ended::{self, Ending};
+use super::submit;
 use crate::command::{DutyKind, Reject, Rendered, Reply, SUBMIT_MAX};
 use crate::event::Fact;
 use crate::ids::TaskId;
@@ -19,27 +20,25 @@ pub(super) fn expand(
     draft.duty_done(id, DutyKind::Render);
     draft.duty_done(id, DutyKind::Collect);
     let task = draft.task(id)?;
-    let renders = task.state == TaskState::Blocked && task.unmet == 1;
+    let renders =
+        task.state == TaskState::Blocked && task.unmet == 1 && task.spec.is_rendered_later();
     let collects = task.state == TaskState::Waiting && task.open_children == 0;
     if !renders && !collects {
         // Rendered twice (after a crash), or cancelled meanwhile.
         return Ok(Reply::Done { changed: false });
     }
     match rendered {
-        Err(error) => {
-            let fact = Fact::Failed { class: error.class, message: error.message.clone() };
-            ended::end(draft, id, TaskState::Failed, Some(error.clone()), fact)?;
-        }
+        Err(error) => ended::end(draft, id, Ending::Failed(error.clone()))?,
         Ok(Rendered::Input(input)) if renders => {
             draft.task_mut(id)?.input = input.clone();
             ended::meet(draft, id)?;
         }
-        Ok(Rendered::Skip { reason }) if renders => ended::skip(draft, id, reason.clone())?,
+        Ok(Rendered::Skip { reason }) if renders => {
+            ended::end(draft, id, Ending::Skipped(reason.clone()))?;
+        }
         Ok(Rendered::Items(items)) if renders => fan_out(draft, id, items)?,
         Ok(Rendered::Output(output)) if collects => {
-            draft.task_mut(id)?.output = Some(output.clone());
-            let fact = Fact::Completed { number: 0, output_bytes: output.size() };
-            ended::end(draft, id, TaskState::Completed, None, fact)?;
+            ended::end(draft, id, Ending::Completed(0, output.clone()))?;
         }
         Ok(
             Rendered::Input(_) | Rendered::Skip { .. } | Rendered::Items(_) | Rendered::Output(_),
@@ -63,9 +62,8 @@ fn fan_out(draft: &mut Draft<'_>, id: TaskId, items: &[Payload]) -> Result<(), R
             "`for_each` gave {} items, more than {SUBMIT_MAX}: split the list over several tasks",
             items.len()
         );
-        let error = TaskError::new(ErrorClass::Template, message.clone());
-        let fact = Fact::Failed { class: ErrorClass::Template, message };
-        return ended::end(draft, id, TaskState::Failed, Some(error), fact);
+        let error = TaskError::new(ErrorClass::Template, message);
+        return ended::end(draft, id, Ending::Failed(error));
     }
     let now = draft.now();
     let spec = draft.task(id)?.spec.clone();

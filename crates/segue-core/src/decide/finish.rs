@@ -1,15 +1,16 @@
 //! The outcome of an attempt.
 
+use super::delegate;
 use super::draft::Draft;
+use super::ended::{self, Ending};
 use super::report::{self, Standing};
-use super::{delegate, ended};
 use crate::command::{Reject, Reply};
 use crate::event::Fact;
 use crate::ids::TaskId;
 use crate::letter::TaskResponse;
 use crate::outcome::Outcome;
 use crate::payload::Payload;
-use crate::task::{Attempt, AttemptEnd, ErrorClass, TaskError, TaskState, Usage};
+use crate::task::{Attempt, AttemptEnd, AttemptRecord, ErrorClass, TaskError, TaskState, Usage};
 
 pub(super) fn finish(
     draft: &mut Draft<'_>,
@@ -22,8 +23,8 @@ pub(super) fn finish(
     };
     match attempt.end {
         None => {}
-        // Given up, but nobody else has it: what it brings still counts.
-        Some(AttemptEnd::Lost | AttemptEnd::TimedOut) => {
+        // Given up without a word from it, but nobody else has it: what it brings still counts.
+        Some(AttemptEnd::Lost | AttemptEnd::TimedOut) if !has_reported(draft, &attempt)? => {
             let open = matches!(draft.task(id)?.state, TaskState::Ready | TaskState::Retrying);
             let brings =
                 matches!(response.outcome, Outcome::Complete { .. } | Outcome::Delegate { .. });
@@ -31,10 +32,7 @@ pub(super) fn finish(
                 return late(draft, id, &attempt, response);
             }
         }
-        Some(AttemptEnd::Cancelled) => return late(draft, id, &attempt, response),
-        Some(AttemptEnd::Completed | AttemptEnd::Failed | AttemptEnd::Delegated) => {
-            return Ok(Reply::Duplicate);
-        }
+        Some(_) => return late(draft, id, &attempt, response),
     }
     if let (None, Some(began_at), None) = (attempt.end, response.started_at, attempt.started_at) {
         report::mark_started(draft, id, began_at, response.process)?;
@@ -44,7 +42,7 @@ pub(super) fn finish(
     match &response.outcome {
         Outcome::Complete { output } => complete(draft, id, output, usage)?,
         Outcome::Fail { error, retry_after_ms } => {
-            fail(draft, id, error, *retry_after_ms, usage)?;
+            fail(draft, id, error, *retry_after_ms, Some(usage.unwrap_or_default()))?;
         }
         Outcome::Delegate { tasks, resume, continuation } => {
             let wish = delegate::Wish { tasks, resume: *resume, continuation };
@@ -53,7 +51,7 @@ pub(super) fn finish(
         Outcome::Cancelled => {
             // The host ended it without being told by us: somebody stopped the host.
             let message = "its host ended it while it shut down";
-            lose(draft, id, message)?;
+            lose(draft, id, message, Some(usage.unwrap_or_default()))?;
         }
     }
     Ok(Reply::Accepted)
@@ -78,11 +76,8 @@ fn complete(
     usage: Option<Usage>,
 ) -> Result<(), Reject> {
     draft.end_attempt(id, AttemptEnd::Completed, None, usage)?;
-    let task = draft.task_mut(id)?;
-    task.output = Some(output.clone());
-    let number = task.attempt.as_ref().map_or(0, |attempt| attempt.number);
-    let fact = Fact::Completed { number, output_bytes: output.size() };
-    ended::end(draft, id, TaskState::Completed, None, fact)
+    let number = draft.task(id)?.attempt.as_ref().map_or(0, |attempt| attempt.number);
+    ended::end(draft, id, Ending::Completed(number, output.clone()))
 }
 
 /// An attempt brought an error: the task is tried again later, or is a dead letter.
@@ -127,16 +122,21 @@ pub(super) fn fail(
         return draft.event(id, fact);
     }
     draft.event(id, fact)?;
-    let fact = Fact::Failed { class: error.class, message: error.message.clone() };
-    ended::end(draft, id, TaskState::Failed, Some(error.clone()), fact)
+    ended::end(draft, id, Ending::Failed(error.clone()))
 }
 
 /// An attempt ended with its host: the task is ready again at once, unless that happened too often.
-pub(super) fn lose(draft: &mut Draft<'_>, id: TaskId, reason: &str) -> Result<(), Reject> {
+pub(super) fn lose(
+    draft: &mut Draft<'_>,
+    id: TaskId,
+    reason: &str,
+    usage: Option<Usage>,
+) -> Result<(), Reject> {
     let error = TaskError::new(ErrorClass::Lost, reason);
-    draft.end_attempt(id, AttemptEnd::Lost, Some(error.clone()), None)?;
+    draft.end_attempt(id, AttemptEnd::Lost, Some(error.clone()), usage)?;
     let task = draft.task_mut(id)?;
     task.lost += 1;
+    task.error = Some(error);
     let (lost, lost_max) = (task.lost, task.spec.retry.lost_max);
     let number = task.attempt.as_ref().map_or(0, |attempt| attempt.number);
     draft.event(id, Fact::AttemptLost { number, reason: reason.to_owned() })?;
@@ -144,9 +144,7 @@ pub(super) fn lose(draft: &mut Draft<'_>, id: TaskId, reason: &str) -> Result<()
         let message = format!(
             "{lost} attempts were lost with the process that hosted them, the last one since {reason}: it may be this task that ends them"
         );
-        let error = TaskError::new(ErrorClass::Lost, message.clone());
-        let fact = Fact::Failed { class: ErrorClass::Lost, message };
-        return ended::end(draft, id, TaskState::Failed, Some(error), fact);
+        return ended::end(draft, id, Ending::Failed(TaskError::new(ErrorClass::Lost, message)));
     }
     // It keeps its place in the queue: it has waited already.
     let task = draft.task_mut(id)?;
@@ -156,20 +154,42 @@ pub(super) fn lose(draft: &mut Draft<'_>, id: TaskId, reason: &str) -> Result<()
     Ok(())
 }
 
-/// An outcome that can no longer change its task: what it brought goes into the log.
+/// Whether the host of an attempt that has ended has reported its outcome already: the record of an attempt that was
+/// given up holds no usage until it has.
+fn has_reported(draft: &Draft<'_>, attempt: &Attempt) -> Result<bool, Reject> {
+    match attempt.end {
+        None => Ok(false),
+        Some(AttemptEnd::Completed | AttemptEnd::Failed | AttemptEnd::Delegated) => Ok(true),
+        Some(AttemptEnd::Lost | AttemptEnd::TimedOut | AttemptEnd::Cancelled) => {
+            Ok(record(draft, attempt)?.usage.is_some())
+        }
+    }
+}
+
+fn record(draft: &Draft<'_>, attempt: &Attempt) -> Result<AttemptRecord, Reject> {
+    match draft.snapshot.old_attempt(attempt.id) {
+        Some(Some(record)) => Ok(record.clone()),
+        Some(None) => {
+            Err(Reject::Unknown { what: "record of attempt", id: attempt.id.to_string() })
+        }
+        None => Err(Reject::NotLoaded(format!("the record of attempt {}", attempt.id))),
+    }
+}
+
+/// An outcome that can no longer change its task: what it brought goes into the log, what it used into its record.
 fn late(
     draft: &mut Draft<'_>,
     id: TaskId,
     attempt: &Attempt,
     response: &TaskResponse,
 ) -> Result<Reply, Reject> {
-    // An attempt that has had its say is reported a second time: the letter came twice.
-    if matches!(
-        attempt.end,
-        Some(AttemptEnd::Completed | AttemptEnd::Failed | AttemptEnd::Delegated)
-    ) {
+    // The same letter a second time.
+    if has_reported(draft, attempt)? {
         return Ok(Reply::Duplicate);
     }
+    let mut record = record(draft, attempt)?;
+    record.usage = Some(response.usage.clone().unwrap_or_default());
+    draft.put_record(record);
     note_processes(draft, id, response)?;
     let (outcome, output, message) = match &response.outcome {
         Outcome::Complete { output } => ("completed", Some(output.clone()), None),

@@ -1,13 +1,15 @@
 //! Taking in a task or a whole graph.
 
 use super::draft::Draft;
+use super::ended::{self, Ending, Verdict};
 use crate::changes::{Edge, IdempotencyRecord};
-use crate::command::{NewTask, Reject, Reply, SUBMIT_MAX, Submit};
+use crate::command::{DutyKind, HOPS_MAX, NewTask, Reject, Reply, SUBMIT_MAX, Submit};
 use crate::event::Fact;
 use crate::ids::TaskId;
 use crate::payload::{Hash, Payload};
-use crate::task::{ErrorClass, OnFailure, Route, Task, TaskError, TaskSpec, TaskState, WaitFor};
-use rustc_hash::FxHashMap;
+use crate::task::{Route, Task, TaskSpec, TaskState, WaitFor};
+use crate::time::Time;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -88,6 +90,8 @@ fn body_hash(submit: &Submit) -> Hash {
 
 fn check(draft: &Draft<'_>, submit: &Submit) -> Result<(), Reject> {
     let mut places = FxHashMap::default();
+    let mut depths = Vec::with_capacity(submit.tasks.len());
+    let mut keys = FxHashSet::default();
     for (place, task) in submit.tasks.iter().enumerate() {
         let spec = &task.spec;
         if places.insert(spec.id, place).is_some() {
@@ -97,27 +101,80 @@ fn check(draft: &Draft<'_>, submit: &Submit) -> Result<(), Reject> {
         if draft.find(spec.id).is_some() {
             return Err(Reject::Conflict(format!("task {} exists already", spec.id)));
         }
-        if let Some(parent) = spec.parent
-            && places.get(&parent).is_none_or(|parent| *parent == place)
+        if let (Some(parent), Some(key)) = (spec.parent, &spec.key)
+            && !keys.insert((parent, key))
         {
+            return Err(Reject::Conflict(format!(
+                "the key `{key}` stands twice under task {parent}"
+            )));
+        }
+        let parent = check_parent(submit, place, &places)?;
+        depths.push(parent.map_or(0, |parent| depths[parent] + 1));
+        if depths[place] > HOPS_MAX {
             return Err(Reject::Invalid(format!(
-                "the parent {parent} of `{}` does not stand before it in this submit; an agent adds tasks under its own by delegating",
+                "`{}` lies under more than {HOPS_MAX} groups: make the workflow flatter",
                 spec.name
             )));
         }
-        let root = spec.parent.map_or(spec.id, |parent| submit.tasks[places[&parent]].spec.root);
-        if spec.root != root {
-            return Err(Reject::Invalid(format!("the root of `{}` has to be {root}", spec.name)));
-        }
     }
     for task in &submit.tasks {
-        for need in &task.spec.needs {
-            if !places.contains_key(&need.task) && draft.find(need.task).is_none() {
-                return Err(Reject::Unknown { what: "task", id: need.task.to_string() });
-            }
-        }
+        check_needs(draft, &task.spec, &places)?;
     }
     check_cycles(&submit.tasks, &places)
+}
+
+/// Finds the place of a task's parent, which has to be a group before it.
+fn check_parent(
+    submit: &Submit,
+    place: usize,
+    places: &FxHashMap<TaskId, usize>,
+) -> Result<Option<usize>, Reject> {
+    let spec = &submit.tasks[place].spec;
+    let parent = match spec.parent.map(|id| (id, places.get(&id).copied())) {
+        None => None,
+        Some((_, Some(parent)))
+            if parent < place && submit.tasks[parent].spec.route == Route::Group =>
+        {
+            Some(parent)
+        }
+        Some((id, _)) => {
+            return Err(Reject::Invalid(format!(
+                "the parent {id} of `{}` is no group that stands before it in this submit; an agent adds tasks under its own by delegating",
+                spec.name
+            )));
+        }
+    };
+    let root = parent.map_or(spec.id, |parent| submit.tasks[parent].spec.root);
+    if spec.root != root {
+        return Err(Reject::Invalid(format!("the root of `{}` has to be {root}", spec.name)));
+    }
+    Ok(parent)
+}
+
+fn check_needs(
+    draft: &Draft<'_>,
+    spec: &TaskSpec,
+    places: &FxHashMap<TaskId, usize>,
+) -> Result<(), Reject> {
+    if spec.route == Route::Group && !spec.needs.is_empty() {
+        return Err(Reject::Invalid(format!(
+            "the group `{}` cannot have needs: give them to its children",
+            spec.name
+        )));
+    }
+    let mut known = FxHashSet::default();
+    for need in &spec.needs {
+        if !known.insert(need.task) {
+            return Err(Reject::Invalid(format!(
+                "`{}` needs task {} twice: name it once",
+                spec.name, need.task
+            )));
+        }
+        if !places.contains_key(&need.task) && draft.find(need.task).is_none() {
+            return Err(Reject::Unknown { what: "task", id: need.task.to_string() });
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn check_name(name: &str) -> Result<(), Reject> {
@@ -198,28 +255,12 @@ pub(super) fn take_in(
 ) -> Result<(), Reject> {
     let now = draft.now();
     let id = spec.id;
-    let mut unmet = u32::from(spec.is_rendered_later());
-    let mut upstream = None;
+    // A need further down in the same submit is not there yet: it cannot have ended.
+    let outlook = ended::outlook(draft, &spec, |_| Ok(Verdict::Open))?;
+    let unmet = outlook.unmet;
     for need in &spec.needs {
-        let waits = match draft.find(need.task) {
-            // A need further down in the same submit is not there yet: it cannot have ended.
-            None => true,
-            Some(task) if !task.state.is_terminal() => true,
-            Some(task) => {
-                let fails = task.state != TaskState::Completed
-                    && !need.order_only
-                    && task.spec.on_failure != OnFailure::Continue;
-                if fails && upstream.is_none() {
-                    upstream =
-                        Some(format!("`{}`, which it needs, is {}", task.spec.name, task.state));
-                }
-                false
-            }
-        };
-        if waits {
-            unmet += 1;
-            draft.add_edge(Edge { need: need.task, task: id, order_only: need.order_only });
-        }
+        // The edge stands even where the need has ended: if that is requeued, this task follows it.
+        draft.add_edge(Edge { need: need.task, task: id, order_only: need.order_only });
     }
     let state = if unmet == 0 { TaskState::Ready } else { TaskState::Blocked };
     let only_rendering = unmet == 1 && spec.is_rendered_later();
@@ -237,23 +278,19 @@ pub(super) fn take_in(
         parent.open_children += 1;
     }
     draft.event(id, fact)?;
-    if let Some(reason) = upstream {
-        let error = TaskError::new(ErrorClass::Upstream, reason.clone());
-        let fact = Fact::Failed { class: ErrorClass::Upstream, message: reason };
-        super::ended::end_quietly(draft, id, TaskState::Failed, Some(error), fact)?;
-    } else if only_rendering {
-        draft.duty(id, crate::command::DutyKind::Render);
+    match outlook.verdict {
+        Verdict::Fail(error) => ended::end_quietly(draft, id, Ending::Failed(error)),
+        Verdict::Skip(reason) => ended::end_quietly(draft, id, Ending::Skipped(reason)),
+        Verdict::Open | Verdict::Met => {
+            if only_rendering {
+                draft.duty(id, DutyKind::Render);
+            }
+            Ok(())
+        }
     }
-    Ok(())
 }
 
-fn new_task(
-    spec: Arc<TaskSpec>,
-    input: Payload,
-    state: TaskState,
-    unmet: u32,
-    now: crate::time::Time,
-) -> Task {
+fn new_task(spec: Arc<TaskSpec>, input: Payload, state: TaskState, unmet: u32, now: Time) -> Task {
     let ready = state == TaskState::Ready;
     Task {
         rank: if ready { crate::route::rank(now, spec.priority) } else { 0 },
@@ -295,24 +332,15 @@ fn count_dependents(draft: &mut Draft<'_>, spec: &TaskSpec) -> Result<(), Reject
     Ok(())
 }
 
-/// A group waits for its children from the start; one without needs at once.
+/// A group waits for its children from the start; one without children has nothing to wait for.
 fn start_group(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
     let group = draft.task_mut(id)?;
-    if group.state.is_terminal() {
-        return Ok(());
-    }
-    if group.unmet > 0 {
-        return Err(Reject::Invalid(format!(
-            "the group `{}` cannot have needs: give them to its children",
-            group.spec.name
-        )));
-    }
     group.state = TaskState::Waiting;
     group.wait_for = Some(WaitFor::Collect);
     let children = group.open_children;
     draft.event(id, Fact::Waiting { number: 0, children })?;
     if children == 0 {
-        super::ended::children_ended(draft, id)?;
+        ended::children_ended(draft, id)?;
     }
     Ok(())
 }

@@ -2,14 +2,18 @@
 
 use super::cancel;
 use super::draft::Draft;
-use super::{agents, ended, finish};
+use super::ended::{self, Ending};
+use super::{agents, finish};
 use crate::command::{RUN_GRACE_MS, Reject, Reply};
 use crate::event::Fact;
 use crate::ids::TaskId;
 use crate::letter::{LetterBody, Notice};
-use crate::task::{AttemptEnd, ErrorClass, TaskError, TaskState, WaitFor};
+use crate::task::{AttemptEnd, ErrorClass, Route, TaskError, TaskState, WaitFor};
+use crate::time::Time;
+use std::collections::BTreeSet;
 
-pub(super) fn tick(draft: &mut Draft<'_>) -> Result<Reply, Reject> {
+pub(super) fn tick(draft: &mut Draft<'_>, limit: usize) -> Result<Reply, Reject> {
+    draft.in_bulk = true;
     let now = draft.now();
     let expired: Vec<_> = draft
         .snapshot
@@ -21,13 +25,23 @@ pub(super) fn tick(draft: &mut Draft<'_>) -> Result<Reply, Reject> {
     for instance in &expired {
         agents::leave(draft, *instance, "its lease ended: its host was not heard of")?;
     }
-    let snapshot = draft.snapshot;
-    let due = snapshot.due().ok_or_else(|| Reject::NotLoaded("the due tasks".into()))?;
     let mut changed = !expired.is_empty();
-    for id in due {
-        changed |= look_at(draft, *id)?;
+    for (_, id) in due(draft)?.into_iter().take(limit) {
+        changed |= look_at(draft, id)?;
     }
     Ok(Reply::Done { changed })
+}
+
+/// The tasks whose time has come: those that the store named, and those that the batch has made due since.
+fn due(draft: &Draft<'_>) -> Result<BTreeSet<(Time, TaskId)>, Reject> {
+    let now = draft.now();
+    let snapshot = draft.snapshot;
+    if snapshot.due().is_none() {
+        return Err(Reject::NotLoaded("the due tasks".into()));
+    }
+    let ids = snapshot.tasks().map(|task| task.id());
+    let due = ids.filter_map(|id| Some((draft.find(id)?.due_at()?, id)));
+    Ok(due.filter(|(at, _)| *at <= now).collect())
 }
 
 /// Does what is due for one task; false where nothing is.
@@ -38,8 +52,7 @@ fn look_at(draft: &mut Draft<'_>, id: TaskId) -> Result<bool, Reject> {
         return Ok(false);
     }
     let timeouts = task.spec.timeouts;
-    let over =
-        |ms: Option<u64>, from| ms.is_some_and(|ms| now >= crate::time::Time::plus_ms(from, ms));
+    let over = |ms: Option<u64>, from: Time| ms.is_some_and(|ms| now >= Time::plus_ms(from, ms));
     if over(timeouts.whole_ms, task.created_at) {
         let limit = timeouts.whole_ms.unwrap_or_default();
         return give_up(
@@ -72,11 +85,9 @@ fn look_at(draft: &mut Draft<'_>, id: TaskId) -> Result<bool, Reject> {
 
 /// The whole limit or the queue limit has passed: the task is a dead letter, everything under it is cancelled.
 fn give_up(draft: &mut Draft<'_>, id: TaskId, message: String) -> Result<bool, Reject> {
-    let error = TaskError::new(ErrorClass::Timeout, message.clone());
+    let error = TaskError::new(ErrorClass::Timeout, message);
     cancel::stop_attempt(draft, id, AttemptEnd::TimedOut, &error)?;
-    let fact = Fact::Failed { class: ErrorClass::Timeout, message };
-    ended::end(draft, id, TaskState::Failed, Some(error), fact)?;
-    cancel::children(draft, id, None)?;
+    ended::end(draft, id, Ending::Failed(error))?;
     Ok(true)
 }
 
@@ -117,6 +128,8 @@ pub(super) fn retry(draft: &mut Draft<'_>, id: TaskId) -> Result<Reply, Reject> 
     }
 }
 
+/// Puts a dead letter or a cancelled task back. What ended on its account follows: dependents that failed or were skipped
+/// because of it wait for it again, and a parent that failed while it waited for its children waits again.
 pub(super) fn requeue(draft: &mut Draft<'_>, id: TaskId) -> Result<Reply, Reject> {
     let task = draft.task(id)?;
     let state = task.state;
@@ -131,26 +144,24 @@ pub(super) fn requeue(draft: &mut Draft<'_>, id: TaskId) -> Result<Reply, Reject
         | TaskState::Running
         | TaskState::Waiting => return refuse(": it has not ended"),
     }
-    if task.spec.route == crate::task::Route::Group || task.unmet > 0 {
-        return refuse(": it never began; requeue the task that failed first, or submit it anew");
+    if task.spec.route == Route::Group {
+        return refuse(
+            ": requeue the task under it that failed, and it goes on; or submit it anew",
+        );
     }
-    if let Some(parent) = task.spec.parent {
-        let parent = draft.task_mut(parent)?;
-        if parent.state.is_terminal() {
-            return refuse(": the task that it belongs to has ended; submit that one anew");
-        }
-        parent.open_children += 1;
+    if !ended::may_return(draft, id)? {
+        return refuse(": the task that it belongs to has ended; requeue or submit that one");
     }
-    let now = draft.now();
-    let task = draft.task_mut(id)?;
-    task.tried = 0;
-    task.lost = 0;
-    task.finished_at = None;
-    task.error = None;
-    // The whole limit counts anew: otherwise a task that passed it could never be requeued.
-    task.created_at = now;
-    draft.make_ready(id)?;
-    draft.event(id, Fact::Requeued)?;
+    let waited = draft.task(id)?.wait_for.is_some();
+    if !ended::requeue(draft, id)? {
+        return refuse(": a task that it needs did not complete; requeue that one, and it follows");
+    }
+    if waited {
+        // It had handed out work and did not get to its results: it begins anew, and finds what was done by its key.
+        let task = draft.task_mut(id)?;
+        task.continuation = None;
+        task.prefer = None;
+    }
     Ok(Reply::Done { changed: true })
 }
 
