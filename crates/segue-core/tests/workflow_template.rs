@@ -358,6 +358,9 @@ fn mistakes_are_found_before_anything_runs() {
         assert!(error.message.contains(message), "{text}: {error:?}");
         assert!(error.hint.clone().unwrap_or_default().contains(hint), "{text}: {error:?}");
     }
+    // Each problem shares its template, and there are not many of them.
+    let many = template::check_text(&"{{ a }}".repeat(30_000)).unwrap_err();
+    assert_eq!(many.len(), template::MAX_PROBLEMS);
     let several = template::check_text("{{ a }} {{ b | c }}").unwrap_err();
     assert_eq!(several.len(), 3);
 }

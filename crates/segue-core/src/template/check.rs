@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::engine::{FILTERS, FUNCTIONS, TESTS};
 use super::lex::{Kind, Lexed, Part, PartKind, Token};
 use super::reference::{Analysis, Joins, Reference, Root};
-use super::{MAX_NESTING, MAX_OPERATORS, Problem};
+use super::{MAX_NESTING, MAX_OPERATORS, MAX_PROBLEMS, Problem};
 use crate::workflow::suggest::{did_you_mean, quote};
 
 /// Names a template can start from.
@@ -24,6 +24,9 @@ const STATEMENTS: &[&str] = &["if", "elif", "else", "endif", "for", "endfor"];
 pub(super) fn check(source: &str, lexed: &Lexed, problems: &mut Vec<Problem>) -> Analysis {
     let mut checker = Checker { source, problems, found: Analysis::default(), blocks: Vec::new() };
     for part in &lexed.parts {
+        if checker.is_done() {
+            break;
+        }
         let tokens = &lexed.tokens[part.tokens.clone()];
         match part.kind {
             PartKind::Text | PartKind::Comment => {}
@@ -34,7 +37,7 @@ pub(super) fn check(source: &str, lexed: &Lexed, problems: &mut Vec<Problem>) ->
             PartKind::Statement => checker.statement(part, tokens),
         }
     }
-    while let Some(block) = checker.blocks.pop() {
+    while let Some(block) = checker.blocks.pop().filter(|_| !checker.is_done()) {
         if block.tag != "elif" {
             checker.problem(
                 Problem::new(format!("`{}` is not closed", block.tag), block.at)
@@ -64,7 +67,14 @@ struct Checker<'s, 'p> {
 
 impl<'s> Checker<'s, '_> {
     fn problem(&mut self, problem: Problem) {
-        self.problems.push(problem);
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Enough was found, or statements are nested too deeply to go on.
+    fn is_done(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS || self.blocks.len() > MAX_NESTING
     }
 
     fn text(&self, token: &Token) -> &'s str {

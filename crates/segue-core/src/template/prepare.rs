@@ -1,6 +1,7 @@
 //! A template made ready for the engine, and what the engine's errors mean.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use minijinja::value::Value as Dynamic;
 use minijinja::{Error, ErrorKind};
@@ -44,10 +45,11 @@ pub(super) fn prepare(source: &str, expression: bool) -> Result<Prepared<'_>, Ve
     });
     let prepared = match prepared {
         Ok(prepared) => prepared,
-        Err(problem) => return Err(vec![problem.within(source)]),
+        Err(problem) => return Err(vec![problem.within(&Arc::from(source))]),
     };
     if !problems.is_empty() {
-        return Err(problems.into_iter().map(|problem| problem.within(source)).collect());
+        let template = Arc::from(source);
+        return Err(problems.into_iter().map(|problem| problem.within(&template)).collect());
     }
     prepared.compiles().map_err(|error| vec![error])?;
     Ok(prepared)
@@ -118,7 +120,7 @@ impl Prepared<'_> {
     }
 
     pub(super) fn error(&self, message: impl Into<String>, span: Range<usize>) -> TemplateError {
-        Problem::new(message, span).within(self.source)
+        Problem::new(message, span).within(&Arc::from(self.source))
     }
 
     /// A joined text is at most as long as the values it is joined from. Nothing else can double

@@ -6,7 +6,7 @@ use std::ops::Range;
 pub(super) const GUARD: &str = "|__number";
 
 /// What a reference starts from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Root {
     /// `input`: the input of the run.
     Input,

@@ -127,7 +127,6 @@ impl Diagnostics {
             return self.omit(diagnostic.severity);
         }
         // Names from the file stand in them, and the file is not to be trusted.
-        let clean = |text: &str| text.chars().map(harmless).collect::<String>();
         diagnostic.message = clean(&diagnostic.message);
         diagnostic.hint = diagnostic.hint.as_deref().map(clean);
         self.items.push(diagnostic);
@@ -161,7 +160,7 @@ impl Diagnostics {
     pub fn render(&self, file: &str, source: impl AsRef<[u8]>, color: bool) -> String {
         let text = String::from_utf8_lossy(source.as_ref());
         let source = Source::new(&text);
-        let file: String = file.chars().map(harmless).collect();
+        let file = clean(file);
         let paint = Paint { on: color };
         let mut out = String::new();
         for item in &self.items {
@@ -195,6 +194,10 @@ impl Diagnostics {
         }
         format!("{} in {file}\n", parts.join(", "))
     }
+}
+
+fn clean(text: &str) -> String {
+    text.chars().map(harmless).collect()
 }
 
 /// Escape sequences, or nothing.

@@ -2,16 +2,30 @@
 
 use std::ops::Range;
 
+use rustc_hash::FxHashSet;
+
 use super::diagnostic::Severity;
 use super::graph::{Edge, Via};
-use super::node::{Kind, NodeId, Style};
+use super::node::{Kind, Node, NodeId, Style};
 use super::read::{Reader, Scope};
-use super::source::Span;
+use super::source::{Source, Span};
 use super::suggest::{did_you_mean, quote};
 use crate::template::{self, Reference, Root, TemplateError};
 
 /// What a task has behind `tasks.NAME.`.
 const TASK_FIELDS: &[&str] = &["output", "state", "error"];
+
+/// A text of the file, with where it stands.
+struct Place<'t> {
+    id: NodeId,
+    text: &'t str,
+    /// Where it begins, in bytes, when it stands in the file as it is.
+    start: Option<usize>,
+    /// Else, for a `|` block: its lines, of which each is a line of the file, moved right.
+    lines: Option<Source<'t>>,
+    /// How many lines of the block are blank before its first, where its span begins.
+    blank: usize,
+}
 
 impl Reader<'_> {
     /// Checks a template or expression; adds the tasks it reads to `edges`.
@@ -24,23 +38,43 @@ impl Reader<'_> {
         } else {
             template::check_text(text)
         };
+        let place = &self.place(id, text);
         match checked {
             Ok(references) => {
-                for reference in references {
-                    self.reference(id, text, scope, &reference, edges);
+                // What is read twice is checked once.
+                let mut seen = FxHashSet::default();
+                for reference in &references {
+                    let head = &reference.path[..reference.path.len().min(2)];
+                    if seen.insert((reference.root, head, reference.computed)) {
+                        self.reference(place, scope, reference, edges);
+                    }
                 }
             }
             Err(errors) => {
                 for error in errors {
-                    self.template_error(id, text, error);
+                    self.template_error(place, error);
                 }
             }
         }
     }
 
-    fn template_error(&mut self, id: NodeId, text: &str, error: TemplateError) {
+    fn place<'t>(&self, id: NodeId, text: &'t str) -> Place<'t> {
+        let Node { span, kind, .. } = &self.tree.nodes[id];
+        let found = self.source.slice(*span).find(text).filter(|_| !text.is_empty());
+        let is_block = matches!(kind, Kind::Text { style: Style::Literal, .. });
+        Place {
+            id,
+            text,
+            start: found.map(|at| span.start + at),
+            lines: (found.is_none() && is_block).then(|| Source::new(text)),
+            blank: text.lines().take_while(|line| line.trim().is_empty()).count(),
+        }
+    }
+
+    fn template_error(&mut self, place: &Place<'_>, error: TemplateError) {
+        let text = place.text;
         if self.diagnostics.is_full(Severity::Error) {
-            return self.error(self.span(id), error.message, None);
+            return self.error(self.span(place.id), error.message, None);
         }
         let range = error.span.clone().unwrap_or(0..text.len());
         let word = text.get(range.clone()).unwrap_or_default();
@@ -57,27 +91,29 @@ impl Reader<'_> {
                 hint = Some(format!("write `input.{word}`"));
             }
         }
-        let span = self.locate(id, text, range);
+        let span = self.locate(place, range);
         self.error(span, error.message, hint);
     }
 
     /// Checks one name that a template reads.
     fn reference(
         &mut self,
-        id: NodeId,
-        text: &str,
+        place: &Place<'_>,
         scope: Scope,
         reference: &Reference,
         edges: &mut Vec<Edge>,
     ) {
-        let at = self.locate(id, text, reference.name_span());
+        let at = self.locate(place, reference.name_span());
         match reference.root {
-            Root::Tasks => self.task_reference(id, text, scope, reference, edges),
+            Root::Tasks => self.task_reference(place, scope, reference, edges),
             Root::Input => {
                 let Some(name) = reference.input() else {
                     return;
                 };
-                if !self.inputs.contains(name) && self.inputs_are_known {
+                let is_unknown = !self.inputs.contains(name) && self.inputs_are_known;
+                if is_unknown && self.diagnostics.is_full(Severity::Error) {
+                    self.diagnostics.omit(Severity::Error);
+                } else if is_unknown {
                     let known: Vec<&str> = self.inputs.iter().copied().collect();
                     let hint = did_you_mean(name, known.into_iter())
                         .unwrap_or_else(|| "declare it under `input:`".to_owned());
@@ -111,13 +147,12 @@ impl Reader<'_> {
 
     fn task_reference(
         &mut self,
-        id: NodeId,
-        text: &str,
+        place: &Place<'_>,
         scope: Scope,
         reference: &Reference,
         edges: &mut Vec<Edge>,
     ) {
-        let at = self.locate(id, text, reference.name_span());
+        let at = self.locate(place, reference.name_span());
         let Some(name) = reference.task() else {
             let hint = "name the task: `tasks.scan.output`, or `tasks['my-scan'].output`";
             let message = if reference.computed {
@@ -142,41 +177,37 @@ impl Reader<'_> {
             let hint = did_you_mean(field, TASK_FIELDS.iter().copied()).unwrap_or_else(|| {
                 format!("it has {}; what it brings is below `output`", TASK_FIELDS.join(", "))
             });
-            let span = self.locate(id, text, range.clone());
+            let span = self.locate(place, range.clone());
             self.error(span, format!("a task has no {}", quote(field)), Some(hint));
         }
     }
 
     /// Where a part of a text stands in the file: exactly, when the text stands there as it is.
-    fn locate(&self, id: NodeId, text: &str, range: Range<usize>) -> Span {
-        let node = &self.tree.nodes[id];
+    fn locate(&self, place: &Place<'_>, range: Range<usize>) -> Span {
+        let node = &self.tree.nodes[place.id];
         let raw = self.source.slice(node.span);
         let at = |start: usize| Span::new(start, start + range.len());
-        if let Some(found) = raw.find(text).filter(|_| !text.is_empty()) {
-            return at(node.span.start + found + range.start);
+        if let Some(start) = place.start {
+            return at(start + range.start);
         }
-        if let Kind::Text { style: Style::Literal, .. } = &node.kind
-            && let Some(start) = self.locate_in_block(node.span, text, range.start)
-        {
+        if let Some(start) = self.locate_in_block(place, range.start) {
             return at(start);
         }
         // A folded or escaped text: the same words stand somewhere in it.
-        let word = text.get(range.clone()).unwrap_or_default();
+        let word = place.text.get(range.clone()).unwrap_or_default();
         match raw.find(word).filter(|_| !word.is_empty()) {
             Some(found) => at(node.span.start + found),
             None => node.span,
         }
     }
 
-    /// In a `|` block each line of the text is a line of the file, moved right.
-    fn locate_in_block(&self, span: Span, text: &str, offset: usize) -> Option<usize> {
-        let before = text.get(..offset)?;
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = text[line_start..].lines().next()?;
-        let blank = text.lines().take_while(|line| line.trim().is_empty()).count();
-        let number = before.matches('\n').count().checked_sub(blank)?;
-        let index = self.source.line_index(span.start) + number;
-        let column = self.source.line(index)?.find(line)?;
+    fn locate_in_block(&self, place: &Place<'_>, offset: usize) -> Option<usize> {
+        let lines = place.lines.as_ref()?;
+        let line = lines.line_index(offset);
+        let line_start = lines.line_start(line)?;
+        let first = self.source.line_index(self.span(place.id).start);
+        let index = first + line.checked_sub(place.blank)?;
+        let column = self.source.line(index)?.find(lines.line(line)?)?;
         Some(self.source.line_start(index)? + column + offset - line_start)
     }
 

@@ -71,6 +71,11 @@ impl<'a> Reader<'a> {
             Some(text.to_owned())
         });
         let input = self.task_input(&found, scope(Via::Input), &mut edges);
+        if let (Some(entry), true) = (found.get("prompt"), input.get("prompt").is_some()) {
+            let hint = "an agent gets its prompt as the key `prompt` of its input; remove one";
+            let message = format!("{of} has a `prompt` and another in its `input`");
+            self.error(entry.key_span, message, Some(hint.to_owned()));
+        }
         let when = found
             .get("when")
             .and_then(|entry| self.expression(entry, Via::When, has_item, &mut edges));
