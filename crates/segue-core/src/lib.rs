@@ -5,6 +5,7 @@
 //! no randomness, no input or output. Time, ids and chance come in through [`decide::Ctx`].
 
 pub mod agent;
+pub mod attempt;
 pub mod changes;
 pub mod command;
 pub mod decide;
