@@ -63,9 +63,6 @@ pub enum EngineError {
     /// The command was refused.
     #[error(transparent)]
     Rejected(#[from] Reject),
-    /// The engine takes no new work: it is stopping, or its store has failed.
-    #[error("the node takes no new work: {0}")]
-    Stopping(String),
 }
 
 /// A running engine. Cheap to share; ends with [`Engine::stop`].
@@ -82,6 +79,7 @@ pub struct Engine {
     next_due: AtomicI64,
     assigning: AtomicBool,
     stopping: watch::Sender<bool>,
+    failure: watch::Sender<Option<StoreError>>,
     loops: Mutex<JoinSet<()>>,
 }
 
@@ -104,6 +102,7 @@ impl Engine {
             next_due: AtomicI64::new(i64::MIN),
             assigning: AtomicBool::new(true),
             stopping: watch::Sender::new(false),
+            failure: watch::Sender::new(None),
             loops: Mutex::new(JoinSet::new()),
         });
         let intake = intake::Intake::open(&engine).await?;
@@ -166,12 +165,42 @@ impl Engine {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let mut decisions = self.parts.store.apply(batch).await?;
+        let mut decisions = match self.parts.store.apply(batch).await {
+            Ok(decisions) => decisions,
+            Err(error) => {
+                self.note_failure(&error);
+                return Err(error);
+            }
+        };
         for effects in decisions.iter_mut().flatten() {
             self.carry_out(effects);
         }
         decisions.truncate(asked);
         Ok(decisions)
+    }
+
+    /// A store that cannot keep anything more ends the work: nothing is given out that could not be written down.
+    fn note_failure(&self, error: &StoreError) {
+        if self.parts.store.health().is_err() {
+            tracing::error!(%error, "the store has stopped; this node takes no more work");
+            self.stop_assigning();
+            self.failure.send_if_modified(|failure| {
+                let first = failure.is_none();
+                failure.get_or_insert_with(|| error.clone());
+                first
+            });
+        }
+    }
+
+    /// Waits until the store has stopped for good, and says why. Never returns while it works.
+    pub async fn failed(&self) -> StoreError {
+        let mut failure = self.failure.subscribe();
+        let found = failure.wait_for(Option::is_some).await.map(|failure| failure.clone());
+        match found {
+            Ok(Some(error)) => error,
+            // The sender lives as long as the engine.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Applies what rides along and assigns what is ready.
