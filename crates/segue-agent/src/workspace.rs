@@ -7,17 +7,19 @@
 //! of a task, so that a resumed or failed-over attempt goes on where the last one stopped. It is on a
 //! branch, not on a detached HEAD, because a commit that no branch holds is lost with the worktree.
 
+mod files;
 mod git;
 mod path;
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::process::EnvError;
+use files::{io_error, make_folders, names_in, remove_folder, write_whole};
 use git::{Repository, git, git_path, git_text};
 pub use path::{PathError, read_beneath, safe_join};
 
@@ -514,64 +516,4 @@ fn delete_branch_without_work(
     }
     // Git refuses if somebody has checked it out; then it is in use, and stays.
     Ok(git(&repository.top, ["branch", "--quiet", "-D", &branch]).is_err().then_some(branch))
-}
-
-fn io_error(what: &'static str, path: &Path, source: io::Error) -> WorkspaceError {
-    WorkspaceError::Io { what, path: path.to_owned(), source }
-}
-
-fn make_folders(path: &Path) -> Result<(), WorkspaceError> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| io_error("make the folder", path, error))
-}
-
-/// Writes a file so that it is there whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WorkspaceError> {
-    let draft = path.with_extension("draft");
-    let write = || {
-        std::fs::write(&draft, bytes)?;
-        std::fs::File::open(&draft)?.sync_all()?;
-        std::fs::rename(&draft, path)
-    };
-    write().map_err(|error| io_error("write the file", path, error))
-}
-
-/// Removes a folder with all that is in it, folders without write permission too (build caches make them).
-fn remove_folder(path: &Path) -> Result<(), WorkspaceError> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_writable(path);
-            std::fs::remove_dir_all(path)
-                .map_err(|error| io_error("remove the folder", path, error))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|error| io_error("remove the folder", path, error)),
-    }
-}
-
-/// Gives the owner every right on the folders below; links are not followed.
-fn make_writable(path: &Path) {
-    let mut folders = vec![path.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let _ = std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700));
-        let Ok(entries) = folder.read_dir() else {
-            continue;
-        };
-        folders.extend(
-            entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()),
-        );
-    }
-}
-
-/// The names in a folder, sorted; none if there is no such folder.
-fn names_in(folder: &Path) -> Result<Vec<String>, WorkspaceError> {
-    let entries = match folder.read_dir() {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io_error("read the folder", folder, error)),
-    };
-    let mut names: Vec<String> =
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    Ok(names)
 }

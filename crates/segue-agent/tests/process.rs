@@ -148,7 +148,12 @@ async fn a_program_runs_and_everything_about_it_is_known() {
 
 #[tokio::test]
 async fn a_program_that_a_signal_ends_says_so() {
-    let ended = run(sh("kill -s USR1 $$")).await;
+    // Real-time signals have numbers only.
+    let ended = run(sh("kill -40 $$")).await;
+    assert_eq!(ended.exit, Some(Exit { code: None, signal: Some(40) }));
+    let mut spawn = sh("kill -s USR1 $$");
+    (spawn.timeout, spawn.grace) = (Some(Duration::MAX), Duration::MAX);
+    let ended = run(spawn).await;
     assert_eq!(
         (ended.cause, ended.exit),
         (Cause::Exited, Some(Exit { code: None, signal: Some(10) }))
@@ -476,6 +481,18 @@ async fn a_program_may_clean_up_and_say_so() {
         (Cause::Cancelled, Some(Exit { code: Some(3), signal: None }))
     );
     assert_eq!(ended.stdout, b"ready\nbye\n");
+}
+
+#[tokio::test]
+async fn who_outlives_the_program_is_asked_once_more() {
+    // As a shell does that is just forking: the first signal goes to a handler that forgets it.
+    let deaf = r#"$| = 1; $SIG{TERM} = sub { $SIG{TERM} = "DEFAULT" }; print "$$\n"; while (1) { select undef, undef, undef, undef }"#;
+    let mut live = Live::start(&launcher(), sh(&format!("perl -e '{deaf}' & {QUIET}"))).await;
+    let deaf = live.pid().await;
+    live.running.cancel(LONG);
+    let ended = live.running.wait().await;
+    assert_eq!((of(&ended.ended, deaf).signal, ended.cause), (15, Cause::Cancelled));
+    assert!(ended.wall_ms < 60_000, "not only at the end of the grace");
 }
 
 #[tokio::test]

@@ -9,11 +9,13 @@
 
 mod capture;
 mod cgroup;
+mod control;
 mod env;
 mod leftover;
 mod os;
 mod running;
 mod spawn;
+mod start;
 mod supervisor;
 mod wire;
 

@@ -259,7 +259,8 @@ impl Driver {
         mut asked: mpsc::UnboundedReceiver<Duration>,
     ) -> Ended {
         let begun = Instant::now();
-        let mut time_over = self.timeout.map(|timeout| tokio::time::Instant::now() + timeout);
+        let mut time_over =
+            self.timeout.and_then(|timeout| tokio::time::Instant::now().checked_add(timeout));
         loop {
             match self.next(&mut asked, time_over).await {
                 Happened::Readable(stream) => {

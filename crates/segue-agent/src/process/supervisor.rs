@@ -5,25 +5,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::control::Control;
 use super::os::{self, Process, Reaped, Wake};
-use super::wire::{
-    EndedProcess, Exit, Input, Order, Report, Spec, StartFailure, StartStep, TreeEnd,
-};
+use super::start::{Cgroup, start};
+use super::wire::{EndedProcess, Exit, Order, Report, Spec, TreeEnd};
 
 /// The argument that makes the binary a supervisor.
 pub const SUPERVISE_ARG: &str = "__supervise";
 
 /// How long the supervisor tries to kill what does not die before it reports survivors.
 pub(super) const HARD_MS_MAX: u64 = 10_000;
+/// The longest wait at a time; some systems refuse a very long one.
+const WAIT_MAX: Duration = Duration::from_secs(3_600);
 /// The pause between two rounds of killing.
 const HARD_PAUSE: Duration = Duration::from_millis(5);
 /// How many ended processes are reported one by one; the rest is counted.
@@ -33,10 +31,6 @@ const POLITE_ROUNDS: usize = 3;
 /// How many are reaped in one go: a tree that makes zombies as fast as they can be reaped must not
 /// keep the supervisor from looking at the clock.
 const REAP_MAX: usize = 256;
-/// How often an executable that is open for writing is tried again, 5 ms apart: another thread of
-/// the node may have forked while it held the file that it wrote.
-const BUSY_TRIES: u32 = 40;
-
 /// Becomes a supervisor, and never returns, if the first argument asks for it.
 ///
 /// Call this first thing in `main`: the start of an attempt waits for it.
@@ -84,215 +78,6 @@ fn run() -> io::Result<()> {
     Ok(())
 }
 
-/// The socket to the node.
-struct Control {
-    socket: UnixStream,
-    unread: Vec<u8>,
-    /// The node is there, as far as is known.
-    open: bool,
-}
-
-impl Control {
-    /// Moves the socket away from descriptor 0, which the program must not inherit it as.
-    fn take() -> io::Result<Self> {
-        let socket = io::stdin().as_fd().try_clone_to_owned()?;
-        let kind = File::from(socket.try_clone()?).metadata()?.file_type();
-        if !kind.is_socket() {
-            return Err(io::Error::other(
-                "this command is for Segue's own use: it waits for a node at the other end of its standard input",
-            ));
-        }
-        os::dup_null_over_stdin()?;
-        Ok(Self { socket: UnixStream::from(socket), unread: Vec::new(), open: true })
-    }
-
-    /// The next line, waiting for it; nothing at the end of the stream.
-    fn line(&mut self) -> io::Result<Option<String>> {
-        let mut from = 0;
-        loop {
-            if let Some(line) = self.buffered_line(from) {
-                return Ok(Some(line));
-            }
-            from = self.unread.len();
-            if !self.fill()? {
-                return Ok(None);
-            }
-        }
-    }
-
-    fn buffered_line(&mut self, from: usize) -> Option<String> {
-        let end = from + self.unread[from..].iter().position(|byte| *byte == b'\n')?;
-        let rest = self.unread.split_off(end + 1);
-        let line = std::mem::replace(&mut self.unread, rest);
-        Some(String::from_utf8_lossy(&line).into_owned())
-    }
-
-    /// Reads once; says whether anything came. An error is the same as the end: nobody is there.
-    fn fill(&mut self) -> io::Result<bool> {
-        let mut buffer = [0_u8; 16 * 1024];
-        loop {
-            match self.socket.read(&mut buffer) {
-                Ok(length) if length > 0 => {
-                    self.unread.extend_from_slice(&buffer[..length]);
-                    return Ok(true);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => {
-                    self.open = false;
-                    return Ok(false);
-                }
-            }
-        }
-    }
-
-    /// Moves `length` bytes that follow the last line into a file without a name.
-    fn bytes(&mut self, length: u64) -> io::Result<File> {
-        let mut file = os::anonymous_file()?;
-        let buffered = usize::try_from(length).unwrap_or(usize::MAX).min(self.unread.len());
-        file.write_all(&self.unread[..buffered])?;
-        self.unread.drain(..buffered);
-        let missing = length - buffered as u64;
-        if io::copy(&mut (&self.socket).take(missing), &mut file)? != missing {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        file.rewind()?;
-        Ok(file)
-    }
-
-    /// Tells the node; a node that is gone need not know.
-    fn report(&mut self, report: &Report) {
-        if let Ok(mut line) = serde_json::to_vec(report) {
-            line.push(b'\n');
-            let _ = self.socket.write_all(&line);
-        }
-    }
-}
-
-/// A cgroup of this tree alone: one write kills everything in it, whatever its parents.
-struct Cgroup {
-    path: PathBuf,
-}
-
-impl Cgroup {
-    fn make(path: PathBuf) -> Option<Self> {
-        std::fs::create_dir(&path).ok()?;
-        Some(Self { path })
-    }
-
-    fn procs(&self) -> Option<OwnedFd> {
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(self.path.join("cgroup.procs"))
-            .ok()
-            .map(OwnedFd::from)
-    }
-
-    fn kill(&self) {
-        let _ = std::fs::write(self.path.join("cgroup.kill"), "1");
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.path);
-    }
-}
-
-/// Starts the program and returns its process id.
-fn start(spec: Spec, control: &mut Control, cgroup: Option<&Cgroup>) -> Result<i32, StartFailure> {
-    let stdin =
-        open_input(spec.stdin, control).map_err(|error| failure(StartStep::Stdin, &error, None))?;
-    let cwd = PathBuf::from(OsString::from(spec.cwd));
-    std::env::set_current_dir(&cwd).map_err(|error| failure(StartStep::Cwd, &error, None))?;
-    let program = OsString::from(spec.program);
-    let mut command = Command::new(&program);
-    command
-        .args(spec.args.into_iter().map(OsString::from))
-        .env_clear()
-        .envs(
-            spec.env
-                .iter()
-                .map(|(name, value)| (OsString::from(name.clone()), OsString::from(value.clone()))),
-        )
-        .stdin(stdin);
-    os::prepare_child(&mut command, spec.limits, cgroup.and_then(Cgroup::procs));
-    let path = spec.env.into_iter().find(|(name, _)| *name == OsStr::new("PATH").into());
-    let path = path.map(|(_, value)| OsString::from(value));
-    let child = spawn_when_free(&mut command).map_err(|error| {
-        failure(StartStep::Exec, &error, why_not(&program, path.as_deref(), &error))
-    })?;
-    // The folder must not be kept from being removed or unmounted by a supervisor that sits in it.
-    let _ = std::env::set_current_dir("/");
-    i32::try_from(child.id())
-        .map_err(|_| failure(StartStep::Exec, &io::ErrorKind::InvalidData.into(), None))
-}
-
-fn spawn_when_free(command: &mut Command) -> io::Result<std::process::Child> {
-    let mut tries = 0;
-    loop {
-        match command.spawn() {
-            Err(error)
-                if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < BUSY_TRIES =>
-            {
-                tries += 1;
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            result => return result,
-        }
-    }
-}
-
-fn open_input(input: Input, control: &mut Control) -> io::Result<Stdio> {
-    match input {
-        Input::Null => Ok(Stdio::null()),
-        Input::Bytes(length) => Ok(control.bytes(length)?.into()),
-        Input::File(path) => {
-            let path = PathBuf::from(OsString::from(path));
-            // To open a FIFO would wait for its writer, with nobody to end the wait.
-            if !std::fs::metadata(&path)?.is_file() {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-            }
-            Ok(File::open(&path)?.into())
-        }
-    }
-}
-
-fn failure(step: StartStep, error: &io::Error, text: Option<String>) -> StartFailure {
-    StartFailure {
-        step,
-        errno: error.raw_os_error(),
-        text: text.unwrap_or_else(|| error.to_string()),
-    }
-}
-
-/// Says more than the error number does: which of the several causes of ENOENT and EACCES it was.
-fn why_not(program: &OsStr, path: Option<&OsStr>, error: &io::Error) -> Option<String> {
-    let name = program.to_string_lossy();
-    let file = Path::new(program);
-    match error.kind() {
-        io::ErrorKind::NotFound if !name.contains('/') => Some(match path {
-            Some(path) => format!("no program of that name in PATH ({})", path.to_string_lossy()),
-            None => {
-                "PATH is not set, and no program of that name is in the system's default folders"
-                    .to_owned()
-            }
-        }),
-        io::ErrorKind::NotFound if file.exists() => Some(
-            "the file is there, but the interpreter that its first line names is not".to_owned(),
-        ),
-        io::ErrorKind::NotFound => Some("no such file".to_owned()),
-        io::ErrorKind::PermissionDenied if file.is_dir() => Some("it is a folder".to_owned()),
-        io::ErrorKind::PermissionDenied if name.contains('/') => {
-            Some("the file may not be executed (chmod +x makes it executable)".to_owned())
-        }
-        io::ErrorKind::ArgumentListTooLong => Some(
-            "its arguments and environment are too long; give the text by standard input or a file"
-                .to_owned(),
-        ),
-        _ => None,
-    }
-}
-
 /// How far the end of the tree has come.
 #[derive(Clone, Copy, Debug)]
 enum Ending {
@@ -337,6 +122,8 @@ struct Tree {
     cgroup: Option<Cgroup>,
     ending: Ending,
     main_ended: bool,
+    /// Whoever outlived the program was asked to end.
+    leftovers_asked: bool,
     /// By start time and id.
     evidence: BTreeMap<(u64, i32), Evidence>,
     survivors: Vec<EndedProcess>,
@@ -353,6 +140,7 @@ impl Tree {
             cgroup,
             ending: Ending::NotAsked,
             main_ended: false,
+            leftovers_asked: false,
             evidence: BTreeMap::new(),
             survivors: Vec::new(),
         }
@@ -365,8 +153,8 @@ impl Tree {
             if reaped == Reap::Gone {
                 return Ok(());
             }
-            if self.main_ended && matches!(self.ending, Ending::NotAsked) {
-                self.end_politely(self.grace);
+            if self.main_ended && !self.leftovers_asked {
+                self.ask_leftovers();
             }
             let now = Instant::now();
             match self.ending {
@@ -396,6 +184,7 @@ impl Tree {
     /// Waits for an order, a signal or the time, and takes in what came.
     fn listen(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let socket = self.control.open.then(|| self.control.socket.as_fd());
+        let timeout = timeout.map(|timeout| timeout.min(WAIT_MAX));
         if os::wait(socket, timeout)? == Wake::Control {
             self.control.fill()?;
         }
@@ -478,6 +267,19 @@ impl Tree {
                 self.ending = Ending::Polite { deadline };
                 self.terminate_all(deadline);
             }
+        }
+    }
+
+    /// Asks whoever outlived the program.
+    ///
+    /// Also if they were asked together with it: a shell that is just starting a child may have
+    /// taken the signal in the child's place, and then the child does not know of it.
+    fn ask_leftovers(&mut self) {
+        self.leftovers_asked = true;
+        match self.ending {
+            Ending::NotAsked => self.end_politely(self.grace),
+            Ending::Polite { deadline } => self.terminate_all(deadline),
+            Ending::Hard { .. } => {}
         }
     }
 

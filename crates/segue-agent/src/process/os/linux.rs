@@ -10,11 +10,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getppid, setsid};
 
 use super::{Process, Reaped};
-use crate::process::wire::Exit;
 
 /// Orphans of the tree become children of the supervisor, so that no children means no tree.
 pub(in crate::process) const REAPS_ORPHANS: bool = true;
@@ -66,23 +64,26 @@ pub(in crate::process) fn anonymous_file() -> io::Result<File> {
 /// Reaps one child that ended; reads who it was first, because a zombie still has its name.
 pub(in crate::process) fn next_exited() -> Reaped {
     // __WALL: a child made by clone() need not send SIGCHLD, and would otherwise not be seen.
-    let every = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
-    let pid = match waitid(Id::All, every | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
-        Ok(status) => match status.pid() {
-            Some(pid) => pid,
-            None => return Reaped::Nothing,
-        },
+    let look = libc::__WALL | libc::WNOHANG | libc::WEXITED | libc::WNOWAIT;
+    // SAFETY: an all-zero siginfo is a valid one, and waitid fills it in; without a child that has
+    // ended it leaves the zero, and `si_pid` reads the field that waitid sets.
+    let (result, pid) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let result = libc::waitid(libc::P_ALL, 0, &raw mut info, look);
+        (Errno::result(result), info.si_pid())
+    };
+    match result {
         Err(Errno::ECHILD) => return Reaped::NoChildren,
         Err(_) => return Reaped::Nothing,
-    };
-    let identity = process(pid.as_raw());
-    let exit = match waitpid(pid, Some(every)) {
-        Ok(WaitStatus::Exited(_, code)) => Exit { code: Some(code), signal: None },
-        Ok(WaitStatus::Signaled(_, signal, _)) => Exit { code: None, signal: Some(signal as i32) },
-        // Real-time signals have no name in the library's table.
-        Ok(_) | Err(_) => Exit { code: None, signal: None },
-    };
-    Reaped::Process { pid: pid.as_raw(), identity, exit }
+        Ok(_) if pid == 0 => return Reaped::Nothing,
+        Ok(_) => {}
+    }
+    let identity = process(pid);
+    super::posix::reap(pid, libc::__WALL).map_or(Reaped::Nothing, |(pid, exit)| Reaped::Process {
+        pid,
+        identity,
+        exit,
+    })
 }
 
 /// The process ids of the table, newest first.

@@ -8,11 +8,9 @@ use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
 
 use super::{Process, Reaped};
-use crate::process::wire::Exit;
 
 pub(in crate::process) const REAPS_ORPHANS: bool = false;
 pub(in crate::process) const SEES_PROCESSES: bool = false;
@@ -35,18 +33,11 @@ pub(in crate::process) fn anonymous_file() -> io::Result<File> {
 }
 
 pub(in crate::process) fn next_exited() -> Reaped {
-    match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(pid, code)) => Reaped::Process {
-            pid: pid.as_raw(),
-            identity: None,
-            exit: Exit { code: Some(code), signal: None },
-        },
-        Ok(WaitStatus::Signaled(pid, signal, _)) => {
-            let exit = Exit { code: None, signal: Some(signal as i32) };
-            Reaped::Process { pid: pid.as_raw(), identity: None, exit }
-        }
+    match super::posix::reap(-1, 0) {
+        Ok((0, _)) => Reaped::Nothing,
+        Ok((pid, exit)) => Reaped::Process { pid, identity: None, exit },
         Err(Errno::ECHILD) => Reaped::NoChildren,
-        Ok(_) | Err(_) => Reaped::Nothing,
+        Err(_) => Reaped::Nothing,
     }
 }
 

@@ -15,7 +15,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Pid, getpid};
 
-use crate::process::wire::{Limits, Usage};
+use crate::process::wire::{Exit, Limits, Usage};
 
 /// Set by SIGTERM, SIGINT and SIGHUP.
 static TOLD_TO_STOP: AtomicBool = AtomicBool::new(false);
@@ -130,6 +130,20 @@ pub(in crate::process) fn dup_null_over_output() -> io::Result<()> {
     let null = OpenOptions::new().write(true).open("/dev/null")?;
     nix::unistd::dup2_stdout(&null)?;
     Ok(nix::unistd::dup2_stderr(&null)?)
+}
+
+/// Reaps the child `pid`, or any if that is -1, without waiting; the id is 0 if none has ended.
+///
+/// Not by the library's `waitpid`: that fails for a child that a real-time signal ended, and leaves it reaped.
+pub(super) fn reap(pid: i32, flags: i32) -> nix::Result<(i32, Exit)> {
+    let mut status = 0;
+    // SAFETY: waitpid writes one integer to where the pointer leads.
+    let pid = Errno::result(unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG | flags) })?;
+    let exit = Exit {
+        code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+        signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+    };
+    Ok((pid, exit))
 }
 
 /// What the reaped children, and theirs, used.
