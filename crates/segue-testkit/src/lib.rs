@@ -1,3 +1,4 @@
 //! The same questions asked of every backend
 
 pub mod memory;
+pub mod store_suite;

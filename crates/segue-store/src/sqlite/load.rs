@@ -21,8 +21,9 @@ use std::sync::Arc;
 /// Rows that a page is read with: one more than it holds tells whether there are more.
 const PAGE_MAX: i64 = CASCADE_MAX as i64 + 1;
 
-/// Rounds of loading for one command; [`missing`] promises that four are enough.
-const ROUNDS_MAX: usize = 16;
+/// Rounds of loading for one command. A handful are enough, but for a requeue that climbs a deep tree; a command that asks for
+/// more is refused by `decide`, which finds something missing.
+const ROUNDS_MAX: usize = 256;
 
 /// Loads from the tables as they were when the transaction began.
 pub(super) struct Loader<'a> {
@@ -185,13 +186,14 @@ impl Loader<'_> {
         &mut self,
         snapshot: &mut Snapshot,
         assign: &Assign,
+        now: Time,
     ) -> Result<(), Failure> {
         if self.ready_routes.is_empty() {
             return Ok(());
         }
         for (route, free) in open_routes(snapshot.agents(), &assign.candidates) {
             if self.ready_routes.contains(&route) {
-                self.head(snapshot, &route, free.min(assign.limit))?;
+                self.head(snapshot, &route, free.min(assign.limit), now)?;
             }
         }
         Ok(())
@@ -203,6 +205,7 @@ impl Loader<'_> {
         snapshot: &mut Snapshot,
         route: &Route,
         wanted: usize,
+        now: Time,
     ) -> Result<(), Failure> {
         let conn = self.conn;
         let mut queue = conn.prepare_cached(
@@ -219,7 +222,10 @@ impl Loader<'_> {
             if !snapshot.knows_task(id)
                 && let Some(task) = self.task(id)?
             {
+                let root = task.spec.root;
                 snapshot.add_task(task);
+                // Its run is counted there.
+                self.one(snapshot, Load::Task(root), now)?;
             }
             // The batch may have given it away already, or cancelled it.
             found +=

@@ -88,7 +88,7 @@ enum Progress {
     Gone,
     /// A part; the rest is for the next step.
     Part,
-    /// Nothing: something in it has not ended.
+    /// Nothing: something in it has not ended, or something that goes on needs it.
     Open,
 }
 
@@ -133,7 +133,7 @@ impl Eraser<'_> {
             .query_and_then(params![root.id().as_bytes(), REMOVED_MAX + 1], decode::task)?
             .collect::<Result<_, _>>()?;
         for (_, task) in tasks.iter().chain([&(n, root.clone())]) {
-            if !task.state.is_terminal() || self.has_duty(task.id())? {
+            if !task.state.is_terminal() || self.has_duty(task.id())? || self.is_needed(task)? {
                 return Ok(Progress::Open);
             }
         }
@@ -160,6 +160,18 @@ impl Eraser<'_> {
     fn has_duty(&self, task: TaskId) -> Result<bool, Failure> {
         let mut statement = self.conn.prepare_cached("SELECT 1 FROM duties WHERE task = ?1")?;
         Ok(statement.exists(params![task.as_bytes()])?)
+    }
+
+    /// Whether a task that goes on needs this one: it will ask for its output.
+    fn is_needed(&self, task: &Task) -> Result<bool, Failure> {
+        if task.dependents == 0 {
+            return Ok(false);
+        }
+        let mut statement = self.conn.prepare_cached(
+            "SELECT 1 FROM edges JOIN tasks ON tasks.project = ?1 AND tasks.id = edges.task \
+             WHERE edges.need = ?2 AND tasks.state NOT IN (6, 7, 8) LIMIT 1",
+        )?;
+        Ok(statement.exists(params![self.project, task.id().as_bytes()])?)
     }
 
     fn task(&mut self, n: i64, task: &Task) -> Result<(), Failure> {

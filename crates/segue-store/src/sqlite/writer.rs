@@ -335,7 +335,8 @@ impl Batch<'_> {
                 ended: Vec::new(),
             }));
         }
-        self.loader.heads(&mut self.snapshot, assign)?;
+        self.loader.heads(&mut self.snapshot, assign, self.ctx.now)?;
+        self.loader.load(&mut self.snapshot, command, self.ctx.now)?;
         let decision = self.decide(command);
         if let Ok(Effects { reply: Reply::Assigned(count), .. }) = &decision
             && *count < assign.limit

@@ -1,0 +1,85 @@
+//! The questions that every store has to answer alike.
+//!
+//! A backend calls [`store_suite!`](crate::store_suite!) with an expression that makes a [`Place`], and gets one test a question:
+//!
+//! ```ignore
+//! segue_testkit::store_suite!(a_place());
+//! ```
+//!
+//! Every question gets a place of its own. Nothing here knows what kind of store it asks.
+
+mod batches;
+mod differential;
+mod durable;
+mod fleets;
+mod graphs;
+mod payloads;
+mod place;
+mod pruning;
+mod queues;
+mod reads;
+
+pub use batches::*;
+pub use differential::*;
+pub use durable::*;
+pub use fleets::*;
+pub use graphs::*;
+pub use payloads::*;
+pub use place::*;
+pub use pruning::*;
+pub use queues::*;
+pub use reads::*;
+
+/// One test for each question, each in a place of its own.
+#[macro_export]
+macro_rules! store_suite {
+    ($place:expr) => {
+        $crate::store_suite! { @ $place;
+            an_accepted_batch_is_kept_and_a_refused_command_leaves_the_others,
+            commands_are_decided_in_order_and_assign_comes_last,
+            concurrent_callers_each_get_their_own_answer,
+            the_same_submit_twice_is_one,
+            a_graph_is_taken_in_whole_or_not_at_all,
+            effects_say_what_to_do_next,
+            a_queue_is_served_by_rank_with_aging,
+            nothing_jumps_the_queue_within_a_batch,
+            slots_are_never_exceeded,
+            an_assignment_goes_on_where_the_last_one_stopped,
+            what_a_batch_takes_out_of_a_queue_hides_nobody,
+            many_idle_routes_stand_beside_a_busy_one,
+            needs_unblock_one_after_another,
+            a_wide_fan_out_and_fan_in_go_on_by_duties,
+            a_parent_waits_without_a_slot_and_is_resumed,
+            a_delegation_made_again_finds_its_children,
+            cancelling_reaches_the_whole_tree,
+            a_list_becomes_children,
+            duties_stay_until_they_are_done,
+            a_lease_that_ends_gives_its_tasks_back,
+            a_new_life_of_a_host_ends_the_old_one,
+            late_outcomes_are_kept_and_change_nothing,
+            a_report_without_the_secret_is_refused,
+            timers_find_what_is_due,
+            a_drained_agent_gets_nothing_new,
+            reopening_finds_everything,
+            unsent_letters_come_again_after_a_crash,
+            numbers_are_never_issued_twice,
+            the_clock_never_goes_back,
+            tasks_are_filtered_and_paged,
+            events_are_filtered_and_paged,
+            the_log_of_a_run_has_no_gap,
+            payloads_of_every_size_come_back,
+            the_same_body_twice_is_kept_once,
+            pruning_takes_whole_runs_that_ended,
+            pruning_leaves_what_others_need,
+            random_commands_give_what_the_reference_gives,
+        }
+    };
+    (@ $place:expr; $($question:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $question() {
+                $crate::store_suite::$question(&$place).await;
+            }
+        )+
+    };
+}
