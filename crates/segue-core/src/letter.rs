@@ -40,8 +40,10 @@ pub struct Letter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<Address>,
     /// What ties a reply to its request.
+    #[serde(default, with = "uuid_text")]
     pub correlation: Option<u128>,
     /// The letter or attempt that caused it.
+    #[serde(default, with = "uuid_text")]
     pub causation: Option<u128>,
     /// How many delegations lie between the root of the run and this letter.
     pub hops: u16,
@@ -49,6 +51,22 @@ pub struct Letter {
     pub at: Time,
     /// What it says.
     pub body: LetterBody,
+}
+
+/// Numbers of 128 bits are written as UUIDs: most readers of JSON keep only 53 bits of a number.
+mod uuid_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use uuid::Uuid;
+
+    pub(super) fn serialize<S: Serializer>(id: &Option<u128>, to: S) -> Result<S::Ok, S::Error> {
+        id.map(Uuid::from_u128).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<u128>, D::Error> {
+        Ok(Option::<Uuid>::deserialize(from)?.map(|id| id.as_u128()))
+    }
 }
 
 /// Where a letter goes.
@@ -269,6 +287,14 @@ mod tests {
     fn a_question_comes_back_whole_from_json() {
         let text = serde_json::to_string(&question()).unwrap();
         assert_eq!(serde_json::from_str::<Letter>(&text).unwrap(), question());
+    }
+
+    #[test]
+    fn ids_survive_readers_that_keep_53_bits_of_a_number() {
+        let letter = Letter { correlation: Some(u128::MAX), ..question() };
+        let value = serde_json::to_value(&letter).unwrap();
+        assert_eq!(value["correlation"], "ffffffff-ffff-ffff-ffff-ffffffffffff");
+        assert_eq!(serde_json::from_value::<Letter>(value).unwrap(), letter);
     }
 
     #[test]
