@@ -457,6 +457,7 @@ impl Host {
             from: request.name.clone(),
             to: Address::Engine,
             task: Some(task),
+            reply_to: None,
             correlation: Some(request.attempt.0.as_u128()),
             causation: Some(request.attempt.0.as_u128()),
             hops: 0,

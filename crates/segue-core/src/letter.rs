@@ -8,6 +8,7 @@ use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// The version of the wire format that this code writes. Others are dead-lettered with a reason.
 pub const WIRE_VERSION: u16 = 1;
@@ -35,9 +36,14 @@ pub struct Letter {
     pub to: Address,
     /// The task it is about.
     pub task: Option<TaskId>,
+    /// Where an answer goes, if one is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<Address>,
     /// What ties a reply to its request.
+    #[serde(default, with = "uuid_text")]
     pub correlation: Option<u128>,
     /// The letter or attempt that caused it.
+    #[serde(default, with = "uuid_text")]
     pub causation: Option<u128>,
     /// How many delegations lie between the root of the run and this letter.
     pub hops: u16,
@@ -45,6 +51,22 @@ pub struct Letter {
     pub at: Time,
     /// What it says.
     pub body: LetterBody,
+}
+
+/// Numbers of 128 bits are written as UUIDs: most readers of JSON keep only 53 bits of a number.
+mod uuid_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use uuid::Uuid;
+
+    pub(super) fn serialize<S: Serializer>(id: &Option<u128>, to: S) -> Result<S::Ok, S::Error> {
+        id.map(Uuid::from_u128).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<u128>, D::Error> {
+        Ok(Option::<Uuid>::deserialize(from)?.map(|id| id.as_u128()))
+    }
 }
 
 /// Where a letter goes.
@@ -57,8 +79,22 @@ pub enum Address {
     Agent(Arc<str>),
     /// Whoever takes in outcomes: any node of the project.
     Engine,
+    /// Whoever waits for the answer to a question of their own. The queue lasts as long as its one consumer does.
+    Reply(Uuid),
     /// Everybody.
     All,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Host(host) => write!(f, "host {host}"),
+            Address::Agent(name) => write!(f, "agent `{name}`"),
+            Address::Engine => f.write_str("the engine"),
+            Address::Reply(asker) => write!(f, "the asker {asker}"),
+            Address::All => f.write_str("everybody"),
+        }
+    }
 }
 
 /// What a letter says.
@@ -225,4 +261,56 @@ pub enum Notice {
         /// The processes.
         ended: Vec<EndedProcess>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question() -> Letter {
+        Letter {
+            seq: 0,
+            version: WIRE_VERSION,
+            from: "planner".into(),
+            to: Address::Agent("historian".into()),
+            task: None,
+            reply_to: Some(Address::Reply(Uuid::from_u128(7))),
+            correlation: Some(9),
+            causation: None,
+            hops: 0,
+            at: Time(1),
+            body: LetterBody::Query { payload: Payload::null() },
+        }
+    }
+
+    #[test]
+    fn a_question_comes_back_whole_from_json() {
+        let text = serde_json::to_string(&question()).unwrap();
+        assert_eq!(serde_json::from_str::<Letter>(&text).unwrap(), question());
+    }
+
+    #[test]
+    fn ids_survive_readers_that_keep_53_bits_of_a_number() {
+        let letter = Letter { correlation: Some(u128::MAX), ..question() };
+        let value = serde_json::to_value(&letter).unwrap();
+        assert_eq!(value["correlation"], "ffffffff-ffff-ffff-ffff-ffffffffffff");
+        assert_eq!(serde_json::from_value::<Letter>(value).unwrap(), letter);
+    }
+
+    #[test]
+    fn a_letter_that_wants_no_answer_says_nothing_of_one() {
+        let letter = Letter { reply_to: None, ..question() };
+        let text = serde_json::to_string(&letter).unwrap();
+        assert!(!text.contains("reply_to"), "{text}");
+        // So it reads what was written before letters had the field.
+        assert_eq!(serde_json::from_str::<Letter>(&text).unwrap(), letter);
+    }
+
+    #[test]
+    fn addresses_are_named_for_people() {
+        assert_eq!(Address::Agent("historian".into()).to_string(), "agent `historian`");
+        assert_eq!(Address::Engine.to_string(), "the engine");
+        let host = HostId(Uuid::from_u128(3));
+        assert_eq!(Address::Host(host).to_string(), "host 00000000-0000-0000-0000-000000000003");
+    }
 }

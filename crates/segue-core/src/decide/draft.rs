@@ -182,6 +182,7 @@ impl<'a> Draft<'a> {
             from: "segue".into(),
             to: Address::Host(agent.host),
             task: Some(task.id()),
+            reply_to: None,
             correlation: task.attempt.as_ref().map(|attempt| attempt.id.0.as_u128()),
             causation: task.spec.parent.map(|parent| parent.0.as_u128()),
             hops: task.spec.hops,

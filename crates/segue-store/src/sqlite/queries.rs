@@ -281,6 +281,7 @@ fn request(
         from: "segue".into(),
         to: Address::Host(host),
         task: Some(task.id()),
+        reply_to: None,
         correlation: Some(attempt.0.as_u128()),
         causation: task.spec.parent.map(|parent| parent.0.as_u128()),
         hops: task.spec.hops,
