@@ -3,7 +3,7 @@
 use crate::command::failed;
 use crate::process::Started;
 use crate::runner::{Job, Ran};
-use crate::workspace::{self, WorkspaceError, Workspaces};
+use crate::workspace::{WorkspaceError, Workspaces};
 use segue_core::task::{ErrorClass, TaskError, WorkspaceKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -119,12 +119,7 @@ impl Place {
         std::fs::create_dir_all(&records)?;
         std::fs::create_dir_all(&scratch)?;
         let workspaces = Workspaces::new(&wanted.folders.project, state);
-        let kind = match wanted.workspace {
-            WorkspaceKind::Own => workspace::WorkspaceKind::Own,
-            WorkspaceKind::Worktree => workspace::WorkspaceKind::Worktree,
-            WorkspaceKind::Project => workspace::WorkspaceKind::Project,
-        };
-        let cwd = workspaces.prepare(kind, &wanted.task, wanted.number)?.path;
+        let cwd = workspaces.prepare(wanted.workspace, &wanted.task, wanted.number)?.path;
         let place = Place {
             cwd,
             input: scratch.join("in"),

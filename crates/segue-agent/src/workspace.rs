@@ -22,22 +22,10 @@ use crate::process::EnvError;
 use files::{io_error, make_folders, names_in, remove_folder, write_whole};
 use git::{Repository, git, git_path, git_text};
 pub use path::{PathError, read_beneath, safe_join};
+pub use segue_core::task::WorkspaceKind;
 
 /// The longest task id that can name a folder and a branch.
 const TASK_BYTES_MAX: usize = 100;
-
-/// Where an attempt works.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WorkspaceKind {
-    /// A fresh folder for each attempt.
-    #[default]
-    Own,
-    /// A git worktree of the project at its HEAD, kept from attempt to attempt of a task.
-    Worktree,
-    /// The project's folder itself.
-    Project,
-}
 
 /// Why there is no workspace.
 #[derive(Debug, thiserror::Error)]
