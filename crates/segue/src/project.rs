@@ -34,9 +34,9 @@ pub struct Project {
 struct Identity {
     project: ProjectId,
     host: HostId,
-    /// Device and number of the folder: a copy has others.
-    device: u64,
+    /// Number of the folder on its disk, and where it was: a copy has neither, a moved folder has the one, a restored one the other.
     inode: u64,
+    dir: PathBuf,
 }
 
 impl Project {
@@ -146,25 +146,31 @@ pub struct NodeLock(#[allow(dead_code, reason = "held, never read")] File);
 
 fn identity(state: &Path) -> Result<Identity> {
     let path = state.join("project.json");
-    let folder = std::fs::metadata(state)?;
-    let (device, inode) = (folder.dev(), folder.ino());
+    let inode = std::fs::metadata(state)?.ino();
+    let dir = state.to_path_buf();
     if let Some(text) = read_if_there(&path)? {
-        let known: Identity = serde_json::from_str(&text)
-            .with_context(|| format!("{} is damaged; restore it from a backup", path.display()))?;
-        if known.inode != inode || known.device != device {
+        let mut known: Identity = serde_json::from_str(&text).with_context(|| {
+            format!("{} is damaged; restore it from a backup", path.display())
+        })?;
+        if known.inode != inode && known.dir != dir {
             bail!(
-                "{} was copied from another place: a copy is another project. Remove the folder to begin anew (its tasks go with it), or, if it was moved on purpose, remove only {} to keep them",
+                "{} is a copy of {}, and a copy is another project: remove it to begin anew (its tasks go with it), or, if it was moved on purpose, remove only {} in it to keep them",
                 state.display(),
+                known.dir.display(),
                 path.display()
             );
+        }
+        if known.inode != inode || known.dir != dir {
+            known = Identity { inode, dir, ..known };
+            write_private(&path, &serde_json::to_string_pretty(&known)?)?;
         }
         return Ok(known);
     }
     let identity = Identity {
         project: ProjectId(Uuid::new_v4()),
         host: HostId(Uuid::new_v4()),
-        device,
         inode,
+        dir,
     };
     write_private(&path, &serde_json::to_string_pretty(&identity)?)?;
     Ok(identity)
