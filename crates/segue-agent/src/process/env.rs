@@ -149,7 +149,7 @@ mod tests {
     fn node() -> Vec<(OsString, OsString)> {
         [
             ("PATH", "/opt/bin:/bin"),
-            ("HOME", "/home/ada"),
+            ("HOME", "/ada"),
             ("LC_TIME", "de_DE.UTF-8"),
             ("LCX", "no"),
             ("TERM", "xterm-256color"),
