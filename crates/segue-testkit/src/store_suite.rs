@@ -83,3 +83,23 @@ macro_rules! store_suite {
         )+
     };
 }
+
+#[cfg(test)]
+mod of_the_reference {
+    use crate::memory::MemoryStore;
+    use crate::store_suite::{KEY, Opened, Place, SEED, TestClock};
+    use segue_core::ports::Fut;
+    use std::sync::Arc;
+
+    /// It cannot be closed: opening it again finds the same one.
+    fn a_place() -> Place {
+        let clock = TestClock::new();
+        let store = Arc::new(MemoryStore::new(clock.clone(), SEED, KEY));
+        let open = move || -> Fut<'static, Opened> {
+            Box::pin(std::future::ready(Opened { store: store.clone(), blobs: None }))
+        };
+        Place::new(clock, Box::new(open), ())
+    }
+
+    crate::store_suite!(a_place());
+}
