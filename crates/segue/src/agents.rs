@@ -67,6 +67,14 @@ impl Team {
         }
     }
 
+    /// The file that defines an agent.
+    pub fn source(&self, name: &str) -> Option<PathBuf> {
+        let program = self.programs.iter().find(|(agent, _)| agent.name == name);
+        program.map(|(_, dir)| dir.join(crate::project::CONFIG_FILE)).or_else(|| {
+            self.files.iter().find(|file| file.name == name).map(|file| file.path.clone())
+        })
+    }
+
     /// How many agents there are.
     pub fn len(&self) -> usize {
         self.programs.len() + self.files.len()

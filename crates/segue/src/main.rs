@@ -1,24 +1,79 @@
-//! The `segue` binary.
+//! The `segue` binary: the doors and the wiring.
+//!
+//! `args` says what can be written, `commands` what each command does, `client` how it reaches the API, `api` what that
+//! answers, `node` what runs behind it.
 
 mod agents;
+mod api;
+mod args;
 mod bench;
+mod client;
+mod commands;
 mod config;
+mod context;
+#[cfg(feature = "failpoints")]
+mod failpoints;
+mod failure;
+mod log;
 mod node;
 mod project;
+mod roster;
+mod screen;
+mod server;
+mod signals;
 
+use args::{Cli, Command};
 use clap::Parser;
+use commands::{quick, run};
+use context::{Context, block_on};
+use failure::{Code, Exit, Failure, Outcome};
+use screen::live::say;
+use screen::style::Paint;
+use std::io::IsTerminal;
+use std::process::ExitCode;
 
-#[derive(Parser)]
-enum Cli {
-    Bench(bench::BenchArgs),
+fn main() -> ExitCode {
+    segue_agent::process::supervise_if_asked();
+    // Says what is wrong with the command line and ends, with 2, or shows help and ends, with 0.
+    let cli = Cli::parse();
+    let paint = Paint::decide(cli.common.color, std::io::stderr().is_terminal());
+    log::start(paint.is_on());
+    let exit = match start(&cli) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            complain(&failure, paint);
+            failure.exit
+        }
+    };
+    exit.into()
 }
 
-fn main() {
-    segue_agent::process::supervise_if_asked();
-    let Cli::Bench(args) = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if let Err(error) = runtime.block_on(bench::run(&args)) {
-        eprintln!("error: {error:#}");
-        std::process::exit(1);
+fn start(cli: &Cli) -> Outcome {
+    #[cfg(feature = "failpoints")]
+    failpoints::arm().map_err(Failure::usage)?;
+    let cx = &Context::new(&cli.common)?;
+    match &cli.command {
+        Command::Run(args) => run::run(cx, args),
+        Command::Completions(args) => quick::completions(cx, args),
+        Command::Schema(args) => quick::schema(cx, args),
+        Command::Agent(args) => quick::agent(cx, args),
+        Command::Bench(args) => {
+            block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
+        }
+        _ => Err(Failure::usage("not yet")),
+    }
+}
+
+/// Says on standard error what went wrong, and what to do.
+fn complain(failure: &Failure, paint: Paint) {
+    if failure.message.is_empty() {
+        return;
+    }
+    if failure.rendered {
+        return say(failure.message.trim_end());
+    }
+    say(&format!("{} {}", paint.error("error:"), failure.message));
+    for hint in failure.hint.iter().flat_map(|hint| hint.lines()).filter(|line| !line.is_empty()) {
+        say(&format!("  {} {hint}", paint.dim("hint:")));
     }
 }

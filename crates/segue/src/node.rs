@@ -30,6 +30,8 @@ pub struct Node {
     pub host: Arc<Host>,
     /// Its bus.
     pub bus: Arc<InProcessBus>,
+    /// Its store.
+    pub store: Arc<SqliteStore>,
     local: LocalHost,
     _lock: NodeLock,
 }
@@ -77,13 +79,13 @@ impl Node {
             host: local.host,
             incarnation: local.incarnation,
             bus: bus.clone(),
-            blobs: store,
+            blobs: store.clone(),
             clock: Arc::new(SystemClock),
         };
         let host = Host::start(host_parts, agents).await?;
         engine.register(&local, specs).await?;
         engine.keep_alive(local.clone());
-        let node = Arc::new(Node { project, engine, host, bus, local, _lock: lock });
+        let node = Arc::new(Node { project, engine, host, bus, store, local, _lock: lock });
         node.clone().end_leftovers();
         Ok(node)
     }

@@ -33,6 +33,7 @@ pub use model::{
     Workspace,
 };
 pub use read::parse;
+pub use suggest::{did_you_mean, quote};
 
 /// Most bytes of a workflow file.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;

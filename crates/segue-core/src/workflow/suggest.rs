@@ -31,7 +31,7 @@ pub(crate) fn closest<'a>(
 }
 
 /// ``did you mean `x`?``
-pub(crate) fn did_you_mean<'a>(
+pub fn did_you_mean<'a>(
     name: &str,
     candidates: impl Iterator<Item = &'a str>,
 ) -> Option<String> {
@@ -60,7 +60,7 @@ fn distance(a: &[char], b: &[char]) -> usize {
 
 /// Puts user text between backticks: shortened, and without characters that could play tricks on a
 /// terminal.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     let mut out = String::from("`");
     for (at, character) in text.chars().enumerate() {

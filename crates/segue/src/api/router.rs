@@ -1,0 +1,41 @@
+//! Which handler takes which request.
+
+use super::error::ApiError;
+use super::extract::BODY_MAX;
+use super::state::Shared;
+use super::{agents, events, log, runs, submit, tasks, upkeep};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::routing::{get, post};
+
+/// The one router: over the Unix socket, and in process.
+pub fn router(api: Shared) -> Router {
+    Router::new()
+        .route("/v1/tasks", get(tasks::list).post(submit::submit))
+        .route("/v1/tasks/{id}", get(tasks::detail))
+        .route("/v1/tasks/{id}/output", get(tasks::output))
+        .route("/v1/tasks/{id}/log", get(log::log))
+        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/v1/tasks/{id}/retry", post(tasks::retry))
+        .route("/v1/runs", post(runs::run))
+        .route("/v1/events", get(events::events))
+        .route("/v1/agents", get(agents::list))
+        .route("/v1/agents/find", post(agents::find))
+        .route("/v1/agents/{name}/drain", post(agents::drain))
+        .route("/v1/health", get(upkeep::health))
+        .route("/v1/prune", post(upkeep::prune))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(api)
+}
+
+async fn unknown(request: Request) -> ApiError {
+    ApiError::not_found(format!("there is nothing at {}", request.uri().path()))
+        .hint("docs/api.md lists what there is")
+}
+
+async fn not_allowed(request: Request) -> ApiError {
+    let (method, path) = (request.method(), request.uri().path());
+    ApiError::invalid(format!("{method} is not possible at {path}")).status(405)
+}

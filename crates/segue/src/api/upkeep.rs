@@ -1,0 +1,99 @@
+//! Health, retention and backup.
+
+use super::error::ApiError;
+use super::extract::Json;
+use super::state::{Api, Shared};
+use super::views::{HealthView, PrunedView};
+use axum::Json as Answer;
+use axum::extract::State;
+use segue_core::ids::TaskId;
+use segue_core::ports::StoreError;
+use segue_core::time::Time;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// `GET /v1/health`
+pub async fn health(State(api): State<Shared>) -> Result<Answer<HealthView>, ApiError> {
+    let store = api.store();
+    let status = match store.health() {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let counts = store.counts().await?;
+    let agents = store.agents().await?.iter().filter(|agent| !agent.gone).count();
+    Ok(Answer(HealthView {
+        status,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        project: api.project.id.to_string(),
+        dir: api.project.dir.display().to_string(),
+        pid: std::process::id(),
+        engine: api.engine.is_some(),
+        team: api.roster().team.as_ref().map(|team| team.display().to_string()),
+        agents,
+        tasks: counts.into_iter().map(|(state, count)| (state.to_string(), count)).collect(),
+    }))
+}
+
+/// What to remove.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pruning {
+    /// Runs that ended at least so long ago.
+    pub older_than_ms: u64,
+}
+
+/// `POST /v1/prune`
+pub async fn prune(
+    State(api): State<Shared>,
+    Json(pruning): Json<Pruning>,
+) -> Result<Answer<PrunedView>, ApiError> {
+    let now = api.store().now();
+    let age = i64::try_from(pruning.older_than_ms).unwrap_or(i64::MAX);
+    let pruned = api.store().prune(Time(now.0.saturating_sub(age))).await?;
+    let folders = sweep(&api).await?;
+    Ok(Answer(PrunedView::of(&pruned, folders)))
+}
+
+/// Removes the folders of logs and of work that belong to no task any more.
+async fn sweep(api: &Api) -> Result<u64, ApiError> {
+    let mut removed = 0;
+    for kind in ["logs", "work"] {
+        let folder = api.project.state.join(kind);
+        let found = blocking(move || folders_in(&folder)).await?;
+        let ids: Vec<TaskId> = found.iter().map(|(id, _)| *id).collect();
+        let known: BTreeSet<TaskId> =
+            api.store().tasks_by_id(ids).await?.iter().map(|task| task.id()).collect();
+        let gone: Vec<PathBuf> =
+            found.into_iter().filter(|(id, _)| !known.contains(id)).map(|(_, path)| path).collect();
+        removed += blocking(move || remove_all(&gone)).await?;
+    }
+    Ok(removed)
+}
+
+fn folders_in(folder: &Path) -> Vec<(TaskId, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .collect()
+}
+
+fn remove_all(folders: &[PathBuf]) -> u64 {
+    let mut removed = 0;
+    for folder in folders {
+        match std::fs::remove_dir_all(folder) {
+            Ok(()) => removed += 1,
+            Err(error) => tracing::warn!(%error, folder = %folder.display(), "cannot be removed"),
+        }
+    }
+    removed
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StoreError::Io(format!("it was cut off: {error}")).into())
+}

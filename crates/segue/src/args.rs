@@ -1,0 +1,467 @@
+//! What can be written on the command line.
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use segue_core::task::{Priority, TaskState};
+use segue_core::workflow::parse_duration_ms;
+use std::path::PathBuf;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    it worked; of a run: it completed
+  1    it was refused, or the run failed
+  2    the command line, a file or an id is wrong
+  3    the run was cancelled by somebody else
+  4    the node or its store cannot work
+  130  ended by Ctrl-C (143 by SIGTERM, 141 where the reader of the output has gone)";
+
+/// Runs a team of agents unattended: they find each other by what they can do, hand each other work, and survive crashes.
+#[derive(Debug, Parser)]
+#[command(name = "segue", version, styles = STYLES, max_term_width = 100, propagate_version = true)]
+#[command(after_help = EXIT_CODES, disable_help_subcommand = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Folder of the project [default: the nearest one upwards with .segue or segue.toml]
+    #[arg(short = 'C', long, value_name = "DIR", global = true, help_heading = "Global options")]
+    pub project: Option<PathBuf>,
+    /// Print JSON on standard output
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// When to use colours
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub color: When,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make this folder a project: writes segue.toml and an example workflow, finds .claude/
+    #[command(after_help = "Examples:\n  segue init\n  segue init -C path/to/repository")]
+    Init,
+    /// List everybody: kind, status, slots, health, capabilities, source
+    #[command(
+        after_help = "Examples:\n  segue agents\n  segue agents find \"review rust code\"\n  segue agents drain reviewer"
+    )]
+    Agents(AgentsArgs),
+    /// Run a workflow file, or reach a goal with the team, and show it live
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Submit one task
+    #[command(after_help = SUBMIT_HELP)]
+    Submit(SubmitArgs),
+    /// List tasks, newest first
+    #[command(
+        after_help = "Examples:\n  segue tasks\n  segue tasks --state failed --limit 50\n  segue tasks --run 4f3a9c1e --json"
+    )]
+    Tasks(TasksArgs),
+    /// Show a task: attempts, children, input and output
+    #[command(
+        after_help = "An ID is a whole id, or a prefix or suffix of at least 4 digits that fits one task only.\n\nExamples:\n  segue show 4f3a9c1e\n  segue show 4f3a9c1e --output | jq ."
+    )]
+    Show(ShowArgs),
+    /// Print the events of a run, a task, or the whole project
+    #[command(after_help = "Examples:\n  segue events 4f3a9c1e\n  segue events --follow --json")]
+    Events(EventsArgs),
+    /// Watch a run live until it ends
+    #[command(after_help = "Example:\n  segue watch 4f3a9c1e")]
+    Watch(WatchArgs),
+    /// Cancel a task and everything under it
+    #[command(after_help = "Example:\n  segue cancel 4f3a9c1e --reason \"wrong branch\"")]
+    Cancel(CancelArgs),
+    /// Try a task again: now, if it waits for its backoff; anew, if it failed or was cancelled
+    #[command(after_help = "Example:\n  segue retry 4f3a9c1e")]
+    Retry(IdArgs),
+    /// Print what the agent of a task wrote
+    #[command(after_help = "Examples:\n  segue logs 4f3a9c1e\n  segue logs 4f3a9c1e --attempt 1")]
+    Logs(LogsArgs),
+    /// Run a node that stays: it hosts the agents, and other commands in the project talk to it
+    #[command(
+        after_help = "The first SIGINT or SIGTERM lets what runs end, the second one ends at once.\n\nExamples:\n  segue up\n  segue up --team examples/repo-report"
+    )]
+    Up(UpArgs),
+    /// Look for what is missing or broken, and say how to mend it
+    #[command(
+        after_help = "Exits with 1 if something fails; warnings do not count.\n\nExample:\n  segue doctor"
+    )]
+    Doctor,
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  segue completions bash > ~/.local/share/bash-completion/completions/segue"
+    )]
+    Completions(CompletionsArgs),
+    /// Print a JSON Schema, for editors
+    #[command(after_help = "Example:\n  segue schema workflow > workflow.schema.json")]
+    Schema(SchemaArgs),
+    /// Remove runs that ended long ago, with their events, payloads and logs
+    #[command(after_help = "Example:\n  segue prune --older-than 30d")]
+    Prune(PruneArgs),
+    /// Write a backup of the project's state into a folder
+    #[command(after_help = "Example:\n  segue backup ../backups/today")]
+    Backup(BackupArgs),
+    /// Put a backup in the place of the project's state
+    #[command(after_help = "Example:\n  segue restore ../backups/today")]
+    Restore(RestoreArgs),
+    /// Measure what this machine does with this build
+    #[command(
+        after_help = "Examples:\n  segue bench\n  segue bench --workload W1,W3 --runs 3 --json"
+    )]
+    Bench(crate::bench::BenchArgs),
+    /// Programs that are agents and come with Segue
+    #[command(hide = true)]
+    Agent(BuiltinArgs),
+}
+
+const RUN_HELP: &str = "\
+An input is NAME=VALUE, NAME=@FILE (the text of a file, or its value if it ends in .json), @FILE.json (an object
+with all of them), or - (the same, from standard input).
+
+Examples:
+  segue run workflow.yaml --input goal=\"tidy up\" --input files=@files.json
+  segue run --goal \"a report on this repository\" --team examples/repo-report --project ~/src/thing
+  segue run nightly.yaml --json --timeout 2h";
+
+const SUBMIT_HELP: &str = "\
+Examples:
+  segue submit --agent reviewer --input @task.json --priority high
+  segue submit --capability translate --input text=\"Guten Tag\" --wait
+  segue submit --agent reporter --needs 4f3a9c1e --needs 77aa01bc";
+
+/// Arguments of `segue agents`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct AgentsArgs {
+    /// Folder of a team whose agents count too
+    #[arg(long, value_name = "DIR")]
+    pub team: Option<PathBuf>,
+    /// What to do with them
+    #[command(subcommand)]
+    pub command: Option<AgentsCommand>,
+}
+
+/// What to do with agents.
+#[derive(Debug, Subcommand)]
+pub enum AgentsCommand {
+    /// Find agents by capability, else by text over name, description and capabilities
+    #[command(
+        after_help = "Examples:\n  segue agents find \"review rust code\"\n  segue agents find --capability translate"
+    )]
+    Find {
+        /// What is to be done, in words; the exact name of a capability comes first
+        #[arg(required_unless_present = "capability")]
+        text: Option<String>,
+        /// Only agents that declare this capability
+        #[arg(long, value_name = "NAME")]
+        capability: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        limit: usize,
+        /// Folder of a team whose agents count too
+        #[arg(long, value_name = "DIR")]
+        team: Option<PathBuf>,
+    },
+    /// Let an agent finish what it has and give it no new work
+    #[command(
+        after_help = "Examples:\n  segue agents drain reviewer\n  segue agents drain reviewer --undo"
+    )]
+    Drain {
+        /// The agent
+        name: String,
+        /// Give it work again
+        #[arg(long)]
+        undo: bool,
+    },
+}
+
+/// Arguments of `segue run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The workflow file
+    #[arg(value_name = "WORKFLOW.yaml", required_unless_present = "goal", conflicts_with = "goal")]
+    pub workflow: Option<PathBuf>,
+    /// What is wanted, in words: an agent plans and delegates it
+    #[arg(long, value_name = "TEXT")]
+    pub goal: Option<String>,
+    /// The agent that is given the goal
+    #[arg(long, value_name = "NAME", default_value = "orchestrator", requires = "goal")]
+    pub agent: String,
+    /// Input of the run: NAME=VALUE, NAME=@FILE, @FILE.json or -
+    #[arg(short, long, value_name = "INPUT")]
+    pub input: Vec<String>,
+    /// Folder of a team (with a segue.toml) whose agents take part
+    #[arg(long, value_name = "DIR")]
+    pub team: Option<PathBuf>,
+    /// Print the run's id and leave it to the node
+    #[arg(long)]
+    pub detach: bool,
+    /// Limit of the whole run, such as 90s or 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<u64>,
+    /// Submitting the same under the same key again finds the same run
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Submit even if nobody can take a task yet
+    #[arg(long)]
+    pub allow_missing: bool,
+    /// Show and print nothing but errors
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+}
+
+/// Arguments of `segue submit`.
+#[derive(Debug, Args)]
+pub struct SubmitArgs {
+    /// The agent that is to do it
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "capability",
+        conflicts_with = "capability"
+    )]
+    pub agent: Option<String>,
+    /// What whoever does it has to be able to do
+    #[arg(long, value_name = "NAME")]
+    pub capability: Option<String>,
+    /// What people call the task [default: the agent or capability]
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+    /// Its input: NAME=VALUE, NAME=@FILE, @FILE.json or -
+    #[arg(short, long, value_name = "INPUT")]
+    pub input: Vec<String>,
+    /// background, low, medium, high, critical, or 1 to 10
+    #[arg(long, value_name = "PRIORITY", default_value = "medium")]
+    pub priority: Priority,
+    /// A task that has to end first; may be given several times
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub needs: Vec<String>,
+    /// How often it is tried in all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub retry_attempts: Option<u32>,
+    /// Limit of one attempt, such as 90s or 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<u64>,
+    /// Submitting the same under the same key again finds the same task
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Wait for its end, and print its output
+    #[arg(long)]
+    pub wait: bool,
+    /// Folder of a team whose agents take part; with --wait, where no node runs
+    #[arg(long, value_name = "DIR", requires = "wait")]
+    pub team: Option<PathBuf>,
+    /// Submit even if nobody can take it yet
+    #[arg(long)]
+    pub allow_missing: bool,
+    /// Show and print nothing but errors
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+}
+
+/// Arguments of `segue tasks`.
+#[derive(Debug, Args)]
+pub struct TasksArgs {
+    /// Only tasks in this state; may be given several times
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    pub state: Vec<TaskState>,
+    /// Only tasks of this agent
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Only tasks of this run
+    #[arg(long, value_name = "ID")]
+    pub run: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+    /// Only tasks submitted before this one
+    #[arg(long, value_name = "ID")]
+    pub before: Option<String>,
+}
+
+/// Arguments of `segue show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The task
+    pub id: String,
+    /// Print its output and nothing else
+    #[arg(long)]
+    pub output: bool,
+    /// Print input and output whole, however large
+    #[arg(long)]
+    pub full: bool,
+}
+
+/// Arguments of `segue events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// A run or a task [default: the whole project]
+    pub id: Option<String>,
+    /// Go on with what happens
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events after this cursor
+    #[arg(long, value_name = "CURSOR", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// Arguments of `segue watch`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// A run or a task
+    pub id: String,
+    /// Print nothing but errors; the exit code tells
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+}
+
+/// Arguments of `segue cancel`.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The task
+    pub id: String,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// A task.
+#[derive(Debug, Args)]
+pub struct IdArgs {
+    /// The task
+    pub id: String,
+}
+
+/// Arguments of `segue logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The task
+    pub id: String,
+    /// Which attempt [default: the latest]
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
+}
+
+/// Arguments of `segue up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Folder of a team (with a segue.toml) whose agents take part
+    #[arg(long, value_name = "DIR")]
+    pub team: Option<PathBuf>,
+    /// How long a node that is told to end lets its attempts go on
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
+    pub patience: u64,
+}
+
+/// Arguments of `segue completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `segue schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Of what
+    pub of: SchemaOf,
+}
+
+/// What has a schema.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SchemaOf {
+    /// Workflow files.
+    Workflow,
+}
+
+/// Arguments of `segue prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// How long ago they ended at least, such as 30d
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub older_than: u64,
+}
+
+/// Arguments of `segue backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// A folder that does not exist yet, or is empty
+    pub dir: PathBuf,
+}
+
+/// Arguments of `segue restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// A folder that `segue backup` wrote
+    pub dir: PathBuf,
+}
+
+/// Arguments of `segue agent`.
+#[derive(Debug, Args)]
+pub struct BuiltinArgs {
+    /// Which one
+    #[command(subcommand)]
+    pub which: Builtin,
+}
+
+/// Agents that come with Segue.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Builtin {
+    /// Plans backward from a goal over what the team's capabilities consume and produce
+    Planner,
+}
+
+fn duration(text: &str) -> Result<u64, String> {
+    parse_duration_ms(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_visible_command_has_an_example() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let of = format!("segue {}", command.get_name());
+            assert!(after.contains(&of), "`{of}` has no example: {after}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Follows a task to its end: as a live tree, as lines, as JSON, or in silence.
+
+use crate::api::views::{ErrorView, EventView, TaskDetail, at};
+use crate::client::{Client, Lines, with_params};
+use crate::context::Context;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::screen::live::{Live, say};
+use crate::screen::plain::{event_line, summary_line};
+use crate::screen::text::now;
+use crate::screen::tree::{Look, Tree};
+use crate::signals::Signals;
+use segue_core::task::TaskState;
+use segue_core::time::Time;
+use serde_json::json;
+use std::time::Duration;
+
+/// Pictures of the spinner a second.
+const FRAMES_PER_S: u64 = 10;
+/// Tries to hear again of a node that went away.
+const TRIES: u32 = 20;
+/// The pause between them.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How to show what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// A tree where standard error is a terminal, else lines.
+    People,
+    /// One event a line on standard output.
+    Json,
+    /// Nothing.
+    Nothing,
+}
+
+impl Show {
+    /// What the command line asks for.
+    pub fn of(cx: &Context, quiet: bool) -> Show {
+        match (cx.json, quiet) {
+            (true, _) => Show::Json,
+            (false, true) => Show::Nothing,
+            (false, false) => Show::People,
+        }
+    }
+}
+
+/// How a task ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its terminal state.
+    pub state: TaskState,
+    /// Why, where it has no output.
+    pub error: Option<ErrorView>,
+    /// The signal that led to it, if one did.
+    pub signal: Option<Exit>,
+}
+
+impl Ended {
+    /// The exit code that tells of it.
+    pub fn exit(&self) -> Exit {
+        match (self.state, self.signal) {
+            (TaskState::Completed, _) => Exit::Done,
+            (_, Some(signal)) => signal,
+            (TaskState::Cancelled, None) => Exit::Cancelled,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+/// What is followed.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The task whose end counts.
+    pub task: String,
+    /// Its run.
+    pub run: String,
+    /// Whether a signal cancels it.
+    pub own: bool,
+}
+
+/// Follows a task to its end.
+///
+/// # Errors
+/// When the node goes away and does not come back, or a signal ends a mere onlooker.
+pub async fn follow(
+    cx: &Context,
+    client: &Client,
+    target: &Target,
+    show: Show,
+    signals: &mut Signals,
+) -> Outcome<Ended> {
+    let mut follower = Follower::new(cx, target, show);
+    let signal = follower.to_the_end(client, signals).await?;
+    let detail: TaskDetail = client.get(&format!("/v1/tasks/{}", target.task)).await?;
+    follower.finish(detail.task.state);
+    Ok(Ended { state: detail.task.state, error: detail.task.error, signal })
+}
+
+struct Follower<'a> {
+    cx: &'a Context,
+    target: &'a Target,
+    show: Show,
+    tree: Tree,
+    live: Option<Live>,
+    since: Time,
+    frame: usize,
+    /// Whoever read standard output has gone; the run goes on.
+    deaf: bool,
+}
+
+impl<'a> Follower<'a> {
+    fn new(cx: &'a Context, target: &'a Target, show: Show) -> Follower<'a> {
+        let live = if show == Show::People { Live::start() } else { None };
+        Follower {
+            cx,
+            target,
+            show,
+            tree: Tree::default(),
+            live,
+            since: now(),
+            frame: 0,
+            deaf: false,
+        }
+    }
+
+    async fn to_the_end(
+        &mut self,
+        client: &Client,
+        signals: &mut Signals,
+    ) -> Outcome<Option<Exit>> {
+        let mut lines = self.open(client).await?;
+        let mut ticks = tokio::time::interval(Duration::from_millis(1_000 / FRAMES_PER_S));
+        let mut told = None;
+        loop {
+            tokio::select! {
+                biased;
+                line = lines.next() => match line {
+                    Ok(Some(line)) => {
+                        if self.take(&line) {
+                            return Ok(told);
+                        }
+                    }
+                    Ok(None) | Err(_) => match self.again(client).await? {
+                        Some(more) => lines = more,
+                        None => return Ok(told),
+                    },
+                },
+                exit = signals.first(), if told.is_none() => {
+                    if !self.target.own {
+                        return Err(Failure::silent(exit));
+                    }
+                    told = Some(exit);
+                    say("cancelling the run; once more leaves at once");
+                    self.cancel(client, exit).await?;
+                }
+                _ = ticks.tick(), if self.live.is_some() => self.draw(true),
+            }
+        }
+    }
+
+    async fn open(&self, client: &Client) -> Outcome<Lines> {
+        let params = [
+            ("run", Some(self.target.run.clone())),
+            ("after", Some(self.tree.cursor.to_string())),
+            ("follow", Some("1".to_owned())),
+        ];
+        client.lines(&with_params("/v1/events", &params)).await
+    }
+
+    /// The stream broke off: nothing where the task has ended meanwhile, else another stream, once there is one.
+    async fn again(&mut self, client: &Client) -> Outcome<Option<Lines>> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            match client.get::<TaskDetail>(&format!("/v1/tasks/{}", self.target.task)).await {
+                Ok(detail) if detail.task.state.is_terminal() => return Ok(None),
+                Ok(_) => match self.open(client).await {
+                    Ok(lines) => return Ok(Some(lines)),
+                    Err(failure) => last = Some(failure),
+                },
+                Err(failure) => last = Some(failure),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let why = last.map_or_else(String::new, |failure| format!(": {}", failure.message));
+        Err(Failure::node(format!("the node went away{why}")).hint(format!(
+            "the run goes on when a node runs again: `segue up`, and `segue watch {}`",
+            self.target.task
+        )))
+    }
+
+    async fn cancel(&self, client: &Client, exit: Exit) -> Outcome<()> {
+        let signal = if exit == Exit::Terminated { "SIGTERM" } else { "Ctrl-C" };
+        let body = json!({ "reason": format!("cancelled by {signal}") });
+        let path = format!("/v1/tasks/{}/cancel", self.target.task);
+        match client.post::<serde_json::Value>(&path, &body, None).await {
+            // It may have ended by itself a moment before.
+            Ok(_) | Err(Failure { exit: Exit::Failed, .. }) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Takes in a line of the stream; true where it tells of the end.
+    fn take(&mut self, line: &str) -> bool {
+        let Ok(event) = serde_json::from_str::<EventView>(line) else {
+            tracing::warn!(line, "an event that cannot be understood was left out");
+            return false;
+        };
+        self.tree.apply(&event);
+        match self.show {
+            Show::Json if !self.deaf => self.deaf = self.cx.print(line).is_err(),
+            Show::People if self.live.is_none() => {
+                if let Some(text) = event_line(&self.tree, &event, self.since, self.cx.err) {
+                    say(&text);
+                }
+            }
+            Show::Json | Show::People | Show::Nothing => {}
+        }
+        event.task.as_deref() == Some(&self.target.task) && event.what.end().is_some()
+    }
+
+    fn draw(&mut self, moving: bool) {
+        let Some(live) = &mut self.live else { return };
+        self.frame += 1;
+        let (height, width) = live.size();
+        let look = Look {
+            paint: self.cx.err,
+            width: width - 1,
+            height: moving.then_some(height - 1),
+            now: now(),
+            frame: moving.then_some(self.frame),
+        };
+        live.draw(&self.tree.lines(Some(&self.target.task), &look));
+    }
+
+    /// The last picture stays, with a line under it that says how it ended.
+    fn finish(&mut self, state: TaskState) {
+        if self.show != Show::People {
+            return;
+        }
+        self.draw(false);
+        self.live = None;
+        say(&summary_line(&self.tree, &self.target.task, state, now(), self.cx.err));
+    }
+}
+
+/// The last line of a run as JSON.
+pub fn run_ended(run: &str, ended: &Ended, output: Option<serde_json::Value>) -> serde_json::Value {
+    json!({
+        "event": "run_ended",
+        "run": run,
+        "at": at(now()),
+        "state": ended.state,
+        "output": output,
+        "error": ended.error,
+    })
+}

@@ -1,0 +1,91 @@
+//! Who is defined where: what a node hosts, or would host.
+
+use crate::agents::{self, Team};
+use crate::project::Project;
+use anyhow::Result;
+use segue_agent::claude::Severity;
+use segue_agent::host::Hosted;
+use segue_agent::process::Launcher;
+use segue_core::agent::AgentSpec;
+use std::path::{Path, PathBuf};
+
+/// Who is defined where.
+#[derive(Debug, Default)]
+pub struct Roster {
+    /// The agents.
+    pub members: Vec<Member>,
+    /// What is odd about the files that define them, notes left out.
+    pub notices: Vec<String>,
+    /// The folder of the team that takes part, if one was named.
+    pub team: Option<PathBuf>,
+}
+
+/// An agent that is defined.
+#[derive(Debug)]
+pub struct Member {
+    /// Who it is.
+    pub spec: AgentSpec,
+    /// The file that defines it, as people would write it.
+    pub source: String,
+}
+
+impl Roster {
+    /// Loads everybody of a project and, where one is named, of a team's folder; with what runs them.
+    ///
+    /// # Errors
+    /// When a `segue.toml` is wrong.
+    pub fn load(project: &Project, team_dir: Option<&Path>) -> Result<(Roster, Vec<Hosted>)> {
+        let team = Team::load(&project.dir, team_dir)?;
+        let hosted = agents::hosted(&team, project, &Launcher::this_binary())?;
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let members = hosted
+            .iter()
+            .map(|agent| Member {
+                spec: agent.spec.clone(),
+                source: team
+                    .source(&agent.spec.name)
+                    .map(|path| shown(&path, &project.dir, home.as_deref()))
+                    .unwrap_or_default(),
+            })
+            .collect();
+        let notices = team
+            .notices
+            .iter()
+            .filter(|notice| notice.severity != Severity::Note)
+            .map(ToString::to_string)
+            .collect();
+        let team = team_dir.and_then(|dir| dir.canonicalize().ok());
+        Ok((Roster { members, notices, team }, hosted))
+    }
+
+    /// The file that defines this agent.
+    pub fn source(&self, name: &str) -> Option<String> {
+        let member = self.members.iter().find(|member| member.spec.name.as_ref() == name)?;
+        Some(member.source.clone())
+    }
+}
+
+/// A path as people would write it: relative to the project, or to their home.
+fn shown(path: &Path, project: &Path, home: Option<&Path>) -> String {
+    if let Ok(rest) = path.strip_prefix(project) {
+        return rest.display().to_string();
+    }
+    if let Some(rest) = home.and_then(|home| path.strip_prefix(home).ok()) {
+        return format!("~/{}", rest.display());
+    }
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_shown_relative_to_the_project_or_to_home() {
+        let of =
+            |path: &str| shown(Path::new(path), Path::new("/home/a/p"), Some(Path::new("/home/a")));
+        assert_eq!(of("/home/a/p/.claude/agents/x.md"), ".claude/agents/x.md");
+        assert_eq!(of("/home/a/.claude/agents/x.md"), "~/.claude/agents/x.md");
+        assert_eq!(of("/srv/team/segue.toml"), "/srv/team/segue.toml");
+    }
+}
