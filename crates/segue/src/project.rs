@@ -149,9 +149,8 @@ fn identity(state: &Path) -> Result<Identity> {
     let inode = std::fs::metadata(state)?.ino();
     let dir = state.to_path_buf();
     if let Some(text) = read_if_there(&path)? {
-        let mut known: Identity = serde_json::from_str(&text).with_context(|| {
-            format!("{} is damaged; restore it from a backup", path.display())
-        })?;
+        let mut known: Identity = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged; restore it from a backup", path.display()))?;
         if known.inode != inode && known.dir != dir {
             bail!(
                 "{} is a copy of {}, and a copy is another project: remove it to begin anew (its tasks go with it), or, if it was moved on purpose, remove only {} in it to keep them",
@@ -166,12 +165,8 @@ fn identity(state: &Path) -> Result<Identity> {
         }
         return Ok(known);
     }
-    let identity = Identity {
-        project: ProjectId(Uuid::new_v4()),
-        host: HostId(Uuid::new_v4()),
-        inode,
-        dir,
-    };
+    let identity =
+        Identity { project: ProjectId(Uuid::new_v4()), host: HostId(Uuid::new_v4()), inode, dir };
     write_private(&path, &serde_json::to_string_pretty(&identity)?)?;
     Ok(identity)
 }

@@ -31,10 +31,7 @@ pub(crate) fn closest<'a>(
 }
 
 /// ``did you mean `x`?``
-pub fn did_you_mean<'a>(
-    name: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<String> {
+pub fn did_you_mean<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
     closest(name, candidates).map(|known| format!("did you mean {}?", quote(known)))
 }
 

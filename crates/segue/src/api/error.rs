@@ -161,9 +161,7 @@ impl From<EngineError> for ApiError {
         match error {
             EngineError::Rejected(reject) => reject.into(),
             EngineError::Store(error) => error.into(),
-            other @ (EngineError::Bus(_) | EngineError::Stopping(_)) => {
-                ApiError::new(ErrorCode::Unavailable, other.to_string())
-            }
+            other @ EngineError::Bus(_) => ApiError::new(ErrorCode::Unavailable, other.to_string()),
         }
     }
 }
