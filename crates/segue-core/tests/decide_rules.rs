@@ -683,3 +683,16 @@ fn a_ready_task_that_was_loaded_for_another_reason_can_be_assigned() {
     let decisions = town.batch(vec![submit, assign]);
     assert_eq!(decisions[1].as_ref().unwrap().reply, Reply::Assigned(1));
 }
+
+#[test]
+fn a_late_delegation_ends_the_wait_for_another_attempt() {
+    let mut town = Town::new();
+    let limits = Timeouts { run_ms: Some(5_000), ..Timeouts::default() };
+    town.submit(vec![spec(1, "slow").limits(limits)]);
+    town.assign();
+    town.pass_ms(5_000 + RUN_GRACE_MS);
+    town.tick();
+    assert_eq!(town.state(1), TaskState::Retrying);
+    town.finish(1, delegate(vec![delegated("x", &[])], true));
+    assert_eq!((town.state(1), town.task(1).retry_at), (TaskState::Waiting, None));
+}

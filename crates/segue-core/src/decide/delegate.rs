@@ -41,6 +41,8 @@ pub(super) fn park(
     add_children(draft, id, wish.tasks)?;
     let task = draft.task_mut(id)?;
     task.state = TaskState::Waiting;
+    // It may have been given up already, and be due for another attempt: that is not needed now.
+    task.retry_at = None;
     task.wait_for = Some(if wish.resume { WaitFor::Resume } else { WaitFor::Collect });
     task.continuation.clone_from(wish.continuation);
     task.prefer = task.attempt.as_ref().map(|attempt| attempt.instance);
