@@ -564,6 +564,23 @@ fn a_resumed_attempt_that_delegates_the_same_again_is_stopped() {
 }
 
 #[test]
+fn a_resumed_attempt_may_wait_for_what_it_handed_out_even_if_that_has_ended_already() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "orchestrator")]);
+    town.work(1, delegate(vec![delegated("x", &[])], true));
+    town.assign();
+    town.finish_id(town.child(1, "x"), complete());
+    town.assign();
+    town.pass_ms(1);
+    let proof = town.proof(task_id(1));
+    town.act(Command::Delegate { proof, tasks: vec![delegated("y", &[])] }).unwrap();
+    town.assign();
+    town.finish_id(town.child(1, "y"), complete());
+    town.finish(1, delegate(vec![delegated("x", &[]), delegated("y", &[])], true));
+    assert_eq!(town.state(1), TaskState::Ready);
+}
+
+#[test]
 fn delegated_siblings_stand_in_the_order_in_which_they_were_named() {
     let mut town = Town::new();
     town.submit(vec![spec(1, "orchestrator")]);
@@ -682,4 +699,17 @@ fn a_ready_task_that_was_loaded_for_another_reason_can_be_assigned() {
     let assign = town.assignment();
     let decisions = town.batch(vec![submit, assign]);
     assert_eq!(decisions[1].as_ref().unwrap().reply, Reply::Assigned(1));
+}
+
+#[test]
+fn a_late_delegation_ends_the_wait_for_another_attempt() {
+    let mut town = Town::new();
+    let limits = Timeouts { run_ms: Some(5_000), ..Timeouts::default() };
+    town.submit(vec![spec(1, "slow").limits(limits)]);
+    town.assign();
+    town.pass_ms(5_000 + RUN_GRACE_MS);
+    town.tick();
+    assert_eq!(town.state(1), TaskState::Retrying);
+    town.finish(1, delegate(vec![delegated("x", &[])], true));
+    assert_eq!((town.state(1), town.task(1).retry_at), (TaskState::Waiting, None));
 }

@@ -41,6 +41,8 @@ pub(super) fn park(
     add_children(draft, id, wish.tasks)?;
     let task = draft.task_mut(id)?;
     task.state = TaskState::Waiting;
+    // It may have been given up already, and be due for another attempt: that is not needed now.
+    task.retry_at = None;
     task.wait_for = Some(if wish.resume { WaitFor::Resume } else { WaitFor::Collect });
     task.continuation.clone_from(wish.continuation);
     task.prefer = task.attempt.as_ref().map(|attempt| attempt.instance);
@@ -112,17 +114,21 @@ fn check(draft: &Draft<'_>, id: TaskId, tasks: &[Delegated]) -> Result<(), Rejec
     }
 }
 
-/// Refuses a wish to be resumed with results that the attempt had been given already: it would go round for ever,
-/// at the speed of the machine.
+/// Refuses a wish to be resumed with nothing but results that this attempt was given when it was resumed itself: it would
+/// go round for ever, at the speed of the machine.
 fn progress(draft: &Draft<'_>, id: TaskId, wish: &Wish<'_>) -> Result<(), Reject> {
     let task = draft.task(id)?;
     if !wish.resume || !task.resumes() || task.open_children > 0 {
         return Ok(());
     }
+    let began = task.attempt.as_ref().map(|attempt| attempt.assigned_at);
     for delegated in wish.tasks {
-        match known_child(draft, id, &delegated.key)? {
-            Some(child) if !is_of_earlier_life(task, draft.task(child)?) => {}
-            Some(_) | None => return Ok(()),
+        let Some(child) = known_child(draft, id, &delegated.key)? else { return Ok(()) };
+        let child = draft.task(child)?;
+        // One that this attempt handed out itself, and that has ended since, is news.
+        let is_news = child.finished_at > began || is_of_earlier_life(task, child);
+        if is_news {
+            return Ok(());
         }
     }
     Err(Reject::Invalid(

@@ -136,7 +136,6 @@ pub(super) fn lose(
     draft.end_attempt(id, AttemptEnd::Lost, Some(error.clone()), usage)?;
     let task = draft.task_mut(id)?;
     task.lost += 1;
-    task.error = Some(error);
     let (lost, lost_max) = (task.lost, task.spec.retry.lost_max);
     let number = task.attempt.as_ref().map_or(0, |attempt| attempt.number);
     draft.event(id, Fact::AttemptLost { number, reason: reason.to_owned() })?;
@@ -148,6 +147,7 @@ pub(super) fn lose(
     }
     // It keeps its place in the queue: it has waited already.
     let task = draft.task_mut(id)?;
+    task.error = Some(error);
     let rank = task.rank;
     draft.make_ready(id)?;
     draft.task_mut(id)?.rank = rank;

@@ -4,10 +4,11 @@
 
 #[path = "../../../segue-testkit/src/memory/invariants.rs"]
 pub mod invariants;
+pub mod random;
 #[path = "../../../segue-testkit/src/memory/world.rs"]
 pub mod world;
 
-use segue_core::agent::{AgentKind, AgentSpec, Capability};
+use segue_core::agent::{Agent, AgentKind, AgentSpec, Capability};
 use segue_core::command::{
     Assign, Candidate, Command, Duty, DutyKind, NewTask, Proof, Reject, Rendered, Reply, Submit,
 };
@@ -180,8 +181,8 @@ pub struct Town {
 
 /// What of a task must not change in certain ways.
 struct Before {
-    state: TaskState,
-    attempts: u32,
+    tasks: BTreeMap<TaskId, (TaskState, u32)>,
+    slots: BTreeMap<InstanceId, u32>,
 }
 
 impl Town {
@@ -223,36 +224,46 @@ impl Town {
             }
         }
         if let Err(why) = self.audit(&before, events, &decisions) {
-            panic!("after {commands:#?}\n{decisions:?}\n{why}");
+            panic!("after {commands:?}\n{decisions:?}\n{why}");
         }
         decisions
     }
 
-    fn remember(&self) -> BTreeMap<TaskId, Before> {
-        let of = |task: &Arc<Task>| Before { state: task.state, attempts: task.attempts };
-        self.world.tasks.iter().map(|(id, task)| (*id, of(task))).collect()
+    fn remember(&self) -> Before {
+        let of_task = |task: &Arc<Task>| (task.id(), (task.state, task.attempts));
+        let of_agent = |agent: &Agent| (agent.spec.instance, agent.slots_used);
+        Before {
+            tasks: self.world.tasks.values().map(of_task).collect(),
+            slots: self.world.agents.values().map(of_agent).collect(),
+        }
     }
 
     /// The invariants of the rows, and those between the rows before and after.
     fn audit(
         &self,
-        before: &BTreeMap<TaskId, Before>,
+        before: &Before,
         events: usize,
         decisions: &[Result<Effects, Reject>],
     ) -> Result<(), String> {
         invariants::check(&self.world)?;
         let new = &self.world.events[events..];
         for task in self.world.tasks.values() {
-            let Some(was) = before.get(&task.id()) else { continue };
+            let Some((state, attempts)) = before.tasks.get(&task.id()) else { continue };
             let requeued = new.iter().any(|it| it.task == task.id() && it.fact == Fact::Requeued);
-            if was.state.is_terminal() && was.state != task.state && !requeued {
-                return Err(format!("it was {} and ended: {task:?}", was.state));
+            if state.is_terminal() && *state != task.state && !requeued {
+                return Err(format!("it was {state} and ended: {task:?}"));
             }
-            if was.state == TaskState::Completed && task.state != TaskState::Completed {
+            if *state == TaskState::Completed && task.state != TaskState::Completed {
                 return Err(format!("it was completed: {task:?}"));
             }
-            if task.attempts < was.attempts {
+            if task.attempts < *attempts {
                 return Err(format!("it lost attempts: {task:?}"));
+            }
+        }
+        for agent in self.world.agents.values() {
+            let before = before.slots.get(&agent.spec.instance).copied().unwrap_or_default();
+            if agent.slots_used > agent.spec.max_concurrency && agent.slots_used > before {
+                return Err(format!("it got more than it takes: {agent:?}"));
             }
         }
         for letter in decisions.iter().flatten().flat_map(|effects| &effects.letters) {
