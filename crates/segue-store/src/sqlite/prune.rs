@@ -39,13 +39,10 @@ impl Writer {
     /// One step: the roots after row `after` that ended before this time, as far as a bounded transaction goes.
     pub(super) fn prune(&mut self, before: Time, after: i64) -> Result<Step, StoreError> {
         self.shared.writable()?;
-        match self.prune_piece(before, after) {
-            Ok(step) => Ok(step),
-            Err(failure) => {
-                let failure = self.roll_back(&failure).err().unwrap_or(failure);
-                Err(self.shared.failed(failure))
-            }
-        }
+        self.prune_piece(before, after).map_err(|failure| {
+            let failure = self.roll_back(failure);
+            self.shared.failed(failure)
+        })
     }
 
     fn prune_piece(&mut self, before: Time, after: i64) -> Result<Step, Failure> {

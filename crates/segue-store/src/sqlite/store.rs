@@ -53,7 +53,7 @@ struct Trouble {
 }
 
 impl Shared {
-    fn new(path: PathBuf, clock: Arc<dyn Clock>) -> Shared {
+    pub(super) fn new(path: PathBuf, clock: Arc<dyn Clock>) -> Shared {
         Shared {
             path,
             clock,
@@ -82,7 +82,7 @@ impl Shared {
         }
     }
 
-    /// A commit, or opening, went wrong: the error for the caller.
+    /// A commit went wrong: the error for the caller.
     pub(super) fn failed(&self, failure: Failure) -> StoreError {
         let (kind, error) = (failure.kind, failure.at(&self.path));
         match kind {
@@ -91,6 +91,22 @@ impl Shared {
             Kind::Corrupt | Kind::ReadOnly | Kind::Io | Kind::Version => self.trouble(&error, true),
         }
         error
+    }
+
+    /// SQLite knows one reason for a full disk; quotas and remote file systems have others, which a small file shows.
+    pub(super) fn look_closer(&self, failure: Failure) -> Failure {
+        if failure.kind != Kind::Io {
+            return failure;
+        }
+        let probe = self.path.with_extension("db-probe");
+        let written = fs::write(&probe, [0; 64 * 1024]).map_err(Failure::from);
+        let _ = fs::remove_file(&probe);
+        match written {
+            Err(second) if second.kind == Kind::Full => {
+                Failure::new(Kind::Full, format!("{} ({})", second.detail, failure.detail))
+            }
+            Ok(()) | Err(_) => failure,
+        }
     }
 
     fn trouble(&self, error: &StoreError, fatal: bool) {
