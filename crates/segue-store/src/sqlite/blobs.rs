@@ -37,9 +37,19 @@ impl DirBlobs {
         Ok(DirBlobs { root, sync, turn: Mutex::new(0) })
     }
 
-    fn path(&self, hash: Hash) -> PathBuf {
+    /// The place of a body in the folder.
+    pub(super) fn name(hash: Hash) -> String {
         let name = hash.hex();
-        self.root.join(&name[..2]).join(name)
+        format!("{}/{name}", &name[..2])
+    }
+
+    fn path(&self, hash: Hash) -> PathBuf {
+        self.root.join(Self::name(hash))
+    }
+
+    /// Whether there is a file for this body.
+    pub(super) fn has(&self, hash: Hash) -> bool {
+        self.path(hash).exists()
     }
 
     /// Keeps these bytes, durably before it returns.

@@ -4,10 +4,14 @@
 //! write-ahead mode with `synchronous=FULL`, and large bodies in the folder `blobs`. One thread owns the writing connection;
 //! what concurrent callers send it is gathered into one transaction and one sync.
 
+mod audit;
+mod backup;
 mod blobs;
+mod copies;
 mod decode;
 mod encode;
 mod error;
+mod export;
 mod hot;
 mod load;
 mod options;
@@ -17,9 +21,12 @@ mod prune;
 mod queries;
 mod schema;
 mod store;
+mod tables;
 mod write;
 mod writer;
 
+pub use backup::{FileSum, Manifest, restore, verify};
+pub use export::{Header, import};
 pub use options::{Options, Sync, SystemClock, Threads};
 pub use probe::{probe_rows_per_s, sqlite_version};
 pub use store::SqliteStore;

@@ -1,6 +1,7 @@
 //! Removing runs that ended long ago, a bounded piece at a time, so that nobody waits long for the writer.
 
 use super::blobs::DirBlobs;
+use super::copies::Copies;
 use super::decode;
 use super::error::Failure;
 use super::write::Counters;
@@ -39,13 +40,10 @@ impl Writer {
     /// One step: the roots after row `after` that ended before this time, as far as a bounded transaction goes.
     pub(super) fn prune(&mut self, before: Time, after: i64) -> Result<Step, StoreError> {
         self.shared.writable()?;
-        match self.prune_piece(before, after) {
-            Ok(step) => Ok(step),
-            Err(failure) => {
-                let failure = self.roll_back(&failure).err().unwrap_or(failure);
-                Err(self.shared.failed(failure))
-            }
-        }
+        self.prune_piece(before, after).map_err(|failure| {
+            let failure = self.roll_back(failure);
+            self.shared.failed(failure)
+        })
     }
 
     fn prune_piece(&mut self, before: Time, after: i64) -> Result<Step, Failure> {
@@ -234,10 +232,18 @@ fn is_referred(conn: &Connection, hash: Hash) -> Result<bool, Failure> {
     Ok(statement.query_row(params![hash.0], |_| Ok(())).optional()?.is_some())
 }
 
-/// Removes these files, those put lately apart.
-pub(super) fn remove_files(blobs: &DirBlobs, hashes: &[Hash]) -> Result<Pruned, Failure> {
+/// Removes these files, those put lately apart. While a copy is being made, which may be of a moment when something referred to
+/// them, they stay for the next sweep.
+pub(super) fn remove_files(
+    blobs: &DirBlobs,
+    copies: &Copies,
+    hashes: &[Hash],
+) -> Result<Pruned, Failure> {
     let mut gone = Pruned::default();
     for hash in hashes {
+        if copies.any() {
+            break;
+        }
         if let Some(bytes) = blobs.remove(*hash)? {
             gone.payloads += 1;
             gone.bytes += bytes;
@@ -248,12 +254,16 @@ pub(super) fn remove_files(blobs: &DirBlobs, hashes: &[Hash]) -> Result<Pruned, 
 
 /// Removes files to which nothing refers: bodies that were put for a command which never came, or which a crash
 /// kept from being removed.
-pub(super) fn sweep(conn: &Connection, blobs: &DirBlobs) -> Result<Pruned, Failure> {
+pub(super) fn sweep(
+    conn: &Connection,
+    blobs: &DirBlobs,
+    copies: &Copies,
+) -> Result<Pruned, Failure> {
     let mut orphans = Vec::new();
     for hash in blobs.list()? {
         if !is_referred(conn, hash)? {
             orphans.push(hash);
         }
     }
-    remove_files(blobs, &orphans)
+    remove_files(blobs, copies, &orphans)
 }

@@ -62,6 +62,25 @@ pub(super) fn open_writer(path: &Path, options: &Options) -> Result<(Connection,
     Ok((conn, project))
 }
 
+/// The version of the tables that this program makes.
+pub(super) fn version() -> i64 {
+    MIGRATIONS.last().map_or(0, |migration| migration.number)
+}
+
+/// Makes a database that nobody knows of yet, to be filled and then given its name: without a log, without syncing, without a row of counters.
+pub(super) fn create(path: &Path, options: &Options) -> Result<Connection, Failure> {
+    let mut conn = Connection::open(path)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    conn.query_row("PRAGMA journal_mode = OFF", [], |_| Ok(()))?;
+    conn.pragma_update(None, "synchronous", "OFF")?;
+    conn.pragma_update(None, "foreign_keys", false)?;
+    check_owner(&conn)?;
+    migrate(&mut conn, options)?;
+    project_number(&mut conn, options.project)?;
+    conn.execute("DELETE FROM counters", [])?;
+    Ok(conn)
+}
+
 /// Opens the database for reading beside the writer.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -102,7 +121,7 @@ fn migrate(conn: &mut Connection, options: &Options) -> Result<(), Failure> {
     )?;
     let newest: i64 =
         conn.query_row("SELECT ifnull(max(number), 0) FROM migrations", [], |row| row.get(0))?;
-    let known = MIGRATIONS.last().map_or(0, |migration| migration.number);
+    let known = version();
     if newest > known {
         let detail = format!(
             "this database was made by a newer Segue: it is of version {newest}, and this program knows up to {known}. Use the newer program"

@@ -1,6 +1,7 @@
 //! The store itself: what the port asks for, handed to the writer and the readers.
 
 use super::blobs::{self, DirBlobs};
+use super::copies::Copies;
 use super::encode::state_number;
 use super::error::{Failure, Kind};
 use super::options::{Options, Threads};
@@ -15,7 +16,7 @@ use rusqlite::{Connection, params};
 use segue_core::agent::Agent;
 use segue_core::command::{Command, Duty};
 use segue_core::event::Event;
-use segue_core::ids::TaskId;
+use segue_core::ids::{ProjectId, TaskId};
 use segue_core::letter::Letter;
 use segue_core::payload::{DATABASE_MAX, Hash, Payload};
 use segue_core::ports::{
@@ -53,7 +54,7 @@ struct Trouble {
 }
 
 impl Shared {
-    fn new(path: PathBuf, clock: Arc<dyn Clock>) -> Shared {
+    pub(super) fn new(path: PathBuf, clock: Arc<dyn Clock>) -> Shared {
         Shared {
             path,
             clock,
@@ -82,7 +83,7 @@ impl Shared {
         }
     }
 
-    /// A commit, or opening, went wrong: the error for the caller.
+    /// A commit went wrong: the error for the caller.
     pub(super) fn failed(&self, failure: Failure) -> StoreError {
         let (kind, error) = (failure.kind, failure.at(&self.path));
         match kind {
@@ -91,6 +92,22 @@ impl Shared {
             Kind::Corrupt | Kind::ReadOnly | Kind::Io | Kind::Version => self.trouble(&error, true),
         }
         error
+    }
+
+    /// SQLite knows one reason for a full disk; quotas and remote file systems have others, which a small file shows.
+    pub(super) fn look_closer(&self, failure: Failure) -> Failure {
+        if failure.kind != Kind::Io {
+            return failure;
+        }
+        let probe = self.path.with_extension("db-probe");
+        let written = fs::write(&probe, [0; 64 * 1024]).map_err(Failure::from);
+        let _ = fs::remove_file(&probe);
+        match written {
+            Err(second) if second.kind == Kind::Full => {
+                Failure::new(Kind::Full, format!("{} ({})", second.detail, failure.detail))
+            }
+            Ok(()) | Err(_) => failure,
+        }
     }
 
     fn trouble(&self, error: &StoreError, fatal: bool) {
@@ -103,7 +120,7 @@ impl Shared {
     }
 
     /// A query went wrong: a damaged file takes no more writes, either.
-    fn read_failed(&self, failure: Failure) -> StoreError {
+    pub(super) fn read_failed(&self, failure: Failure) -> StoreError {
         match failure.kind {
             Kind::Corrupt => self.failed(failure),
             _ => failure.at(&self.path),
@@ -148,8 +165,10 @@ pub struct SqliteStore {
     desk: Desk,
     readers: Pool<Connection>,
     files: Pool<()>,
-    blobs: Arc<DirBlobs>,
-    shared: Arc<Shared>,
+    pub(super) blobs: Arc<DirBlobs>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) copies: Copies,
+    pub(super) project_id: ProjectId,
     project: i64,
     key: [u8; 32],
     _lock: File,
@@ -196,10 +215,17 @@ impl SqliteStore {
             files,
             blobs,
             shared,
+            copies: Copies::default(),
+            project_id: options.project,
             project,
             key: options.key,
             _lock: lock,
         })
+    }
+
+    /// Whether it works on threads of its own.
+    pub(super) fn has_threads(&self) -> bool {
+        matches!(self.desk, Desk::Thread { .. })
     }
 
     async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
@@ -227,7 +253,7 @@ fn stopped() -> StoreError {
 }
 
 /// Takes the lock that keeps a second store out. The system gives it back when the process ends, however that happens.
-fn lock(dir: &Path) -> Result<File, Failure> {
+pub(super) fn lock(dir: &Path) -> Result<File, Failure> {
     let path = dir.join(schema::LOCK_FILE);
     let file = File::options().create(true).truncate(false).write(true).open(&path)?;
     match file.try_lock() {
@@ -383,16 +409,16 @@ impl Store for SqliteStore {
                 let step = self.prune_step(before, after).await?;
                 prune::add(&mut total, step.pruned);
                 next = step.next;
-                let blobs = self.blobs.clone();
+                let (blobs, copies) = (self.blobs.clone(), self.copies.clone());
                 let gone = self
                     .files
-                    .run(move |()| prune::remove_files(&blobs, &step.unreferred))
+                    .run(move |()| prune::remove_files(&blobs, &copies, &step.unreferred))
                     .await
                     .map_err(|failure| self.shared.read_failed(failure))?;
                 prune::add(&mut total, gone);
             }
-            let blobs = self.blobs.clone();
-            let swept = self.read(move |conn| prune::sweep(conn, &blobs)).await?;
+            let (blobs, copies) = (self.blobs.clone(), self.copies.clone());
+            let swept = self.read(move |conn| prune::sweep(conn, &blobs, &copies)).await?;
             prune::add(&mut total, swept);
             Ok(total)
         })

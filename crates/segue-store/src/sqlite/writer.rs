@@ -153,17 +153,12 @@ impl Writer {
 
     /// One transaction: all of it or nothing.
     fn attempt(&mut self, calls: &[Vec<Command>]) -> Result<Vec<Vec<Decision>>, Failure> {
-        match self.transact(calls) {
-            Ok(answers) => Ok(answers),
-            Err(failure) => {
-                self.roll_back(&failure)?;
-                Err(failure)
-            }
-        }
+        self.transact(calls).map_err(|failure| self.roll_back(failure))
     }
 
-    /// Takes everything back to the last commit.
-    pub(super) fn roll_back(&mut self, failure: &Failure) -> Result<(), Failure> {
+    /// Takes everything back to the last commit; returns what the caller has to know.
+    pub(super) fn roll_back(&mut self, failure: Failure) -> Failure {
+        let failure = self.shared.look_closer(failure);
         let rolled_back = if self.conn.is_autocommit() {
             Ok(())
         } else {
@@ -171,13 +166,16 @@ impl Writer {
         };
         if failure.kind.is_fatal() {
             // The connection is not used any more.
-            return Ok(());
+            return failure;
         }
-        rolled_back.and_then(|()| self.reload()).map_err(|second| {
+        match rolled_back.and_then(|()| self.reload()) {
+            Ok(()) => failure,
             // What is known no longer fits the file: only opening it again helps.
-            let detail = format!("{}; and then: {}", failure.detail, second.detail);
-            Failure::new(Kind::Io, detail)
-        })
+            Err(second) => {
+                let detail = format!("{}; and then: {}", failure.detail, second.detail);
+                Failure::new(Kind::Io, detail)
+            }
+        }
     }
 
     /// Begins a transaction, and looks whether the file is as it was left.
@@ -409,4 +407,91 @@ pub(super) fn counters(conn: &Connection, project: i64) -> Result<Counters, Fail
 pub(super) fn open(options: &Options, shared: Arc<Shared>) -> Result<Writer, Failure> {
     let (conn, project) = schema::open_writer(&shared.path, options)?;
     Writer::new(conn, project, shared, options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use segue_core::command::{NewTask, Submit};
+    use segue_core::ids::ProjectId;
+    use segue_core::payload::Payload;
+    use segue_core::task::TaskSpec;
+    use uuid::Uuid;
+
+    fn writer(dir: &std::path::Path) -> Writer {
+        let options = Options::new(dir, ProjectId(Uuid::from_u128(1)), [1; 32]);
+        let path = dir.join(schema::FILE);
+        let shared = Arc::new(Shared::new(path, options.clock.clone()));
+        open(&options, shared).expect("opens")
+    }
+
+    fn submit(name: &str) -> (TaskId, Vec<Command>) {
+        let id = TaskId(Uuid::now_v7());
+        let spec = TaskSpec::new(id, name, Route::agent("a"));
+        let new = NewTask { spec, input: Payload::null() };
+        (id, vec![Command::Submit(Submit { tasks: vec![new] })])
+    }
+
+    fn tasks(writer: &Writer) -> i64 {
+        let sql = "SELECT count(*) FROM tasks";
+        writer.conn.query_row(sql, [], |row| row.get(0)).expect("reads")
+    }
+
+    #[test]
+    fn the_data_of_one_caller_is_not_the_misfortune_of_the_others() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut writer = writer(dir.path());
+        writer
+            .conn
+            .execute_batch(
+                "CREATE TEMP TRIGGER poison BEFORE INSERT ON tasks WHEN NEW.name = 'poison'
+                 BEGIN SELECT raise(ABORT, 'poisoned'); END",
+            )
+            .expect("creates");
+        let (_, one) = submit("good");
+        let (_, two) = submit("poison");
+        let (last, three) = submit("good");
+        let answers = writer.commit(&[one, two, three]);
+        assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+        let error = answers[1].as_ref().expect_err("refused");
+        assert!(matches!(error, StoreError::Io(text) if text.contains("poisoned")), "{error}");
+        assert_eq!(tasks(&writer), 2);
+        assert_eq!(writer.shared.writable(), Ok(()));
+        assert_eq!(writer.counters.states.iter().sum::<u64>(), 2);
+        assert_eq!(writer.last_id, last);
+        // Numbers of the batch that was taken back are free again: nobody has seen them.
+        assert_eq!(writer.counters.next_cursor, 3);
+    }
+
+    #[test]
+    fn a_full_file_takes_nothing_of_a_batch_and_room_helps() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut writer = writer(dir.path());
+        let pages: i64 =
+            writer.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).expect("reads");
+        writer.conn.pragma_update(None, "max_page_count", pages + 20).expect("sets");
+        let mut kept = 0;
+        let error = loop {
+            let batch = (0..20).flat_map(|_| submit("t").1).collect();
+            match writer.commit(&[batch]).remove(0) {
+                Ok(decisions) => kept += decisions.len(),
+                Err(error) => break error,
+            }
+            assert!(kept < 10_000, "it is small");
+        };
+        assert!(matches!(error, StoreError::Full(_)), "{error}");
+        assert_eq!(tasks(&writer) as usize, kept);
+        assert_eq!(writer.counters.states.iter().sum::<u64>() as usize, kept);
+        writer.conn.pragma_update(None, "max_page_count", 1_000_000).expect("sets");
+        assert!(writer.commit(&[submit("t").1])[0].is_ok());
+        assert_eq!(tasks(&writer) as usize, kept + 1);
+    }
+
+    #[test]
+    fn a_batch_weighs_as_many_tasks_as_it_submits() {
+        let (_, mut batch) = submit("one");
+        batch.push(Command::Settle { letters: vec![1, 2, 3] });
+        assert_eq!(weight(&batch), 2);
+        assert_eq!(weight(&[]), 1);
+    }
 }

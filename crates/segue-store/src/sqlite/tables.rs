@@ -1,0 +1,296 @@
+//! Which rows there are and how an export spells them: names and plain values, so that another backend can read them.
+
+use super::decode;
+use super::error::{Failure, Kind};
+use rusqlite::Row;
+use rusqlite::types::{Value as Cell, ValueRef};
+use segue_core::payload::{Hash, INLINE_MAX};
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+/// How a column is spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum As {
+    /// A number.
+    Number,
+    /// A text. JSON in a column is a text, too: every byte of it counts.
+    Text,
+    /// A UUID.
+    Id,
+    /// SHA-256 in hexadecimal digits.
+    Hash,
+    /// The JSON text of a payload, or `{"hash": .., "size": ..}`.
+    Payload,
+}
+
+/// A table of an export. The project is left out: an export is of one.
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    /// The order in which its rows are written.
+    pub(super) order: &'static str,
+    pub(super) columns: &'static [(&'static str, As)],
+    /// Whether its rows name their project.
+    pub(super) has_project: bool,
+}
+
+use As::{Hash as H, Id as I, Number as N, Payload as P, Text as T};
+
+/// All tables but those that say of which version and project the file is.
+pub(super) const TABLES: [Table; 11] = [
+    Table {
+        name: "counters",
+        order: "project",
+        columns: &[
+            ("committed_at", N),
+            ("next_cursor", N),
+            ("next_letter", N),
+            ("next_task", N),
+            ("project_events", N),
+            ("states", T),
+        ],
+        has_project: true,
+    },
+    Table {
+        name: "agents",
+        order: "instance",
+        columns: &[
+            ("instance", I),
+            ("host", I),
+            ("incarnation", I),
+            ("spec", T),
+            ("slots_used", N),
+            ("drained", N),
+            ("lease_until", N),
+            ("gone", N),
+        ],
+        has_project: true,
+    },
+    Table {
+        name: "tasks",
+        order: "n",
+        columns: &[
+            ("n", N),
+            ("id", I),
+            ("parent", I),
+            ("root", I),
+            ("name", T),
+            ("call_key", T),
+            ("route", T),
+            ("priority", N),
+            ("hops", N),
+            ("spec", T),
+            ("created_at", N),
+            ("input", P),
+            ("state", N),
+            ("unmet", N),
+            ("rank", N),
+            ("due_at", N),
+            ("attempts", N),
+            ("tried", N),
+            ("lost", N),
+            ("open_children", N),
+            ("children", N),
+            ("dependents", N),
+            ("wait_for", N),
+            ("continuation", P),
+            ("prefer", I),
+            ("ready_at", N),
+            ("retry_at", N),
+            ("finished_at", N),
+            ("output", P),
+            ("error", T),
+            ("run_events", N),
+            ("held_by", I),
+            ("attempt", I),
+            ("number", N),
+            ("secret_hash", H),
+            ("instance", I),
+            ("incarnation", I),
+            ("assigned_at", N),
+            ("started_at", N),
+            ("pid", N),
+            ("pid_start", N),
+            ("ending", N),
+            ("ended_at", N),
+        ],
+        has_project: true,
+    },
+    Table {
+        name: "edges",
+        order: "need, task",
+        columns: &[("need", I), ("task", I), ("order_only", N)],
+        has_project: true,
+    },
+    Table {
+        name: "attempts",
+        order: "task, number",
+        columns: &[
+            ("task", I),
+            ("number", N),
+            ("attempt", I),
+            ("secret_hash", H),
+            ("instance", I),
+            ("incarnation", I),
+            ("assigned_at", N),
+            ("started_at", N),
+            ("pid", N),
+            ("pid_start", N),
+            ("ending", N),
+            ("ended_at", N),
+            ("error", T),
+            ("usage", T),
+        ],
+        has_project: true,
+    },
+    Table {
+        name: "events",
+        order: "cursor",
+        columns: &[
+            ("cursor", N),
+            ("run", I),
+            ("run_seq", N),
+            ("task", I),
+            ("at", N),
+            ("kind", T),
+            ("data", T),
+        ],
+        has_project: true,
+    },
+    Table {
+        name: "letters",
+        order: "seq",
+        columns: &[("seq", N), ("task", I), ("attempt", I), ("host", I), ("body", T)],
+        has_project: true,
+    },
+    Table {
+        name: "duties",
+        order: "task, kind",
+        columns: &[("task", I), ("kind", T), ("after", I), ("parent", N)],
+        has_project: true,
+    },
+    Table {
+        name: "idempotency",
+        order: "key",
+        columns: &[("key", T), ("task", I), ("body", H)],
+        has_project: true,
+    },
+    Table {
+        name: "payloads",
+        order: "hash",
+        columns: &[("hash", H), ("body", T)],
+        has_project: false,
+    },
+    Table {
+        name: "payload_refs",
+        order: "run, hash",
+        columns: &[("run", I), ("hash", H)],
+        has_project: true,
+    },
+];
+
+impl Table {
+    /// Names of the columns, in order.
+    pub(super) fn names(&self) -> String {
+        self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A row of these columns as an object; what is NULL is left out.
+    pub(super) fn spell(&self, row: &Row<'_>) -> Result<Value, Failure> {
+        let mut object = Map::new();
+        for (at, (name, spelled)) in self.columns.iter().enumerate() {
+            let value = match (row.get_ref(at)?, spelled) {
+                (ValueRef::Null, _) => continue,
+                (ValueRef::Integer(number), As::Number) => json!(number),
+                (_, As::Text) => json!(decode::text(row, at)?),
+                (_, As::Id) => json!(Uuid::from_bytes(decode::bytes(row, at)?)),
+                (_, As::Hash) => json!(Hash(decode::bytes(row, at)?)),
+                (_, As::Payload) => match decode::payload(row, at)? {
+                    Some(payload) => match payload.text() {
+                        Some(text) => json!(text),
+                        None => json!({"hash": payload.hash(), "size": payload.size()}),
+                    },
+                    None => continue,
+                },
+                (_, As::Number) => {
+                    let detail = format!("{}.{name} holds no number", self.name);
+                    return Err(Failure::corrupt(detail));
+                }
+            };
+            object.insert((*name).to_owned(), value);
+        }
+        Ok(Value::Object(object))
+    }
+
+    /// The reverse of [`Table::spell`]: a cell for each column.
+    pub(super) fn read(&self, object: &Map<String, Value>) -> Result<Vec<Cell>, Failure> {
+        if let Some(unknown) =
+            object.keys().find(|key| self.columns.iter().all(|(name, _)| name != key))
+        {
+            return Err(wrong(self.name, unknown, "is not known"));
+        }
+        let cell = |(name, spelled): &(&str, As)| match object.get(*name) {
+            None | Some(Value::Null) => Ok(Cell::Null),
+            Some(value) => read_cell(*spelled, value).ok_or_else(|| {
+                wrong(self.name, name, &format!("holds {value}, which does not fit"))
+            }),
+        };
+        self.columns.iter().map(cell).collect()
+    }
+}
+
+fn wrong(table: &str, column: &str, what: &str) -> Failure {
+    Failure::new(Kind::Data, format!("column `{column}` of `{table}` {what}"))
+}
+
+fn read_cell(spelled: As, value: &Value) -> Option<Cell> {
+    Some(match spelled {
+        As::Number => Cell::Integer(value.as_i64()?),
+        As::Text => Cell::Text(value.as_str()?.to_owned()),
+        As::Id => Cell::Blob(Uuid::parse_str(value.as_str()?).ok()?.as_bytes().to_vec()),
+        As::Hash => Cell::Blob(Hash::from_hex(value.as_str()?)?.0.to_vec()),
+        As::Payload => match value {
+            // What stands in a row is trusted to be JSON and short when it is read back.
+            Value::String(text) if text.len() <= INLINE_MAX => {
+                serde_json::from_str::<IgnoredAny>(text).ok()?;
+                Cell::Text(text.clone())
+            }
+            _ => {
+                let mut bytes = Hash::from_hex(value.get("hash")?.as_str()?)?.0.to_vec();
+                bytes.extend(value.get("size")?.as_u64()?.to_be_bytes());
+                Cell::Blob(bytes)
+            }
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::Connection;
+
+    /// A column that a migration adds has to be added here, too.
+    #[test]
+    fn every_column_of_every_table_is_exported() {
+        let conn = Connection::open_in_memory().expect("opens");
+        conn.execute_batch(include_str!("migrations/001_start.sql")).expect("creates");
+        let mut statement = conn
+            .prepare(
+                "SELECT t.name, c.name FROM sqlite_schema AS t, pragma_table_info(t.name) AS c
+                 WHERE t.type = 'table' AND t.name <> 'projects'",
+            )
+            .expect("prepares");
+        let columns: Vec<(String, String)> = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .and_then(Iterator::collect)
+            .expect("reads");
+        assert!(columns.len() > 90, "{columns:?}");
+        for (name, column) in &columns {
+            let table = TABLES.iter().find(|table| table.name == name);
+            let table = table.unwrap_or_else(|| panic!("`{name}` is not exported"));
+            let is_there = table.columns.iter().any(|(name, _)| name == column)
+                || (column == "project" && table.has_project);
+            assert!(is_there, "`{column}` of `{name}` is not exported");
+        }
+    }
+}
