@@ -20,10 +20,10 @@ pub fn event_line(tree: &Tree, event: &EventView, since: Time, paint: Paint) -> 
         What::Submitted { .. } if is_run => {
             format!("run {}", short(event.run.as_deref().unwrap_or_default()))
         }
-        What::Assigned { number: 1, agent, .. } => format!("given to {}", line(agent)),
-        What::Assigned { number, agent, .. } => {
+        What::Assigned { number, agent, .. } if node.unhappy > 0 => {
             format!("given to {} (attempt {number})", line(agent))
         }
+        What::Assigned { agent, .. } => format!("given to {}", line(agent)),
         What::Progress { note: text, .. } => note(text),
         What::Completed { .. } => paint.green(format!("completed{took}")),
         What::AttemptFailed { number, message, retry_at, .. } => {
@@ -118,6 +118,11 @@ mod tests {
             parent: None,
         };
         assert_eq!(told(&mut tree, 0, submitted), None);
+        let lost = What::AttemptLost { number: 1, reason: "its host ended".into() };
+        assert_eq!(
+            told(&mut tree, 900, lost).unwrap(),
+            "  900ms  fetch                 attempt 1 was lost: its host ended"
+        );
         let assigned = What::Assigned {
             attempt: "x".into(),
             number: 2,
@@ -144,6 +149,6 @@ mod tests {
             "   4.0s  fetch                 completed in 3.0s"
         );
         let end = summary_line(&tree, "b", TaskState::Completed, Time(9_000), Paint::new(false));
-        assert_eq!(end, "✓ fetch completed in 3.0s · 1 task, 2 attempts, 1 of them failed or lost");
+        assert_eq!(end, "✓ fetch completed in 3.0s · 1 task, 2 attempts, 2 of them failed or lost");
     }
 }

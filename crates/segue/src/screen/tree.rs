@@ -46,7 +46,8 @@ pub struct Node {
     retry_at: Option<Time>,
     note: String,
     children: Vec<String>,
-    unhappy: u32,
+    /// Attempts that failed or were lost.
+    pub unhappy: u32,
 }
 
 /// How the tree is to be drawn.
@@ -265,7 +266,8 @@ impl Node {
     /// What else there is to say.
     fn remark(&self, look: &Look) -> String {
         let mut parts = Vec::new();
-        if self.attempt > 1 {
+        // A resume is a new attempt as well, and nothing to worry about.
+        if self.unhappy > 0 {
             parts.push(format!("attempt {}", self.attempt));
         }
         if self.state == TaskState::Retrying
@@ -448,6 +450,8 @@ mod tests {
         };
         tree.apply(&event(&id(2), 100, assigned(1)));
         tree.apply(&event(&id(2), 1_300, What::Completed { number: 1, output_bytes: 2 }));
+        let lost = What::AttemptLost { number: 1, reason: "its host ended".into() };
+        tree.apply(&event(&id(3), 1_350, lost));
         tree.apply(&event(&id(3), 1_400, assigned(2)));
         tree.apply(&event(&id(3), 1_500, What::Progress { number: 2, note: "half\nway".into() }));
         tree
@@ -467,7 +471,7 @@ mod tests {
             "└─ · report  worker  blocked",
         ];
         assert_eq!(lines, expected);
-        assert_eq!(tree().summary(), "3 tasks, 3 attempts");
+        assert_eq!(tree().summary(), "3 tasks, 3 attempts, 1 of them failed or lost");
     }
 
     #[test]
@@ -483,7 +487,7 @@ mod tests {
         assert!(lines[2].starts_with("├─ ✗ count   worker  failed"), "{lines:#?}");
         assert!(lines[2].ends_with("attempt 2 · exit code 1: no such file"), "{lines:#?}");
         assert!(lines[3].contains("– report  worker  skipped"), "{lines:#?}");
-        assert_eq!(tree.summary(), "3 tasks, 3 attempts, 1 task failed, 1 skipped");
+        assert_eq!(tree.summary(), "3 tasks, 3 attempts, 1 of them failed or lost, 1 task failed, 1 skipped");
     }
 
     #[test]

@@ -1,0 +1,117 @@
+//! `segue submit`: one task.
+
+use super::follow::{Show, Target, follow};
+use super::input;
+use super::result::print_result;
+use super::run::{allow_missing_hint, warn};
+use crate::api::submit::TaskBody;
+use crate::api::views::SubmittedView;
+use crate::args::SubmitArgs;
+use crate::client::Client;
+use crate::context::{Context, block_on};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::project::Project;
+use crate::screen::live::{restore, say};
+use crate::screen::text::short;
+use crate::signals::Signals;
+use segue_core::retry::RetryPolicy;
+use std::time::Duration;
+
+/// `segue submit`
+///
+/// # Errors
+/// What the API refuses; with `--wait`, why the task failed.
+pub fn submit(cx: &Context, args: &SubmitArgs) -> Outcome {
+    let body = body(args)?;
+    let project = cx.project()?;
+    block_on(async {
+        if !args.wait {
+            return leave(cx, args, &project, &body).await;
+        }
+        let mut signals = Signals::listen()?;
+        let mut insisting = signals.clone();
+        tokio::select! {
+            result = attended(cx, args, &project, &body, &mut signals) => result,
+            exit = insisting.second() => {
+                restore();
+                Err(Failure::silent(exit))
+            }
+        }
+    })
+}
+
+fn body(args: &SubmitArgs) -> Outcome<TaskBody> {
+    let retry = args
+        .retry_attempts
+        .map(|attempts| RetryPolicy { attempts, ..RetryPolicy::default() });
+    Ok(TaskBody {
+        agent: args.agent.clone(),
+        capability: args.capability.clone(),
+        name: args.name.clone(),
+        input: input::value(&args.input)?,
+        needs: args.needs.clone(),
+        priority: args.priority,
+        retry,
+        timeout_ms: args.timeout,
+        allow_missing: Some(args.allow_missing),
+        ..TaskBody::default()
+    })
+}
+
+async fn send(
+    cx: &Context,
+    args: &SubmitArgs,
+    client: &Client,
+    body: &TaskBody,
+) -> Outcome<SubmittedView> {
+    let key = args.idempotency_key.as_deref();
+    let submitted: SubmittedView =
+        client.post("/v1/tasks", body, key).await.map_err(allow_missing_hint)?;
+    if !args.quiet {
+        warn(cx, submitted.warnings.iter());
+    }
+    Ok(submitted)
+}
+
+async fn leave(cx: &Context, args: &SubmitArgs, project: &Project, body: &TaskBody) -> Outcome {
+    let client = Client::of(project, None).await?;
+    let submitted = send(cx, args, &client, body).await;
+    let runs = client.has_engine();
+    client.close(Duration::ZERO).await;
+    let submitted = submitted?;
+    if cx.json {
+        cx.print_json(&submitted)?;
+    } else {
+        cx.print(&submitted.id)?;
+    }
+    if submitted.existing && !args.quiet {
+        say(&cx.err.dim("it was there already, under the same key"));
+    }
+    if !runs && !args.quiet {
+        say(&cx.err.dim(format!(
+            "no node runs: it begins with the next `segue up`, and `segue watch {}` shows it",
+            short(&submitted.id)
+        )));
+    }
+    Ok(Exit::Done)
+}
+
+async fn attended(
+    cx: &Context,
+    args: &SubmitArgs,
+    project: &Project,
+    body: &TaskBody,
+    signals: &mut Signals,
+) -> Outcome {
+    let client = Client::working(project, args.team.as_deref()).await?;
+    let result = async {
+        let submitted = send(cx, args, &client, body).await?;
+        let target = Target { task: submitted.id.clone(), run: submitted.id, own: true };
+        let show = Show::of(cx, args.quiet);
+        let ended = follow(cx, &client, &target, show, signals).await?;
+        print_result(cx, &client, &target, &ended, show).await
+    }
+    .await;
+    client.close(Duration::ZERO).await;
+    result
+}
