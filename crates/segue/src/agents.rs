@@ -75,15 +75,22 @@ impl Team {
         })
     }
 
+    /// Agents that are programs with a command of their own: their names, and the program as it is written.
+    pub fn programs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let programs = self.programs.iter();
+        programs
+            .filter_map(|(agent, _)| Some((agent.name.as_str(), agent.command.first()?.as_str())))
+    }
+
+    /// How many agents are of this kind.
+    pub fn count_of(&self, kind: AgentKind) -> usize {
+        let files = if kind == AgentKind::Claude { self.files.len() } else { 0 };
+        files + self.programs.iter().filter(|(agent, _)| agent.kind == kind).count()
+    }
+
     /// How many agents there are.
     pub fn len(&self) -> usize {
         self.programs.len() + self.files.len()
-    }
-
-    /// Whether an agent has this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.programs.iter().any(|(agent, _)| agent.name == name)
-            || self.files.iter().any(|file| file.name == name)
     }
 }
 

@@ -24,7 +24,7 @@ mod signals;
 
 use args::{Cli, Command};
 use clap::Parser;
-use commands::{quick, run};
+use commands::{agents as team, doctor, events, init, quick, run, submit, tasks, up, upkeep};
 use context::{Context, block_on};
 use failure::{Code, Exit, Failure, Outcome};
 use screen::live::say;
@@ -53,14 +53,26 @@ fn start(cli: &Cli) -> Outcome {
     failpoints::arm().map_err(Failure::usage)?;
     let cx = &Context::new(&cli.common)?;
     match &cli.command {
+        Command::Init => init::init(cx),
+        Command::Agents(args) => team::agents(cx, args),
         Command::Run(args) => run::run(cx, args),
+        Command::Submit(args) => submit::submit(cx, args),
+        Command::Tasks(args) => tasks::list(cx, args),
+        Command::Show(args) => tasks::show(cx, args),
+        Command::Events(args) => events::events(cx, args),
+        Command::Watch(args) => events::watch(cx, args),
+        Command::Cancel(args) => tasks::cancel(cx, args),
+        Command::Retry(args) => tasks::retry(cx, args),
+        Command::Logs(args) => tasks::logs(cx, args),
+        Command::Up(args) => up::up(cx, args),
+        Command::Doctor => doctor::doctor(cx),
         Command::Completions(args) => quick::completions(cx, args),
         Command::Schema(args) => quick::schema(cx, args),
-        Command::Agent(args) => quick::agent(cx, args),
+        Command::Prune(args) => upkeep::prune(cx, args),
         Command::Bench(args) => {
             block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
         }
-        _ => Err(Failure::usage("not yet")),
+        Command::Agent(args) => quick::agent(cx, args),
     }
 }
 

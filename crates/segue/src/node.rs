@@ -1,12 +1,11 @@
 //! The node: one process that holds the project's lock and runs its engine and its agents.
 
-use crate::agents::{self, Team};
 use crate::project::{NodeLock, Project};
 use anyhow::{Context, Result};
 use segue_agent::command::evidence;
 use segue_agent::host::{Host, HostParts, Hosted};
 use segue_agent::place::{RunningRecord, records_folder};
-use segue_agent::process::{Launcher, end_leftover};
+use segue_agent::process::end_leftover;
 use segue_bus::in_process::InProcessBus;
 use segue_bus::signals::InProcessSignals;
 use segue_core::command::{Command, Proof};
@@ -88,15 +87,6 @@ impl Node {
         let node = Arc::new(Node { project, engine, host, bus, store, local, _lock: lock });
         node.clone().end_leftovers();
         Ok(node)
-    }
-
-    /// Has this team from now on.
-    ///
-    /// # Errors
-    /// When an agent is refused.
-    pub async fn set_team(&self, team: &Team) -> Result<()> {
-        let hosted = agents::hosted(team, &self.project, &Launcher::this_binary())?;
-        self.set_agents(hosted).await
     }
 
     /// Has these agents from now on.

@@ -72,20 +72,6 @@ impl Project {
         Ok(Project { dir, state, id: identity.project, host: identity.host, key })
     }
 
-    /// Opens the project that contains `start`.
-    ///
-    /// # Errors
-    /// When there is none, or it cannot be read.
-    pub fn open(start: &Path) -> Result<Project> {
-        match Project::find(start) {
-            Some(dir) => Project::open_or_make(&dir),
-            None => bail!(
-                "there is no Segue project in {} or above it: run `segue init` in the project's folder",
-                start.display()
-            ),
-        }
-    }
-
     /// Takes the lock of the project's node. It is held until the file is dropped, or the process ends in any way.
     ///
     /// # Errors

@@ -18,6 +18,5 @@ pub mod tasks;
 pub mod upkeep;
 pub mod views;
 
-pub use error::ApiError;
 pub use router::router;
-pub use state::{Api, Shared};
+pub use state::Api;

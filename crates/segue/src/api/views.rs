@@ -66,7 +66,9 @@ pub struct TaskView {
     pub open_children: u32,
     /// When it was submitted.
     pub created_at: String,
-    /// When its latest attempt began.
+    /// When its latest attempt was given to an agent.
+    pub assigned_at: Option<String>,
+    /// When the agent said that it began.
     pub started_at: Option<String>,
     /// In `retrying`: when the next attempt is due.
     pub retry_at: Option<String>,
@@ -103,6 +105,7 @@ impl TaskView {
             children: task.children,
             open_children: task.open_children,
             created_at: at(task.created_at),
+            assigned_at: task.attempt.as_ref().map(|attempt| at(attempt.assigned_at)),
             started_at: task.attempt.as_ref().and_then(|attempt| attempt.started_at).map(at),
             retry_at: task.retry_at.map(at),
             finished_at: task.finished_at.map(at),

@@ -56,11 +56,14 @@ fn list(cx: &Context, team: Option<&Path>) -> Outcome {
         say(&format!("{} {notice}", cx.err.yellow("warning:")));
     }
     if everybody.agents.is_empty() {
-        say("nobody: define agents in segue.toml (`segue init` writes an example) or in .claude/agents");
+        say(
+            "nobody: define agents in segue.toml (`segue init` writes an example) or in .claude/agents",
+        );
         return Ok(Exit::Done);
     }
-    let mut table = Table::new(&["NAME", "KIND", "STATUS", "SLOTS", "HEALTH", "CAPABILITIES", "SOURCE"])
-        .give_way(&[5, 6, 0]);
+    let mut table =
+        Table::new(&["NAME", "KIND", "STATUS", "SLOTS", "HEALTH", "CAPABILITIES", "SOURCE"])
+            .give_way(&[5, 6, 0]);
     for agent in &everybody.agents {
         table.row(row(agent, cx.out));
     }
@@ -118,7 +121,8 @@ fn find(cx: &Context, body: &serde_json::Value, team: Option<&Path>) -> Outcome 
                 "capability" => cx.out.green("capability"),
                 _ => line(&hit.matched.join(" ")),
             };
-            let about: String = line(&hit.agent.description).chars().take(DESCRIPTION_MAX).collect();
+            let about: String =
+                line(&hit.agent.description).chars().take(DESCRIPTION_MAX).collect();
             table.row(vec![
                 format!("{:.2}", hit.score),
                 cx.out.bold(line(&hit.agent.name)),

@@ -121,7 +121,12 @@ pub fn watch(cx: &Context, args: &WatchArgs) -> Outcome {
     })
 }
 
-async fn watch_by(cx: &Context, args: &WatchArgs, client: &Client, signals: &mut Signals) -> Outcome {
+async fn watch_by(
+    cx: &Context,
+    args: &WatchArgs,
+    client: &Client,
+    signals: &mut Signals,
+) -> Outcome {
     let detail: TaskDetail = client.get(&format!("/v1/tasks/{}", encoded(&args.id))).await?;
     let task = detail.task;
     if !client.has_engine() && !task.state.is_terminal() {

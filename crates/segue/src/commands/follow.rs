@@ -89,7 +89,7 @@ pub async fn follow(
     signals: &mut Signals,
 ) -> Outcome<Ended> {
     let mut follower = Follower::new(cx, target, show);
-    let signal = follower.to_the_end(client, signals).await?;
+    let signal = follower.attend(client, signals).await?;
     let detail: TaskDetail = client.get(&format!("/v1/tasks/{}", target.task)).await?;
     follower.finish(detail.task.state);
     Ok(Ended { state: detail.task.state, error: detail.task.error, signal })
@@ -122,11 +122,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    async fn to_the_end(
-        &mut self,
-        client: &Client,
-        signals: &mut Signals,
-    ) -> Outcome<Option<Exit>> {
+    async fn attend(&mut self, client: &Client, signals: &mut Signals) -> Outcome<Option<Exit>> {
         let mut lines = self.open(client).await?;
         let mut ticks = tokio::time::interval(Duration::from_millis(1_000 / FRAMES_PER_S));
         let mut told = None;

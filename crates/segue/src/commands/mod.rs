@@ -1,7 +1,15 @@
 //! The commands, one file each or a few that belong together. Each speaks to the API and to nothing below it.
 
+pub mod agents;
+pub mod doctor;
+pub mod events;
 pub mod follow;
+pub mod init;
 pub mod input;
 pub mod quick;
 pub mod result;
 pub mod run;
+pub mod submit;
+pub mod tasks;
+pub mod up;
+pub mod upkeep;

@@ -14,7 +14,6 @@ use crate::screen::live::{restore, say};
 use crate::screen::text::short;
 use crate::signals::Signals;
 use segue_core::workflow::{self, MAX_FILE_BYTES};
-use serde_json::json;
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -201,9 +200,4 @@ fn input_report(cx: &Context, file: &str, wrong: &[workflow::InputError]) -> Fai
     }
     report.push_str(&cx.err.dim(format!("inputs of {file} are given with --input NAME=VALUE")));
     Failure::report(Exit::Usage, report)
-}
-
-/// The body of a request without a body.
-pub fn nothing() -> serde_json::Value {
-    json!({})
 }

@@ -41,9 +41,8 @@ pub fn submit(cx: &Context, args: &SubmitArgs) -> Outcome {
 }
 
 fn body(args: &SubmitArgs) -> Outcome<TaskBody> {
-    let retry = args
-        .retry_attempts
-        .map(|attempts| RetryPolicy { attempts, ..RetryPolicy::default() });
+    let retry =
+        args.retry_attempts.map(|attempts| RetryPolicy { attempts, ..RetryPolicy::default() });
     Ok(TaskBody {
         agent: args.agent.clone(),
         capability: args.capability.clone(),

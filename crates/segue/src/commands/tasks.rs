@@ -114,10 +114,10 @@ fn age(task: &TaskView) -> String {
     time_of(&task.created_at).map(|at| ago(now().since_ms(at))).unwrap_or_default()
 }
 
-/// From the start of its latest attempt, or of a group from submit, to its end or now.
+/// From when its latest attempt was given out, or of a group from submit, to its end or now.
 fn took(task: &TaskView) -> Option<u64> {
     let group = task.agent.is_none() && task.capability.is_none();
-    let began = if group { Some(&task.created_at) } else { task.started_at.as_ref() };
+    let began = if group { Some(&task.created_at) } else { task.assigned_at.as_ref() };
     let began = began.and_then(|at| time_of(at))?;
     let ended = task.finished_at.as_deref().and_then(time_of);
     match (ended, task.state.holds_slot() || task.state == TaskState::Waiting) {
@@ -218,9 +218,8 @@ fn portrait(detail: &TaskDetail, paint: Paint) -> Vec<String> {
 fn attempts(attempts: &[AttemptView], paint: Paint) -> Vec<String> {
     let mut table = Table::new(&["#", "END", "AGENT", "TOOK", "PROCESS", "USED", "ERROR"]);
     for attempt in attempts {
-        let began = attempt.started_at.as_deref().unwrap_or(&attempt.assigned_at);
         let ended = attempt.ended_at.as_deref().and_then(time_of).unwrap_or_else(now);
-        let took = time_of(began).map(|began| duration(ended.since_ms(began)));
+        let took = time_of(&attempt.assigned_at).map(|began| duration(ended.since_ms(began)));
         let end = attempt.end.map_or("running", |end| end.as_str());
         let end = match end {
             "completed" | "delegated" => paint.green(end),
@@ -301,7 +300,8 @@ pub fn tell(cx: &Context, changed: &ChangedView, done: &str, before: &str) -> Ou
 pub fn logs(cx: &Context, args: &LogsArgs) -> Outcome {
     let project = cx.project()?;
     let attempt = args.attempt.map(|number| number.to_string());
-    let path = with_params(&format!("/v1/tasks/{}/log", encoded(&args.id)), &[("attempt", attempt)]);
+    let path =
+        with_params(&format!("/v1/tasks/{}/log", encoded(&args.id)), &[("attempt", attempt)]);
     let log = block_on(async {
         let client = Client::of(&project, None).await?;
         let log = client.bytes(&path).await;

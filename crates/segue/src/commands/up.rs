@@ -57,7 +57,11 @@ async fn stay(cx: &Context, args: &UpArgs, project: &Project, signals: &mut Sign
                 0 => "ending".to_owned(),
                 _ => format!(
                     "ending: {} {patience} to end, once more ends at once",
-                    if running == 1 { "1 attempt has".to_owned() } else { format!("{running} attempts have") }
+                    if running == 1 {
+                        "1 attempt has".to_owned()
+                    } else {
+                        format!("{running} attempts have")
+                    }
                 ),
             });
         }
@@ -86,7 +90,11 @@ fn announce(cx: &Context, here: &Here, project: &Project) -> Outcome<()> {
         say(&format!("{} {notice}", cx.err.yellow("warning:")));
     }
     let agents = count(roster.members.len(), "agent");
-    cx.print(format!("listening on {} with {agents} (process {})", socket.display(), std::process::id()))
+    cx.print(format!(
+        "listening on {} with {agents} (process {})",
+        socket.display(),
+        std::process::id()
+    ))
 }
 
 /// Ends when the store has failed for good.
@@ -126,7 +134,10 @@ async fn reload_for_ever(cx: &Context, here: &Here, project: &Project, team: Opt
         if is_claude || now != stamps {
             stamps = now;
             if let Err(failure) = reload(cx, here, project, team).await {
-                say(&format!("{} the agents stay as they were: {failure}", cx.err.yellow("warning:")));
+                say(&format!(
+                    "{} the agents stay as they were: {failure}",
+                    cx.err.yellow("warning:")
+                ));
             }
         }
     }
@@ -151,8 +162,10 @@ async fn reload(cx: &Context, here: &Here, project: &Project, team: Option<&Path
     let before = names(&here.api.roster());
     let after = names(&roster);
     *here.api.roster.write() = Arc::new(roster);
-    let come: Vec<&str> = after.iter().filter(|name| !before.contains(name)).map(String::as_str).collect();
-    let gone: Vec<&str> = before.iter().filter(|name| !after.contains(name)).map(String::as_str).collect();
+    let come: Vec<&str> =
+        after.iter().filter(|name| !before.contains(name)).map(String::as_str).collect();
+    let gone: Vec<&str> =
+        before.iter().filter(|name| !after.contains(name)).map(String::as_str).collect();
     let mut parts = vec![count(after.len(), "agent")];
     if !come.is_empty() {
         parts.push(format!("new: {}", come.join(", ")));
@@ -162,7 +175,10 @@ async fn reload(cx: &Context, here: &Here, project: &Project, team: Option<&Path
     }
     let text = format!("agents reloaded: {}", parts.join("; "));
     if cx.json {
-        cx.print(json!({"event": "reloaded", "agents": after.len(), "new": come, "gone": gone}).to_string())
+        cx.print(
+            json!({"event": "reloaded", "agents": after.len(), "new": come, "gone": gone})
+                .to_string(),
+        )
     } else {
         cx.print(text)
     }

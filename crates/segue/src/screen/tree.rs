@@ -112,7 +112,10 @@ impl Tree {
                 node.state = TaskState::Ready;
                 node.note = line(reason);
             }
-            What::Waiting { .. } => node.state = TaskState::Waiting,
+            What::Waiting { .. } => {
+                node.state = TaskState::Waiting;
+                node.began = node.began.or(at);
+            }
             What::Requeued => {
                 node.state = TaskState::Ready;
                 (node.ended, node.reason, node.skipped) = (None, None, false);
@@ -232,8 +235,9 @@ impl Node {
         self.reason = reason.map(|reason| line(reason));
     }
 
+    /// It stands for its children and does nothing itself.
     fn is_group(&self) -> bool {
-        self.who.is_empty()
+        self.who.is_empty() || (self.attempt == 0 && !self.children.is_empty())
     }
 
     /// How long it has worked, or did.
@@ -267,7 +271,7 @@ impl Node {
     fn remark(&self, look: &Look) -> String {
         let mut parts = Vec::new();
         // A resume is a new attempt as well, and nothing to worry about.
-        if self.unhappy > 0 {
+        if self.unhappy > 0 && self.attempt > 1 {
             parts.push(format!("attempt {}", self.attempt));
         }
         if self.state == TaskState::Retrying
@@ -487,7 +491,10 @@ mod tests {
         assert!(lines[2].starts_with("├─ ✗ count   worker  failed"), "{lines:#?}");
         assert!(lines[2].ends_with("attempt 2 · exit code 1: no such file"), "{lines:#?}");
         assert!(lines[3].contains("– report  worker  skipped"), "{lines:#?}");
-        assert_eq!(tree.summary(), "3 tasks, 3 attempts, 1 of them failed or lost, 1 task failed, 1 skipped");
+        assert_eq!(
+            tree.summary(),
+            "3 tasks, 3 attempts, 1 of them failed or lost, 1 task failed, 1 skipped"
+        );
     }
 
     #[test]
