@@ -155,16 +155,42 @@ pub async fn a_next_that_is_given_up_takes_nothing(rig: &dyn BusRig) {
     for n in 1..=30 {
         // Given up before the letter is there, ..
         assert!(keeps_waiting(&mut consumer.next(8)).await);
-        {
+        let mut deliveries = {
             let mut waiting = consumer.next(8);
-            let came = (&mut waiting).now_or_never();
-            assert!(came.is_none(), "nothing was published yet");
-            // .. and after the letter has woken it.
+            assert!((&mut waiting).now_or_never().is_none(), "nothing was published yet");
             publish(&bus, &host, [n]).await;
+            // .. and after the letter has woken it; on the way too, if it takes more than one step.
+            let steps = (0..n % 3).find_map(|_| (&mut waiting).now_or_never());
+            steps.map_or(Vec::new(), |batch| batch.expect("letters come"))
+        };
+        if deliveries.is_empty() {
+            deliveries = take(&mut *consumer, 1).await;
         }
-        let deliveries = take(&mut *consumer, 1).await;
         assert_eq!(numbers(&deliveries), [n]);
         assert!(!deliveries[0].redelivered);
         ack(&mut *consumer, &deliveries).await;
     }
+
+    // The same in a race: a branch that is always about to win against letters that keep coming.
+    let publishing = async {
+        for n in 0..300 {
+            publish(&bus, &host, [n]).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let taking = async {
+        let mut came = Vec::new();
+        while came.len() < 300 {
+            let batch = tokio::select! {
+                biased;
+                batch = consumer.next(2) => batch.expect("letters come"),
+                () = tokio::task::yield_now() => continue,
+            };
+            came.extend(numbers(&batch));
+            ack(&mut *consumer, &batch).await;
+        }
+        came
+    };
+    let ((), came) = within("letters in a race", async { tokio::join!(publishing, taking) }).await;
+    assert_eq!(came, (0..300).collect::<Vec<_>>());
 }
