@@ -141,11 +141,11 @@ fn json_has_the_shape_that_the_documentation_promises() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
+    // What ends at once is told of once, what takes longer also when it starts.
+    events.retain(|event| event["event"] != "started" && event["event"] != "processes_ended");
     for event in &mut events {
         event["cursor"] = json!("CURSOR");
-        if event["process"].is_object() {
-            event["process"] = json!("PROCESS");
-        }
+        event["seq"] = json!("SEQ");
     }
     let events: Vec<String> = events.iter().map(Value::to_string).collect();
     insta::assert_snapshot!("events", plain(&events.join("\n"), &place));
