@@ -56,6 +56,15 @@ pub struct Hosted {
     pub runner: Arc<dyn Runner>,
 }
 
+/// What a letter brought: the attempt, and what its reports repeat.
+struct Work {
+    task: TaskId,
+    /// The agent, as far as this host has it.
+    agent: Arc<str>,
+    hops: u16,
+    request: Box<TaskRequest>,
+}
+
 struct Lodger {
     spec: Arc<AgentSpec>,
     runner: Arc<dyn Runner>,
@@ -176,7 +185,10 @@ impl Host {
         }
         let task = letter.task.ok_or("the letter names no task")?;
         match letter.body {
-            LetterBody::TaskRequest(request) => self.begin(task, *request),
+            LetterBody::TaskRequest(request) => {
+                self.begin(task, letter.hops, request);
+                Ok(())
+            }
             LetterBody::Event(Notice::Cancel { attempt, reason }) => {
                 self.cancel(attempt, reason);
                 Ok(())
@@ -202,87 +214,74 @@ impl Host {
         }
     }
 
-    fn begin(self: &Arc<Self>, task: TaskId, request: TaskRequest) -> Result<(), String> {
+    fn begin(self: &Arc<Self>, task: TaskId, hops: u16, request: Box<TaskRequest>) {
         if request.incarnation != self.parts.incarnation {
             // It was for an earlier life of this host: the store knows that it is lost.
-            return Ok(());
+            return;
         }
         let lodger = self.lodgers.lock().get(&request.instance).cloned();
         let (cancel, cancelled) = watch::channel(None);
         {
             let mut attempts = self.attempts.lock();
             if !attempts.remember(request.attempt) {
-                return Ok(());
+                return;
             }
             attempts.running.insert(request.attempt, cancel);
         }
         self.running.send_modify(|running| *running += 1);
         failpoint::pass("agent-accepted");
+        let agent = lodger.as_ref().map_or_else(|| "segue".into(), |l| l.spec.name.clone());
+        let work = Work { task, agent, hops, request };
         let host = self.clone();
         tokio::spawn(async move {
-            let attempt = request.attempt;
-            host.run(task, request, lodger, cancelled).await;
-            host.attempts.lock().running.remove(&attempt);
+            host.run(&work, lodger, cancelled).await;
+            host.attempts.lock().running.remove(&work.request.attempt);
             host.running.send_modify(|running| *running -= 1);
         });
-        Ok(())
     }
 
     async fn run(
         &self,
-        task: TaskId,
-        request: TaskRequest,
+        work: &Work,
         lodger: Option<Arc<Lodger>>,
         cancelled: watch::Receiver<Option<String>>,
     ) {
         let Some(lodger) = lodger else {
             let error = TaskError::new(ErrorClass::Transient, "its host no longer has this agent");
-            let outcome = Outcome::Fail { error, retry_after_ms: None };
-            return self.respond(task, &request, None, outcome, Ran::plain(End::Cancelled));
+            return self.respond(work, None, failed(error), Ran::plain(End::Cancelled));
         };
         // Closed never: the semaphore lives as long as the lodger.
         let _slot = lodger.slots.acquire().await;
         if cancelled.borrow().is_some() {
-            return self.respond(
-                task,
-                &request,
-                None,
-                Outcome::Cancelled,
-                Ran::plain(End::Cancelled),
-            );
+            return self.respond(work, None, Outcome::Cancelled, Ran::plain(End::Cancelled));
         }
         let started_at = self.parts.clock.now();
         let (said, hear) = mpsc::unbounded_channel();
-        let job = match self.job(task, &request, Control { cancelled, said }).await {
+        let job = match self.job(work, Control { cancelled, said }).await {
             Ok(job) => job,
             Err(error) => {
-                let error = TaskError::new(
-                    ErrorClass::Transient,
-                    format!("its input could not be read: {error}"),
-                );
-                let outcome = Outcome::Fail { error, retry_after_ms: None };
-                return self.respond(task, &request, None, outcome, Ran::plain(End::Cancelled));
+                let message = format!("its input could not be read: {error}");
+                let outcome = failed(TaskError::new(ErrorClass::Transient, message));
+                return self.respond(work, None, outcome, Ran::plain(End::Cancelled));
             }
         };
         failpoint::pass("agent-started");
-        let ran = {
+        let mut ran = {
             let run = lodger.runner.run(job);
-            self.listen(task, &request, started_at, run, hear).await
+            self.listen(work, started_at, run, hear).await
         };
         failpoint::pass("agent-ended");
-        let mut ran = ran;
         let end = std::mem::replace(&mut ran.end, End::Cancelled);
-        let outcome = self.outcome(&lodger, &request, end).await;
+        let outcome = self.outcome(&lodger, &work.request, end).await;
         failpoint::pass("before-report");
-        self.respond(task, &request, Some(started_at), outcome, ran);
+        self.respond(work, Some(started_at), outcome, ran);
         failpoint::pass("after-report");
     }
 
     /// Runs the attempt, and passes on what it says meanwhile.
     async fn listen(
         &self,
-        task: TaskId,
-        request: &TaskRequest,
+        work: &Work,
         started_at: Time,
         run: segue_core::ports::Fut<'_, Ran>,
         mut hear: mpsc::UnboundedReceiver<Said>,
@@ -303,43 +302,40 @@ impl Host {
                 ran = &mut run => {
                     while let Ok(said) = hear.try_recv() {
                         if let Said::Progress(note) = said {
-                            self.progress(task, request, note);
+                            self.progress(work, note);
                         }
                     }
                     return ran;
                 }
                 Some(said) = hear.recv() => match said {
                     Said::Started(began) => process = began,
-                    Said::Progress(note) => self.progress(task, request, note),
+                    Said::Progress(note) => self.progress(work, note),
                 },
                 () = &mut report_start, if !reported => {
                     reported = true;
                     let notice = Notice::Started {
-                        attempt: request.attempt,
-                        secret: request.secret.clone(),
+                        attempt: work.request.attempt,
+                        secret: work.request.secret.clone(),
                         at: started_at,
                         process,
                     };
-                    self.send(task, request, LetterBody::Event(notice));
+                    self.send(work, LetterBody::Event(notice));
                 }
             }
         }
     }
 
-    fn progress(&self, task: TaskId, request: &TaskRequest, note: String) {
+    fn progress(&self, work: &Work, note: String) {
         // Progress is for people: what is too large for a row is left out.
         let Ok(note) = Payload::of_text(note) else { return };
+        let Work { request, .. } = work;
         let notice =
             Notice::Progress { attempt: request.attempt, secret: request.secret.clone(), note };
-        self.send(task, request, LetterBody::Event(notice));
+        self.send(work, LetterBody::Event(notice));
     }
 
-    async fn job(
-        &self,
-        task: TaskId,
-        request: &TaskRequest,
-        control: Control,
-    ) -> Result<Job, StoreError> {
+    async fn job(&self, work: &Work, control: Control) -> Result<Job, StoreError> {
+        let Work { task, request, .. } = work;
         let mut resume = request.resume.clone();
         if let Some(resume) = &mut resume {
             for child in &mut resume.children {
@@ -352,7 +348,7 @@ impl Host {
             }
         }
         Ok(Job {
-            task,
+            task: *task,
             run: request.run,
             name: request.name.clone(),
             attempt: request.attempt.to_string(),
@@ -430,37 +426,31 @@ impl Host {
         })
     }
 
-    fn respond(
-        &self,
-        task: TaskId,
-        request: &TaskRequest,
-        started_at: Option<Time>,
-        outcome: Outcome,
-        ran: Ran,
-    ) {
+    fn respond(&self, work: &Work, started_at: Option<Time>, outcome: Outcome, ran: Ran) {
         let response = TaskResponse {
-            attempt: request.attempt,
-            secret: request.secret.clone(),
+            attempt: work.request.attempt,
+            secret: work.request.secret.clone(),
             started_at,
             process: ran.process,
             outcome,
             usage: ran.usage,
             ended: ran.ended,
         };
-        self.send(task, request, LetterBody::TaskResponse(Box::new(response)));
+        self.send(work, LetterBody::TaskResponse(Box::new(response)));
     }
 
-    fn send(&self, task: TaskId, request: &TaskRequest, body: LetterBody) {
+    fn send(&self, work: &Work, body: LetterBody) {
+        let attempt = work.request.attempt.0.as_u128();
         let letter = Letter {
             seq: 0,
             version: WIRE_VERSION,
-            from: request.name.clone(),
+            from: work.agent.clone(),
             to: Address::Engine,
-            task: Some(task),
+            task: Some(work.task),
             reply_to: None,
-            correlation: Some(request.attempt.0.as_u128()),
-            causation: Some(request.attempt.0.as_u128()),
-            hops: 0,
+            correlation: Some(attempt),
+            causation: Some(attempt),
+            hops: work.hops,
             at: self.parts.clock.now(),
             body,
         };

@@ -25,6 +25,47 @@ mod work {
     use super::*;
 
     #[tokio::test(start_paused = true)]
+    async fn a_letter_is_accepted_run_and_reported() {
+        let mut stage = Stage::new(agent("counter", 1)).await;
+        let (task, request) = stage.request();
+        let letter = Letter { hops: 3, ..stage.letter(task, request.clone()) };
+        stage.publish(vec![letter]).await;
+
+        let play = stage.play().await;
+        assert_eq!((play.job.task, play.job.run), (task, request.run));
+        assert_eq!((&*play.job.name, play.job.number), ("count the lines", 2));
+        assert_eq!(play.job.attempt, request.attempt.to_string());
+        assert_eq!((&*play.job.input, play.job.run_ms), ("{\"path\":\".\"}", Some(60_000)));
+        assert!(play.job.resume.is_none() && play.job.team.is_empty());
+        assert_eq!(stage.host.running(), 1);
+        stage.clock.set(1_030);
+        let process = Some(ProcessRef { pid: 7, start_time: 70 });
+        let usage = Some(Usage { output_tokens: 5, ..Usage::default() });
+        let ended = EndedProcess {
+            process: ProcessRef { pid: 8, start_time: 80 },
+            name: "awk".into(),
+            signal: None,
+        };
+        let end = End::Complete("{\"lines\":12}".into());
+        play.end(Ran { end, usage: usage.clone(), process, ended: vec![ended.clone()] });
+
+        let report = stage.report().await;
+        assert_eq!(
+            (report.task, report.version, report.at),
+            (Some(task), WIRE_VERSION, Time(1_030))
+        );
+        assert_eq!((&*report.from, report.hops), ("counter", 3));
+        assert_eq!(report.correlation, Some(request.attempt.0.as_u128()));
+        let response = stage::response(report);
+        assert_eq!((response.attempt, &response.secret), (request.attempt, &request.secret));
+        assert_eq!((response.started_at, response.process), (Some(Time(1_000)), process));
+        assert_eq!((response.usage, response.ended), (usage, vec![ended]));
+        assert_eq!(response.outcome, Outcome::Complete { output: payload(json!({ "lines": 12 })) });
+        stage.host.idle().await;
+        stage.nothing_more().await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_letter_that_comes_twice_runs_once() {
         let mut stage = Stage::new(agent("counter", 4)).await;
         let (task, request) = stage.request();
