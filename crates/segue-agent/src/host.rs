@@ -2,6 +2,7 @@
 
 use crate::runner::{Control, End, Job, Ran, Runner, Said};
 use crate::schema::Schemas;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::AgentSpec;
@@ -15,8 +16,10 @@ use segue_core::payload::{BadPayload, DATABASE_MAX, Payload};
 use segue_core::ports::{Blobs, BusError, Clock, Consumer, StoreError, WorkBus};
 use segue_core::task::{ErrorClass, TaskError};
 use segue_core::time::Time;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -234,7 +237,13 @@ impl Host {
         let work = Work { task, agent, hops, request };
         let host = self.clone();
         tokio::spawn(async move {
-            host.run(&work, lodger, cancelled).await;
+            // Without this a bug in a runner would leave an attempt that never ends, on a host that never idles.
+            let run = AssertUnwindSafe(host.run(&work, lodger, cancelled)).catch_unwind();
+            if let Err(panic) = run.await {
+                let message = format!("its runner broke off: {}", words(panic.as_ref()));
+                let outcome = failed(TaskError::new(ErrorClass::Transient, message));
+                host.respond(&work, None, outcome, Ran::plain(End::Cancelled));
+            }
             host.attempts.lock().running.remove(&work.request.attempt);
             host.running.send_modify(|running| *running -= 1);
         });
@@ -457,6 +466,12 @@ impl Host {
         // The reporter ends only with the host.
         let _ = self.reports.send(letter);
     }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it gave no reason")
 }
 
 fn failed(error: TaskError) -> Outcome {

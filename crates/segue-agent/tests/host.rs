@@ -144,6 +144,24 @@ mod work {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_runner_that_panics_fails_its_attempt_and_nothing_else() {
+        let mut stage = Stage::new(agent("counter", 1)).await;
+        stage.publish_fresh().await;
+        stage.play().await.panic("a bug");
+        let response = stage::response(stage.report().await);
+        let Outcome::Fail { error, .. } = response.outcome else {
+            panic!("{:?}", response.outcome)
+        };
+        assert_eq!(error.class, ErrorClass::Transient);
+        assert!(error.message.contains("a bug"), "{}", error.message);
+        stage.host.idle().await;
+        // The slot is free again.
+        stage.publish_fresh().await;
+        stage.play().await.end(complete("1"));
+        stage.report().await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn slots_are_never_exceeded_even_while_a_cancelled_runner_is_still_ending() {
         let mut stage = Stage::new(agent("counter", 2)).await;
         let mut attempts = Vec::new();
