@@ -299,6 +299,7 @@ impl Host {
         // An attempt that ends at once needs no timer.
         let first = poll_fn(|context| Poll::Ready(run.as_mut().poll(context))).await;
         if let Poll::Ready(ran) = first {
+            self.last_words(work, &mut hear);
             return ran;
         }
         let mut process = None;
@@ -309,11 +310,7 @@ impl Host {
             tokio::select! {
                 biased;
                 ran = &mut run => {
-                    while let Ok(said) = hear.try_recv() {
-                        if let Said::Progress(note) = said {
-                            self.progress(work, note);
-                        }
-                    }
+                    self.last_words(work, &mut hear);
                     return ran;
                 }
                 Some(said) = hear.recv() => match said {
@@ -330,6 +327,15 @@ impl Host {
                     };
                     self.send(work, LetterBody::Event(notice));
                 }
+            }
+        }
+    }
+
+    /// What was said just before the end still goes before the outcome.
+    fn last_words(&self, work: &Work, hear: &mut mpsc::UnboundedReceiver<Said>) {
+        while let Ok(said) = hear.try_recv() {
+            if let Said::Progress(note) = said {
+                self.progress(work, note);
             }
         }
     }
@@ -423,6 +429,9 @@ impl Host {
 
     async fn payload(&self, text: String) -> Result<Payload, TaskError> {
         if text.len() > DATABASE_MAX {
+            // Whoever reads it back trusts it to be JSON, however large it is.
+            serde_json::from_str::<serde::de::IgnoredAny>(&text)
+                .map_err(|error| not_a_payload(&BadPayload::NotJson(error.to_string())))?;
             return self.parts.blobs.put(text.into_bytes()).await.map_err(|error| {
                 TaskError::new(
                     ErrorClass::Transient,
@@ -430,9 +439,7 @@ impl Host {
                 )
             });
         }
-        Payload::of_text(text).map_err(|error: BadPayload| {
-            TaskError::new(ErrorClass::InvalidOutput, format!("its output is {error}"))
-        })
+        Payload::of_text(text).map_err(|error| not_a_payload(&error))
     }
 
     fn respond(&self, work: &Work, started_at: Option<Time>, outcome: Outcome, ran: Ran) {
@@ -472,6 +479,10 @@ impl Host {
 fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it gave no reason")
+}
+
+fn not_a_payload(error: &BadPayload) -> TaskError {
+    TaskError::new(ErrorClass::InvalidOutput, format!("its output is {error}"))
 }
 
 fn failed(error: TaskError) -> Outcome {

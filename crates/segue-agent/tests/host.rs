@@ -366,6 +366,15 @@ mod notices {
         stage::response(stage.report().await);
         stage.nothing_more().await;
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_of_an_attempt_that_ends_at_once_is_passed_on() {
+        let talker = Arc::new(stage::Talker);
+        let mut stage = Stage::with_runner(agent("talker", 1), talker).await;
+        stage.publish_fresh().await;
+        assert!(matches!(notice(stage.report().await), Notice::Progress { .. }));
+        stage::response(stage.report().await);
+    }
 }
 
 mod outcomes {
@@ -430,6 +439,18 @@ mod outcomes {
         assert!(error.message.contains("no JSON"), "{}", error.message);
         let error = refused(&mut stage, "").await;
         assert_eq!(error.class, ErrorClass::InvalidOutput);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_output_without_a_schema_still_has_to_be_json() {
+        let mut stage = Stage::new(agent("counter", 1)).await;
+        for text in ["not JSON".to_owned(), "x".repeat(DATABASE_MAX + 1)] {
+            let outcome = finished(&mut stage, None, text).await;
+            let Outcome::Fail { error, .. } = outcome else { panic!("it is no JSON") };
+            assert_eq!(error.class, ErrorClass::InvalidOutput);
+            assert!(error.message.contains("not a JSON text"), "{}", error.message);
+        }
+        assert_eq!(stage.blobs.len(), 0, "what is refused is not kept");
     }
 
     #[tokio::test(start_paused = true)]
