@@ -2,6 +2,7 @@
 
 use crate::runner::{Control, End, Job, Ran, Runner, Said};
 use crate::schema::Schemas;
+use crate::slots::Slots;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -20,10 +21,10 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// Letters taken at a time.
@@ -72,14 +73,15 @@ struct Lodger {
     spec: Arc<AgentSpec>,
     runner: Arc<dyn Runner>,
     schemas: Schemas,
-    /// The store counts slots; this holds them while a process that was given up is still being ended.
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
 }
 
 /// A process that hosts agents.
 pub struct Host {
     parts: HostParts,
     lodgers: Mutex<FxHashMap<InstanceId, Arc<Lodger>>>,
+    /// Also those of agents that have gone, as long as something of theirs runs.
+    slots: Mutex<FxHashMap<InstanceId, Weak<Slots>>>,
     attempts: Mutex<Attempts>,
     reports: mpsc::UnboundedSender<Letter>,
     stopping: watch::Sender<bool>,
@@ -121,6 +123,7 @@ impl Host {
         let host = Arc::new(Host {
             parts,
             lodgers: Mutex::default(),
+            slots: Mutex::default(),
             attempts: Mutex::default(),
             reports,
             stopping: watch::Sender::new(false),
@@ -137,20 +140,28 @@ impl Host {
 
     /// Has these agents from now on. Attempts that run go on with what they began with.
     pub fn set_agents(&self, agents: Vec<Hosted>) {
-        let mut lodgers = self.lodgers.lock();
-        let before = std::mem::take(&mut *lodgers);
+        let mut now = FxHashMap::default();
         for Hosted { spec, runner } in agents {
-            let slots = before
-                .get(&spec.instance)
-                .filter(|lodger| lodger.spec.max_concurrency == spec.max_concurrency)
-                .map_or_else(
-                    || Arc::new(Semaphore::new(spec.max_concurrency.max(1) as usize)),
-                    |lodger| lodger.slots.clone(),
-                );
+            let slots = self.slots_of(&spec);
             let schemas = Schemas::of(&spec);
             let lodger = Lodger { spec: Arc::new(spec), runner, schemas, slots };
-            lodgers.insert(lodger.spec.instance, Arc::new(lodger));
+            now.insert(lodger.spec.instance, Arc::new(lodger));
         }
+        *self.lodgers.lock() = now;
+        self.slots.lock().retain(|_, slots| slots.strong_count() > 0);
+    }
+
+    /// The slots of an instance: those that it had, if something of it is still there.
+    fn slots_of(&self, spec: &AgentSpec) -> Arc<Slots> {
+        let count = spec.max_concurrency as usize;
+        let mut all = self.slots.lock();
+        if let Some(slots) = all.get(&spec.instance).and_then(Weak::upgrade) {
+            slots.resize(count);
+            return slots;
+        }
+        let slots = Arc::new(Slots::new(count));
+        all.insert(spec.instance, Arc::downgrade(&slots));
+        slots
     }
 
     /// Attempts that run now.
@@ -253,17 +264,20 @@ impl Host {
         &self,
         work: &Work,
         lodger: Option<Arc<Lodger>>,
-        cancelled: watch::Receiver<Option<String>>,
+        mut cancelled: watch::Receiver<Option<String>>,
     ) {
         let Some(lodger) = lodger else {
             let error = TaskError::new(ErrorClass::Transient, "its host no longer has this agent");
             return self.respond(work, None, failed(error), Ran::plain(End::Cancelled));
         };
-        // Closed never: the semaphore lives as long as the lodger.
-        let _slot = lodger.slots.acquire().await;
-        if cancelled.borrow().is_some() {
+        let slot = tokio::select! {
+            biased;
+            _ = cancelled.wait_for(Option::is_some) => None,
+            slot = lodger.slots.take() => Some(slot),
+        };
+        let Some(_slot) = slot else {
             return self.respond(work, None, Outcome::Cancelled, Ran::plain(End::Cancelled));
-        }
+        };
         let started_at = self.parts.clock.now();
         let (said, hear) = mpsc::unbounded_channel();
         let job = match self.job(work, Control { cancelled, said }).await {

@@ -185,6 +185,37 @@ mod work {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn slots_are_held_while_an_agent_changes_goes_and_comes_back() {
+        let one = agent("counter", 1);
+        let mut stage = Stage::new(one.clone()).await;
+        stage.publish_fresh().await;
+        stage.publish_fresh().await;
+        let first = stage.play().await;
+        stage.nobody_plays().await;
+        // One slot more: one attempt more, not two.
+        let mut two = one.clone();
+        two.max_concurrency = 2;
+        stage.set_agents(vec![two]);
+        stage.publish_fresh().await;
+        let second = stage.play().await;
+        stage.nobody_plays().await;
+        // Gone and back with one slot, while two attempts of before still run.
+        stage.set_agents(vec![]);
+        stage.set_agents(vec![one]);
+        stage.publish_fresh().await;
+        stage.nobody_plays().await;
+        first.end(complete("1"));
+        stage.nobody_plays().await;
+        second.end(complete("2"));
+        let third = stage.play().await;
+        stage.nobody_plays().await;
+        third.end(complete("3"));
+        let fourth = stage.play().await;
+        fourth.end(complete("4"));
+        stage.host.idle().await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_input_that_lies_in_the_blob_store_is_at_hand() {
         let mut stage = Stage::new(agent("counter", 1)).await;
         let large = format!("\"{}\"", "x".repeat(DATABASE_MAX));
@@ -229,6 +260,21 @@ mod work {
 
 mod cancelling {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn before_it_has_a_slot_it_never_runs_and_says_so_at_once() {
+        let mut stage = Stage::new(agent("counter", 1)).await;
+        stage.publish_fresh().await;
+        let busy = stage.play().await;
+        let waiting = stage.publish_fresh().await;
+        stage.cancel(waiting, "not needed").await;
+        let response = stage::response(stage.report().await);
+        assert_eq!((response.attempt, response.outcome), (waiting, Outcome::Cancelled));
+        assert_eq!(response.started_at, None);
+        busy.end(complete("1"));
+        stage.report().await;
+        stage.nothing_more().await;
+    }
 
     #[tokio::test(start_paused = true)]
     async fn while_it_runs_the_runner_hears_why() {
@@ -278,6 +324,27 @@ mod cancelling {
         let letter = stage.letter(task, request);
         stage.publish(vec![letter]).await;
         stage.nothing_more().await;
+        assert_eq!(stage.host.running(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cancel_all_ends_what_runs_and_what_waits() {
+        let mut stage = Stage::new(agent("counter", 1)).await;
+        let running = stage.publish_fresh().await;
+        let mut play = stage.play().await;
+        let waiting = stage.publish_fresh().await;
+        stage.nobody_plays().await;
+        assert_eq!(stage.host.running(), 2);
+        let host = stage.host.clone();
+        let all = tokio::spawn(async move { host.cancel_all("the node stops").await });
+        assert_eq!(play.job.control.cancelled().await, "the node stops");
+        let first = stage::response(stage.report().await);
+        assert_eq!((first.attempt, first.outcome), (waiting, Outcome::Cancelled));
+        assert!(!all.is_finished(), "something still runs");
+        play.end(Ran::plain(End::Cancelled));
+        all.await.unwrap();
+        let second = stage::response(stage.report().await);
+        assert_eq!((second.attempt, second.outcome), (running, Outcome::Cancelled));
         assert_eq!(stage.host.running(), 0);
     }
 }
