@@ -2,6 +2,8 @@
 
 use crate::runner::{Control, End, Job, Ran, Runner, Said};
 use crate::schema::Schemas;
+use crate::slots::Slots;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::AgentSpec;
@@ -15,12 +17,14 @@ use segue_core::payload::{BadPayload, DATABASE_MAX, Payload};
 use segue_core::ports::{Blobs, BusError, Clock, Consumer, StoreError, WorkBus};
 use segue_core::task::{ErrorClass, TaskError};
 use segue_core::time::Time;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// Letters taken at a time.
@@ -56,18 +60,28 @@ pub struct Hosted {
     pub runner: Arc<dyn Runner>,
 }
 
+/// What a letter brought: the attempt, and what its reports repeat.
+struct Work {
+    task: TaskId,
+    /// The agent, as far as this host has it.
+    agent: Arc<str>,
+    hops: u16,
+    request: Box<TaskRequest>,
+}
+
 struct Lodger {
     spec: Arc<AgentSpec>,
     runner: Arc<dyn Runner>,
     schemas: Schemas,
-    /// The store counts slots; this holds them while a process that was given up is still being ended.
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
 }
 
 /// A process that hosts agents.
 pub struct Host {
     parts: HostParts,
     lodgers: Mutex<FxHashMap<InstanceId, Arc<Lodger>>>,
+    /// Also those of agents that have gone, as long as something of theirs runs.
+    slots: Mutex<FxHashMap<InstanceId, Weak<Slots>>>,
     attempts: Mutex<Attempts>,
     reports: mpsc::UnboundedSender<Letter>,
     stopping: watch::Sender<bool>,
@@ -109,6 +123,7 @@ impl Host {
         let host = Arc::new(Host {
             parts,
             lodgers: Mutex::default(),
+            slots: Mutex::default(),
             attempts: Mutex::default(),
             reports,
             stopping: watch::Sender::new(false),
@@ -125,20 +140,28 @@ impl Host {
 
     /// Has these agents from now on. Attempts that run go on with what they began with.
     pub fn set_agents(&self, agents: Vec<Hosted>) {
-        let mut lodgers = self.lodgers.lock();
-        let before = std::mem::take(&mut *lodgers);
+        let mut now = FxHashMap::default();
         for Hosted { spec, runner } in agents {
-            let slots = before
-                .get(&spec.instance)
-                .filter(|lodger| lodger.spec.max_concurrency == spec.max_concurrency)
-                .map_or_else(
-                    || Arc::new(Semaphore::new(spec.max_concurrency.max(1) as usize)),
-                    |lodger| lodger.slots.clone(),
-                );
+            let slots = self.slots_of(&spec);
             let schemas = Schemas::of(&spec);
             let lodger = Lodger { spec: Arc::new(spec), runner, schemas, slots };
-            lodgers.insert(lodger.spec.instance, Arc::new(lodger));
+            now.insert(lodger.spec.instance, Arc::new(lodger));
         }
+        *self.lodgers.lock() = now;
+        self.slots.lock().retain(|_, slots| slots.strong_count() > 0);
+    }
+
+    /// The slots of an instance: those that it had, if something of it is still there.
+    fn slots_of(&self, spec: &AgentSpec) -> Arc<Slots> {
+        let count = spec.max_concurrency as usize;
+        let mut all = self.slots.lock();
+        if let Some(slots) = all.get(&spec.instance).and_then(Weak::upgrade) {
+            slots.resize(count);
+            return slots;
+        }
+        let slots = Arc::new(Slots::new(count));
+        all.insert(spec.instance, Arc::downgrade(&slots));
+        slots
     }
 
     /// Attempts that run now.
@@ -176,7 +199,10 @@ impl Host {
         }
         let task = letter.task.ok_or("the letter names no task")?;
         match letter.body {
-            LetterBody::TaskRequest(request) => self.begin(task, *request),
+            LetterBody::TaskRequest(request) => {
+                self.begin(task, letter.hops, request);
+                Ok(())
+            }
             LetterBody::Event(Notice::Cancel { attempt, reason }) => {
                 self.cancel(attempt, reason);
                 Ok(())
@@ -202,87 +228,83 @@ impl Host {
         }
     }
 
-    fn begin(self: &Arc<Self>, task: TaskId, request: TaskRequest) -> Result<(), String> {
+    fn begin(self: &Arc<Self>, task: TaskId, hops: u16, request: Box<TaskRequest>) {
         if request.incarnation != self.parts.incarnation {
             // It was for an earlier life of this host: the store knows that it is lost.
-            return Ok(());
+            return;
         }
         let lodger = self.lodgers.lock().get(&request.instance).cloned();
         let (cancel, cancelled) = watch::channel(None);
         {
             let mut attempts = self.attempts.lock();
             if !attempts.remember(request.attempt) {
-                return Ok(());
+                return;
             }
             attempts.running.insert(request.attempt, cancel);
         }
         self.running.send_modify(|running| *running += 1);
         failpoint::pass("agent-accepted");
+        let agent = lodger.as_ref().map_or_else(|| "segue".into(), |l| l.spec.name.clone());
+        let work = Work { task, agent, hops, request };
         let host = self.clone();
         tokio::spawn(async move {
-            let attempt = request.attempt;
-            host.run(task, request, lodger, cancelled).await;
-            host.attempts.lock().running.remove(&attempt);
+            // Without this a bug in a runner would leave an attempt that never ends, on a host that never idles.
+            let run = AssertUnwindSafe(host.run(&work, lodger, cancelled)).catch_unwind();
+            if let Err(panic) = run.await {
+                let message = format!("its runner broke off: {}", words(panic.as_ref()));
+                let outcome = failed(TaskError::new(ErrorClass::Transient, message));
+                host.respond(&work, None, outcome, Ran::plain(End::Cancelled));
+            }
+            host.attempts.lock().running.remove(&work.request.attempt);
             host.running.send_modify(|running| *running -= 1);
         });
-        Ok(())
     }
 
     async fn run(
         &self,
-        task: TaskId,
-        request: TaskRequest,
+        work: &Work,
         lodger: Option<Arc<Lodger>>,
-        cancelled: watch::Receiver<Option<String>>,
+        mut cancelled: watch::Receiver<Option<String>>,
     ) {
         let Some(lodger) = lodger else {
             let error = TaskError::new(ErrorClass::Transient, "its host no longer has this agent");
-            let outcome = Outcome::Fail { error, retry_after_ms: None };
-            return self.respond(task, &request, None, outcome, Ran::plain(End::Cancelled));
+            return self.respond(work, None, failed(error), Ran::plain(End::Cancelled));
         };
-        // Closed never: the semaphore lives as long as the lodger.
-        let _slot = lodger.slots.acquire().await;
-        if cancelled.borrow().is_some() {
-            return self.respond(
-                task,
-                &request,
-                None,
-                Outcome::Cancelled,
-                Ran::plain(End::Cancelled),
-            );
-        }
+        let slot = tokio::select! {
+            biased;
+            _ = cancelled.wait_for(Option::is_some) => None,
+            slot = lodger.slots.take() => Some(slot),
+        };
+        let Some(_slot) = slot else {
+            return self.respond(work, None, Outcome::Cancelled, Ran::plain(End::Cancelled));
+        };
         let started_at = self.parts.clock.now();
         let (said, hear) = mpsc::unbounded_channel();
-        let job = match self.job(task, &request, Control { cancelled, said }).await {
+        let job = match self.job(work, Control { cancelled, said }).await {
             Ok(job) => job,
             Err(error) => {
-                let error = TaskError::new(
-                    ErrorClass::Transient,
-                    format!("its input could not be read: {error}"),
-                );
-                let outcome = Outcome::Fail { error, retry_after_ms: None };
-                return self.respond(task, &request, None, outcome, Ran::plain(End::Cancelled));
+                let message = format!("its input could not be read: {error}");
+                let outcome = failed(TaskError::new(ErrorClass::Transient, message));
+                return self.respond(work, None, outcome, Ran::plain(End::Cancelled));
             }
         };
         failpoint::pass("agent-started");
-        let ran = {
+        let mut ran = {
             let run = lodger.runner.run(job);
-            self.listen(task, &request, started_at, run, hear).await
+            self.listen(work, started_at, run, hear).await
         };
         failpoint::pass("agent-ended");
-        let mut ran = ran;
         let end = std::mem::replace(&mut ran.end, End::Cancelled);
-        let outcome = self.outcome(&lodger, &request, end).await;
+        let outcome = self.outcome(&lodger, &work.request, end).await;
         failpoint::pass("before-report");
-        self.respond(task, &request, Some(started_at), outcome, ran);
+        self.respond(work, Some(started_at), outcome, ran);
         failpoint::pass("after-report");
     }
 
     /// Runs the attempt, and passes on what it says meanwhile.
     async fn listen(
         &self,
-        task: TaskId,
-        request: &TaskRequest,
+        work: &Work,
         started_at: Time,
         run: segue_core::ports::Fut<'_, Ran>,
         mut hear: mpsc::UnboundedReceiver<Said>,
@@ -291,6 +313,7 @@ impl Host {
         // An attempt that ends at once needs no timer.
         let first = poll_fn(|context| Poll::Ready(run.as_mut().poll(context))).await;
         if let Poll::Ready(ran) = first {
+            self.last_words(work, &mut hear);
             return ran;
         }
         let mut process = None;
@@ -301,45 +324,47 @@ impl Host {
             tokio::select! {
                 biased;
                 ran = &mut run => {
-                    while let Ok(said) = hear.try_recv() {
-                        if let Said::Progress(note) = said {
-                            self.progress(task, request, note);
-                        }
-                    }
+                    self.last_words(work, &mut hear);
                     return ran;
                 }
                 Some(said) = hear.recv() => match said {
                     Said::Started(began) => process = began,
-                    Said::Progress(note) => self.progress(task, request, note),
+                    Said::Progress(note) => self.progress(work, note),
                 },
                 () = &mut report_start, if !reported => {
                     reported = true;
                     let notice = Notice::Started {
-                        attempt: request.attempt,
-                        secret: request.secret.clone(),
+                        attempt: work.request.attempt,
+                        secret: work.request.secret.clone(),
                         at: started_at,
                         process,
                     };
-                    self.send(task, request, LetterBody::Event(notice));
+                    self.send(work, LetterBody::Event(notice));
                 }
             }
         }
     }
 
-    fn progress(&self, task: TaskId, request: &TaskRequest, note: String) {
-        // Progress is for people: what is too large for a row is left out.
-        let Ok(note) = Payload::of_text(note) else { return };
-        let notice =
-            Notice::Progress { attempt: request.attempt, secret: request.secret.clone(), note };
-        self.send(task, request, LetterBody::Event(notice));
+    /// What was said just before the end still goes before the outcome.
+    fn last_words(&self, work: &Work, hear: &mut mpsc::UnboundedReceiver<Said>) {
+        while let Ok(said) = hear.try_recv() {
+            if let Said::Progress(note) = said {
+                self.progress(work, note);
+            }
+        }
     }
 
-    async fn job(
-        &self,
-        task: TaskId,
-        request: &TaskRequest,
-        control: Control,
-    ) -> Result<Job, StoreError> {
+    fn progress(&self, work: &Work, note: String) {
+        // Progress is for people: what is too large for a row is left out.
+        let Ok(note) = Payload::of_text(note) else { return };
+        let Work { request, .. } = work;
+        let notice =
+            Notice::Progress { attempt: request.attempt, secret: request.secret.clone(), note };
+        self.send(work, LetterBody::Event(notice));
+    }
+
+    async fn job(&self, work: &Work, control: Control) -> Result<Job, StoreError> {
+        let Work { task, request, .. } = work;
         let mut resume = request.resume.clone();
         if let Some(resume) = &mut resume {
             for child in &mut resume.children {
@@ -352,7 +377,7 @@ impl Host {
             }
         }
         Ok(Job {
-            task,
+            task: *task,
             run: request.run,
             name: request.name.clone(),
             attempt: request.attempt.to_string(),
@@ -418,6 +443,9 @@ impl Host {
 
     async fn payload(&self, text: String) -> Result<Payload, TaskError> {
         if text.len() > DATABASE_MAX {
+            // Whoever reads it back trusts it to be JSON, however large it is.
+            serde_json::from_str::<serde::de::IgnoredAny>(&text)
+                .map_err(|error| not_a_payload(&BadPayload::NotJson(error.to_string())))?;
             return self.parts.blobs.put(text.into_bytes()).await.map_err(|error| {
                 TaskError::new(
                     ErrorClass::Transient,
@@ -425,48 +453,50 @@ impl Host {
                 )
             });
         }
-        Payload::of_text(text).map_err(|error: BadPayload| {
-            TaskError::new(ErrorClass::InvalidOutput, format!("its output is {error}"))
-        })
+        Payload::of_text(text).map_err(|error| not_a_payload(&error))
     }
 
-    fn respond(
-        &self,
-        task: TaskId,
-        request: &TaskRequest,
-        started_at: Option<Time>,
-        outcome: Outcome,
-        ran: Ran,
-    ) {
+    fn respond(&self, work: &Work, started_at: Option<Time>, outcome: Outcome, ran: Ran) {
         let response = TaskResponse {
-            attempt: request.attempt,
-            secret: request.secret.clone(),
+            attempt: work.request.attempt,
+            secret: work.request.secret.clone(),
             started_at,
             process: ran.process,
             outcome,
             usage: ran.usage,
             ended: ran.ended,
         };
-        self.send(task, request, LetterBody::TaskResponse(Box::new(response)));
+        self.send(work, LetterBody::TaskResponse(Box::new(response)));
     }
 
-    fn send(&self, task: TaskId, request: &TaskRequest, body: LetterBody) {
+    fn send(&self, work: &Work, body: LetterBody) {
+        let attempt = work.request.attempt.0.as_u128();
         let letter = Letter {
             seq: 0,
             version: WIRE_VERSION,
-            from: request.name.clone(),
+            from: work.agent.clone(),
             to: Address::Engine,
-            task: Some(task),
+            task: Some(work.task),
             reply_to: None,
-            correlation: Some(request.attempt.0.as_u128()),
-            causation: Some(request.attempt.0.as_u128()),
-            hops: 0,
+            correlation: Some(attempt),
+            causation: Some(attempt),
+            hops: work.hops,
             at: self.parts.clock.now(),
             body,
         };
         // The reporter ends only with the host.
         let _ = self.reports.send(letter);
     }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it gave no reason")
+}
+
+fn not_a_payload(error: &BadPayload) -> TaskError {
+    TaskError::new(ErrorClass::InvalidOutput, format!("its output is {error}"))
 }
 
 fn failed(error: TaskError) -> Outcome {

@@ -10,4 +10,5 @@ pub mod presets;
 pub mod process;
 pub mod runner;
 pub mod schema;
+mod slots;
 pub mod workspace;
