@@ -98,8 +98,8 @@ git init -q "$repo"
 git -C "$repo" symbolic-ref HEAD refs/heads/main
 newline='
 '
-# Apart from its colon, so that a report on this file does not find it.
-todo=TODO
+# Apart from their colons, so that a report on this file does not find them.
+todo=TODO fixme=FIXME
 odd="a${tab}b${newline}\"q\" \\ <x>&|\`.py"
 bytes=$(printf 'caf\351.txt')
 mkdir -p "$repo/src" "$repo/docs" "$repo/--odd dir" "$repo/vendor/lib" "$repo/caf$(printf '\303\251')"
@@ -107,7 +107,7 @@ mkdir -p "$repo/src" "$repo/docs" "$repo/--odd dir" "$repo/vendor/lib" "$repo/ca
 printf "fn main() {\n    // $todo: one\n}\n" >"$repo/src/main.rs"
 printf 'pub fn a() {}\n' >"$repo/src/lib.rs"
 printf "# Guide\n\nFIXME and $todo: on one line, $todo: twice\n\nTalks about $todo/FIXME, and of XXX as well\n" >"$repo/docs/guide.md"
-printf 'x = 1  # XXX here\ny = 2' >"$repo/--odd dir/$odd"
+printf 'x = 1  # %s here\ny = 2' XXX >"$repo/--odd dir/$odd"
 printf 'HACK\n' >"$repo/$bytes"
 printf 'print(1)\n' >"$repo/caf$(printf '\303\251')/$(printf '\346\227\245\346\234\254').py"
 printf "// $todo: not ours\n" >"$repo/vendor/lib/x.js"
@@ -310,23 +310,23 @@ git init -q "$repo"
     printf 'a = b --%s;\n' XXX
     printf '// %s and %s and %s are words\n' "$todo" FIXME HACK
     printf 'f(x); // %s %s: a very long line that says %s\n' HACK "$todo" \
-        'much more than what fits into the place that is there for it, and is therefore cut after a word, not in it'
+        'much more than what fits into the place that is there for it, and is therefore cut after some word, not in it'
 } >"$repo/words.c"
 commit_as x x@example.org 'words'
 team words "$repo"
 out=$top/runs/words/markers/out
 has 'words: in comments, at the start of a line, before a colon' "$out/marker_counts" ".${tab}2${tab}1${tab}0${tab}2"
-has 'words: without what ends the comment' "$out/markers" "FIXME${tab}words.c${tab}4${tab}FIXME(ann): why"
-contains 'words: in the report' "$repo/repo-report/report.md" "[\`words.c:4\`](../words.c#L4) | **FIXME** | (ann)&#58; why |"
+has 'words: without what ends the comment' "$out/markers" "FIXME${tab}words.c${tab}4${tab}$fixme(ann): why"
+contains 'words: in the report' "$repo/repo-report/report.md" "[\`words.c:4\`](../words.c#L4) | **FIXME** | (ann): why |"
 contains 'words: two kinds are one row' "$repo/repo-report/report.md" "[\`words.c:9\`](../words.c#L9) | **$todo, HACK** | a very long line"
-contains 'words: cut after a word' "$repo/repo-report/report.md" "is therefore cut after $(printf '\342\200\246') |"
+contains 'words: cut after a word' "$repo/repo-report/report.md" "is therefore cut $(printf '\342\200\246') |"
 
 # ---- The list of markers is bounded, the counts are not ------------------------------------------------
 
 repo=$top/many
 rm -rf "$repo"
 git init -q "$repo"
-awk 'BEGIN { for (i = 0; i < 1500; i++) print "# TODO " i; for (i = 0; i < 300000; i++) printf "x"; print " # TODO far" }' >"$repo/many.py"
+awk -v word="$todo" 'BEGIN { for (i = 0; i < 1500; i++) print "# " word " " i; for (i = 0; i < 300000; i++) printf "x"; print " # " word " far" }' >"$repo/many.py"
 printf '# SPDX-License-Identifier: Apache-2.0\n' >"$repo/tagged.py"
 commit_as x x@example.org 'many'
 team many "$repo"

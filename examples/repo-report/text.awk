@@ -129,13 +129,15 @@ function xml(s) {
     return s
 }
 
-# Text for Markdown, none of it markup: every sign that could be is written as an entity.
+# Text for Markdown, none of it markup: every sign that could be is written as an entity. A colon before a
+# blank is only a colon; elsewhere it could make a link or a picture.
 function md(s,    out, i, c) {
-    if (s !~ "[^A-Za-z0-9 .,()+#/\200-\377-]") return s
+    if (s !~ "[^A-Za-z0-9 .,()+#/;?!%='\"{}\200-\377-]") return s
     out = ""
     for (i = 1; i <= length(s); i++) {
         c = substr(s, i, 1)
-        out = out (c ~ "[A-Za-z0-9 .,()+#/\200-\377-]" ? c : "&#" byte_of[c] ";")
+        if (c == ":" && substr(s, i + 1, 1) ~ /^ ?$/) out = out c
+        else out = out (c ~ "[A-Za-z0-9 .,()+#/;?!%='\"{}\200-\377-]" ? c : "&#" byte_of[c] ";")
     }
     return out
 }
