@@ -99,7 +99,7 @@ git -C "$repo" symbolic-ref HEAD refs/heads/main
 newline='
 '
 # Apart from their colons, so that a report on this file does not find them.
-todo=TODO fixme=FIXME
+todo=TODO fixme=FIXME xxx=XXX
 odd="a${tab}b${newline}\"q\" \\ <x>&|\`.py"
 bytes=$(printf 'caf\351.txt')
 mkdir -p "$repo/src" "$repo/docs" "$repo/--odd dir" "$repo/vendor/lib" "$repo/caf$(printf '\303\251')"
@@ -107,7 +107,7 @@ mkdir -p "$repo/src" "$repo/docs" "$repo/--odd dir" "$repo/vendor/lib" "$repo/ca
 printf "fn main() {\n    // $todo: one\n}\n" >"$repo/src/main.rs"
 printf 'pub fn a() {}\n' >"$repo/src/lib.rs"
 printf "# Guide\n\nFIXME and $todo: on one line, $todo: twice\n\nTalks about $todo/FIXME, and of XXX as well\n" >"$repo/docs/guide.md"
-printf 'x = 1  # %s here\ny = 2' XXX >"$repo/--odd dir/$odd"
+printf 'x = 1  # %s here\ny = 2' "$xxx" >"$repo/--odd dir/$odd"
 printf 'HACK\n' >"$repo/$bytes"
 printf 'print(1)\n' >"$repo/caf$(printf '\303\251')/$(printf '\346\227\245\346\234\254').py"
 printf "// $todo: not ours\n" >"$repo/vendor/lib/x.js"
