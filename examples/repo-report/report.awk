@@ -9,7 +9,7 @@ BEGIN {
 
 FNR == 1 { table = FILENAME; sub(/^.*\//, "", table) }
 table == "commit" { commit = $1; next }
-FNR == 1 { next }
+FNR == 1 { if (table == "marker_counts") counted_markers = 1; next }
 table == "summary" { summary[$1] = $2; next }
 table == "history" { history[$1] = $2; next }
 
@@ -77,7 +77,8 @@ function link(path, fragment) { return "[" code(display(path), 1) "](../" url(pa
 function folder_cell(folder) { return folder == "." ? "(top level)" : code(display(folder) "/", 1) }
 
 END {
-    draw_languages(); draw_hotspots(); draw_markers(); draw_bus_factor()
+    draw_languages(); draw_hotspots(); draw_bus_factor()
+    if (counted_markers) draw_markers()
 
     say("# Repository report")
     say("")
@@ -91,7 +92,9 @@ END {
             "commits that are whole here: " commas(history["counted"]) ". `git fetch --unshallow` brings the rest.")
     }
     glance()
-    languages_section(); hotspots_section(); markers_section(); bus_factor_section()
+    languages_section(); hotspots_section()
+    if (counted_markers) markers_section()
+    bus_factor_section()
     if (license_n) licenses_section()
     method_section()
     close("report.md")
@@ -102,7 +105,7 @@ function glance(    i, lone, lone_n) {
     if (lang_n) say("- **Largest language:** " md(lang_name[1]) ", " percent(lang_lines[1], all_lines) " of all lines")
     if (hot_n) say("- **Hottest file:** " link(hot_path[1], "") ", changed in " many(hot_changes[1], "commit") ", " \
         many(hot_lines[1], "line") " long")
-    say("- **Left to do:** " (marks ? many(marks, "marker") " in " many(mark_n, "top folder") : "no markers"))
+    if (counted_markers) say("- **Left to do:** " (marks ? many(marks, "marker") " in " many(mark_n, "top folder") : "no markers"))
     if (whole_factor != "") say("- **Bus factor:** " whole_factor " (" md(whole_top) " made " whole_share " of the commits)")
     for (i = 1; i <= bus_n; i++)
         if (bus_factor[i] == 1 && bus_people[i] > 1 && lone_n++ < 8) lone = lone (lone == "" ? "" : ", ") folder_cell(bus_folder[i])
@@ -182,8 +185,10 @@ function method_section() {
     say("")
     say("- **Text** is what has no NUL in its first 8,000 bytes.")
     say("- **Hot spots** are ranked by commits \303\227 lines; data, generated and vendored files are not ranked, renames are not followed.")
-    say("- **Markers** are the four words standing alone in a comment, at the start of a line, or before a colon, counted once a line")
-    say("  and kind, outside generated and vendored files. Lines that name more than two of them talk about markers and have none.")
+    if (counted_markers) {
+        say("- **Markers** are the four words standing alone in a comment, at the start of a line, or before a colon, counted once a line")
+        say("  and kind, outside generated and vendored files. Lines that name more than two of them talk about markers and have none.")
+    }
     say("- **Bus factor** of a top folder: the smallest number of people who together made more than half of the commits that touch it.")
     say("  Merges and commits by bots are not counted; people are told apart by e-mail address after `.mailmap`.")
 }

@@ -334,9 +334,15 @@ has 'many markers: all counted' "$top/runs/many/markers/out/marker_counts" ".${t
 equal 'many markers: 1,000 listed' 1001 "$(wc -l <"$top/runs/many/markers/out/markers" | tr -d ' ')"
 contains 'many markers: the rest is named' "$repo/repo-report/report.md" 'And 1,471 more.'
 
-# ---- The sixth agent -----------------------------------------------------------------------------------
+# ---- Nobody counted markers ------------------------------------------------------------------------------
 
 runs=$top/runs/many
+agent many "$repo" reporter "$runs"/inventory/out/* "$runs"/history/out/* || bad "reporter without markers: $(cat "$place/stderr")"
+lacks 'no markers: not in the report' "$repo/repo-report/report.md" 'arkers'
+equal 'no markers: the old chart has gone' "" "$(ls "$repo/repo-report" | grep markers)"
+
+# ---- The sixth agent -----------------------------------------------------------------------------------
+
 agent many "$repo" licenses "$runs/inventory/out/commit" || bad "licenses: $(cat "$place/stderr")"
 has 'licences' "$runs/licenses/out/licenses" "Apache-2.0${tab}1"
 agent many "$repo" reporter "$runs"/inventory/out/* "$runs"/history/out/* "$runs"/markers/out/* "$runs"/licenses/out/* ||
