@@ -2,19 +2,24 @@
 //!
 //! It keeps nothing beyond the process: what was published and not done is lost with it, and the leases of the store bring the work back.
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use segue_core::letter::{Address, Letter};
 use segue_core::ports::{BusError, Consumer, Delivery, Fut, WorkBus};
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use tokio::sync::Notify;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Semaphore;
 
-/// Letters that a queue holds before `publish` waits.
+/// Letters of a queue that are not done before `publish` waits: those that wait to be taken and those that were taken and not acknowledged.
+/// Bodies above [`DATABASE_MAX`](segue_core::payload::DATABASE_MAX) travel by reference, so this bounds the bytes as well.
 pub const QUEUE_MAX: usize = 16 * 1024;
 /// Dead letters that are kept; the oldest go first.
 pub const DEAD_MAX: usize = 1_000;
+/// Letters that one `publish` puts into a queue at a time, so that no lock is held for long.
+const CHUNK_MAX: usize = 1_024;
 
 /// A letter that was refused, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,203 +31,361 @@ pub struct DeadLetter {
 }
 
 /// The bus within one process.
-#[derive(Debug, Default)]
 pub struct InProcessBus {
-    queues: Mutex<FxHashMap<Address, Arc<Queue>>>,
-    everybody: Mutex<Vec<Weak<Queue>>>,
-    dead: Arc<Mutex<VecDeque<DeadLetter>>>,
-    closed: AtomicBool,
+    shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    dead: Mutex<VecDeque<DeadLetter>>,
+    queue_max: usize,
+}
+
+#[derive(Default)]
+struct State {
+    closed: bool,
+    queues: FxHashMap<Address, Arc<Queue>>,
+    /// One queue for each consumer of what goes to all.
+    everybody: Vec<Arc<Queue>>,
+}
+
+/// A queue. Two semaphores carry the waiting: they are fair, and give back what a caller that was dropped had been promised.
 struct Queue {
-    letters: Mutex<VecDeque<(Letter, bool)>>,
-    arrived: Notify,
-    room: Notify,
-    closed: AtomicBool,
-    tokens: AtomicU64,
+    address: Address,
+    letters: Mutex<Letters>,
+    /// As many permits as letters wait to be taken.
+    ready: Semaphore,
+    /// As many permits as letters still fit.
+    room: Semaphore,
+    consumers: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Letters {
+    /// Letters that were never taken, each with its place in the queue.
+    fresh: VecDeque<(u64, Letter)>,
+    /// Letters that came back, by their place: all of them stand before the fresh ones.
+    returned: BTreeMap<u64, Letter>,
+    arrived: u64,
+    tokens: u64,
 }
 
 impl InProcessBus {
-    /// A bus without queues.
+    /// A bus without queues, each of which will hold [`QUEUE_MAX`] letters.
     pub fn new() -> Arc<InProcessBus> {
-        Arc::default()
+        InProcessBus::with_queue_max(QUEUE_MAX)
     }
 
-    /// The letters that were refused, oldest first.
+    /// A bus without queues, each of which will hold so many letters, at least one.
+    pub fn with_queue_max(queue_max: usize) -> Arc<InProcessBus> {
+        let shared = Shared {
+            state: Mutex::default(),
+            dead: Mutex::default(),
+            queue_max: queue_max.clamp(1, Semaphore::MAX_PERMITS),
+        };
+        Arc::new(InProcessBus { shared: Arc::new(shared) })
+    }
+
+    /// The letters that were refused, oldest first, [`DEAD_MAX`] at most.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.dead.lock().iter().cloned().collect()
+        self.shared.dead.lock().iter().cloned().collect()
     }
 
-    /// Ends every wait with [`BusError::Closed`].
+    /// Ends every wait with [`BusError::Closed`], and every later call too. What was not taken by then is lost.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        for queue in self.queues.lock().values() {
-            queue.close();
-        }
-        for queue in self.everybody.lock().iter().filter_map(Weak::upgrade) {
+        let mut state = self.shared.state.lock();
+        state.closed = true;
+        for queue in state.queues.values().chain(&state.everybody) {
             queue.close();
         }
     }
+}
 
-    fn check_open(&self) -> Result<(), BusError> {
-        if self.closed.load(Ordering::SeqCst) { Err(BusError::Closed) } else { Ok(()) }
+impl fmt::Debug for InProcessBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.state.lock();
+        f.debug_struct("InProcessBus")
+            .field("closed", &state.closed)
+            .field("queues", &state.queues.len())
+            .field("everybody", &state.everybody.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The letters of one `publish`, sorted by queue.
+#[derive(Default)]
+struct Sorted {
+    groups: Vec<(Arc<Queue>, Vec<Letter>)>,
+    nobody: Nobody,
+}
+
+/// Letters that nobody would ever take.
+#[derive(Default)]
+struct Nobody {
+    addresses: Vec<String>,
+    letters: Vec<u64>,
+}
+
+impl Nobody {
+    fn add(&mut self, letter: &Letter) {
+        let address = letter.to.to_string();
+        if self.addresses.last() != Some(&address) {
+            self.addresses.push(address);
+        }
+        self.letters.push(letter.seq);
     }
 
-    async fn deliver(&self, letters: Vec<Letter>) -> Result<(), BusError> {
-        self.check_open()?;
-        let mut unroutable = (Vec::new(), Vec::new());
-        let mut same: Option<(Address, Option<Arc<Queue>>)> = None;
-        for letter in letters {
-            if letter.to == Address::All {
-                let queues: Vec<_> =
-                    self.everybody.lock().iter().filter_map(Weak::upgrade).collect();
-                for queue in queues {
-                    queue.push(letter.clone()).await?;
-                }
-                continue;
-            }
-            // Letters come in runs for one host: look the queue up once a run.
-            if same.as_ref().is_none_or(|(address, _)| *address != letter.to) {
-                same = Some((letter.to.clone(), self.queues.lock().get(&letter.to).cloned()));
-            }
-            match same.as_ref().and_then(|(_, queue)| queue.clone()) {
-                Some(queue) => queue.push(letter).await?,
-                None => {
-                    unroutable.0.push(format!("{:?}", letter.to));
-                    unroutable.1.push(letter.seq);
-                }
-            }
-        }
-        if unroutable.0.is_empty() {
+    fn into_result(mut self) -> Result<(), BusError> {
+        if self.letters.is_empty() {
             return Ok(());
         }
-        unroutable.0.sort_unstable();
-        unroutable.0.dedup();
-        Err(BusError::Unroutable { addresses: unroutable.0, letters: unroutable.1 })
+        self.addresses.sort_unstable();
+        self.addresses.dedup();
+        Err(BusError::Unroutable { addresses: self.addresses, letters: self.letters })
+    }
+}
+
+impl Shared {
+    async fn publish(&self, letters: Vec<Letter>) -> Result<(), BusError> {
+        let Sorted { mut groups, mut nobody } = self.sort(letters)?;
+        let put = |(queue, letters): (Arc<Queue>, Vec<Letter>)| async move {
+            let left = queue.put(letters).await;
+            (queue, left)
+        };
+        // Side by side, so that letters for one do not wait until another has room.
+        let done = match groups.pop() {
+            Some(only) if groups.is_empty() => vec![put(only).await],
+            Some(last) => join_all(groups.into_iter().chain([last]).map(put)).await,
+            None => Vec::new(),
+        };
+        for (queue, left) in done.into_iter().filter(|(_, left)| !left.is_empty()) {
+            if self.state.lock().closed {
+                return Err(BusError::Closed);
+            }
+            // Its one consumer left meanwhile. A broadcast is for those who are there.
+            if queue.address != Address::All {
+                left.iter().for_each(|letter| nobody.add(letter));
+            }
+        }
+        nobody.into_result()
+    }
+
+    /// Finds the queue of each letter. The letters of one queue stay in their order.
+    fn sort(&self, letters: Vec<Letter>) -> Result<Sorted, BusError> {
+        let state = self.state.lock();
+        if state.closed {
+            return Err(BusError::Closed);
+        }
+        let mut sorted = Sorted::default();
+        let mut places: FxHashMap<Address, usize> = FxHashMap::default();
+        let mut to_all = Vec::new();
+        let mut last = usize::MAX;
+        for letter in letters {
+            if letter.to == Address::All {
+                to_all.push(letter);
+                continue;
+            }
+            // Letters come in runs for one host: look a queue up once a run.
+            if sorted.groups.get(last).is_none_or(|(queue, _)| queue.address != letter.to) {
+                let Some(queue) = state.queues.get(&letter.to) else {
+                    sorted.nobody.add(&letter);
+                    continue;
+                };
+                last = *places.entry(letter.to.clone()).or_insert_with(|| {
+                    sorted.groups.push((queue.clone(), Vec::new()));
+                    sorted.groups.len() - 1
+                });
+            }
+            sorted.groups[last].1.push(letter);
+        }
+        if !to_all.is_empty() {
+            let everybody = state.everybody.iter();
+            sorted.groups.extend(everybody.map(|queue| (queue.clone(), to_all.clone())));
+        }
+        Ok(sorted)
+    }
+
+    fn bury(&self, letter: Letter, reason: String) {
+        let mut dead = self.dead.lock();
+        if dead.len() == DEAD_MAX {
+            dead.pop_front();
+        }
+        dead.push_back(DeadLetter { letter, reason });
+    }
+
+    /// The queue of an address, for one more consumer.
+    fn join(&self, address: Address) -> Result<Arc<Queue>, BusError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            // Checked under the lock under which `close` finds the queues: none is made after it.
+            return Err(BusError::Closed);
+        }
+        let queue = if address == Address::All {
+            let own = Queue::new(address, self.queue_max);
+            state.everybody.push(own.clone());
+            own
+        } else {
+            let new = || Queue::new(address.clone(), self.queue_max);
+            state.queues.entry(address.clone()).or_insert_with(new).clone()
+        };
+        queue.consumers.fetch_add(1, Ordering::Relaxed);
+        Ok(queue)
+    }
+
+    /// One consumer of a queue less.
+    fn leave(&self, queue: &Arc<Queue>) {
+        let mut state = self.state.lock();
+        if queue.consumers.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return;
+        }
+        match queue.address {
+            Address::All => state.everybody.retain(|other| !Arc::ptr_eq(other, queue)),
+            Address::Reply(_) => drop(state.queues.remove(&queue.address)),
+            Address::Host(_) | Address::Agent(_) | Address::Engine => return,
+        }
+        // Whoever waits for room must not wait for ever.
+        queue.close();
     }
 }
 
 impl Queue {
-    async fn push(&self, letter: Letter) -> Result<(), BusError> {
-        loop {
-            let room = self.room.notified();
-            if self.closed.load(Ordering::SeqCst) {
-                return Err(BusError::Closed);
-            }
-            {
-                let mut letters = self.letters.lock();
-                if letters.len() < QUEUE_MAX {
-                    letters.push_back((letter, false));
-                    drop(letters);
-                    self.arrived.notify_one();
-                    return Ok(());
-                }
-            }
-            room.await;
-        }
+    fn new(address: Address, max: usize) -> Arc<Queue> {
+        Arc::new(Queue {
+            address,
+            letters: Mutex::default(),
+            ready: Semaphore::new(0),
+            room: Semaphore::new(max),
+            consumers: AtomicUsize::new(0),
+        })
     }
 
     fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.arrived.notify_waiters();
-        self.arrived.notify_one();
-        self.room.notify_waiters();
+        self.ready.close();
+        self.room.close();
     }
 
-    fn take(&self, max: usize) -> Vec<(Letter, bool)> {
-        let mut letters = self.letters.lock();
-        let count = letters.len().min(max);
-        let taken: Vec<_> = letters.drain(..count).collect();
-        if !letters.is_empty() {
-            // Another consumer of the queue may go on with the rest.
-            self.arrived.notify_one();
+    /// Puts these letters at the end, as far as there is room, and waits for more room. Returns what is left when the queue was closed.
+    async fn put(&self, letters: Vec<Letter>) -> Vec<Letter> {
+        let mut rest = letters.into_iter();
+        while rest.len() > 0 {
+            let fits = rest.len().min(self.room.available_permits()).clamp(1, CHUNK_MAX);
+            let Ok(room) = self.room.acquire_many(fits as u32).await else { break };
+            room.forget();
+            {
+                let mut letters = self.letters.lock();
+                for letter in rest.by_ref().take(fits) {
+                    letters.arrived += 1;
+                    let place = letters.arrived;
+                    letters.fresh.push_back((place, letter));
+                }
+            }
+            self.ready.add_permits(fits);
         }
-        drop(letters);
-        if count > 0 {
-            self.room.notify_waiters();
+        rest.collect()
+    }
+
+    /// After one letter was promised to a consumer: promises it more, up to `max` in all, and leaves the others their share.
+    fn promise_more(&self, max: usize) -> usize {
+        loop {
+            let available = self.ready.available_permits();
+            let share = (available + 1).div_ceil(self.consumers.load(Ordering::Relaxed).max(1));
+            let more = share.min(max).saturating_sub(1).min(available).min(CHUNK_MAX);
+            if more == 0 {
+                return 1;
+            }
+            if let Ok(promised) = self.ready.try_acquire_many(more as u32) {
+                promised.forget();
+                return 1 + more;
+            }
         }
-        taken
+    }
+
+    /// Letters that were taken and not done go back to where they stood.
+    fn put_back(&self, letters: impl Iterator<Item = (u64, Letter)>) {
+        let count = {
+            let mut inside = self.letters.lock();
+            let before = inside.returned.len();
+            inside.returned.extend(letters);
+            inside.returned.len() - before
+        };
+        self.ready.add_permits(count);
     }
 }
 
 impl WorkBus for InProcessBus {
     fn publish(&self, letters: Vec<Letter>) -> Fut<'_, Result<(), BusError>> {
-        Box::pin(self.deliver(letters))
+        Box::pin(self.shared.publish(letters))
     }
 
     fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
         Box::pin(async move {
-            self.check_open()?;
-            let queue = if queue == Address::All {
-                let own = Arc::new(Queue::default());
-                let mut everybody = self.everybody.lock();
-                everybody.retain(|queue| queue.strong_count() > 0);
-                everybody.push(Arc::downgrade(&own));
-                own
-            } else {
-                self.queues.lock().entry(queue).or_default().clone()
+            let queue = self.shared.join(queue)?;
+            let consumer = InProcessConsumer {
+                shared: self.shared.clone(),
+                queue,
+                open: FxHashMap::default(),
             };
-            let consumer =
-                InProcessConsumer { queue, open: FxHashMap::default(), dead: self.dead.clone() };
             Ok(Box::new(consumer) as Box<dyn Consumer>)
         })
     }
 }
 
 struct InProcessConsumer {
+    shared: Arc<Shared>,
     queue: Arc<Queue>,
-    open: FxHashMap<u64, Letter>,
-    dead: Arc<Mutex<VecDeque<DeadLetter>>>,
+    /// What was handed over and is not done, by token, with its place in the queue. Bodies are shared, so a copy of a letter costs little.
+    open: FxHashMap<u64, (u64, Letter)>,
+}
+
+impl InProcessConsumer {
+    /// Takes so many letters, which were promised: those that came back first.
+    fn take(&mut self, count: usize) -> Vec<Delivery> {
+        let mut deliveries = Vec::with_capacity(count);
+        let mut letters = self.queue.letters.lock();
+        for _ in 0..count {
+            let (place, letter, redelivered) = match letters.returned.pop_first() {
+                Some((place, letter)) => (place, letter, true),
+                None => match letters.fresh.pop_front() {
+                    Some((place, letter)) => (place, letter, false),
+                    None => break,
+                },
+            };
+            letters.tokens += 1;
+            let token = letters.tokens;
+            self.open.insert(token, (place, letter.clone()));
+            deliveries.push(Delivery { token, letter, redelivered });
+        }
+        deliveries
+    }
 }
 
 impl Consumer for InProcessConsumer {
     fn next(&mut self, max: usize) -> Fut<'_, Result<Vec<Delivery>, BusError>> {
         Box::pin(async move {
-            loop {
-                let arrived = self.queue.arrived.notified();
-                let taken = self.queue.take(max.max(1));
-                if !taken.is_empty() {
-                    let open = &mut self.open;
-                    let tokens = &self.queue.tokens;
-                    return Ok(taken
-                        .into_iter()
-                        .map(|(letter, redelivered)| {
-                            let token = tokens.fetch_add(1, Ordering::Relaxed) + 1;
-                            open.insert(token, letter.clone());
-                            Delivery { token, letter, redelivered }
-                        })
-                        .collect());
-                }
-                if self.queue.closed.load(Ordering::SeqCst) {
-                    return Err(BusError::Closed);
-                }
-                arrived.await;
+            match self.queue.ready.acquire().await {
+                Ok(promised) => promised.forget(),
+                Err(_) => return Err(BusError::Closed),
             }
+            // Nothing waits from here on, so a `next` that is dropped has taken nothing.
+            let count = self.queue.promise_more(max);
+            Ok(self.take(count))
         })
     }
 
     fn ack(&mut self, tokens: Vec<u64>) -> Fut<'_, Result<(), BusError>> {
-        for token in tokens {
-            self.open.remove(&token);
-        }
+        let done = tokens.iter().filter(|token| self.open.remove(token).is_some()).count();
+        self.queue.room.add_permits(done);
         Box::pin(std::future::ready(Ok(())))
     }
 
     fn reject(&mut self, token: u64, dead: Option<String>) -> Fut<'_, Result<(), BusError>> {
-        if let Some(letter) = self.open.remove(&token) {
+        if let Some((place, letter)) = self.open.remove(&token) {
             match dead {
                 Some(reason) => {
-                    let mut letters = self.dead.lock();
-                    if letters.len() == DEAD_MAX {
-                        letters.pop_front();
-                    }
-                    letters.push_back(DeadLetter { letter, reason });
+                    self.shared.bury(letter, reason);
+                    self.queue.room.add_permits(1);
                 }
-                None => {
-                    self.queue.letters.lock().push_front((letter, true));
-                    self.queue.arrived.notify_one();
-                }
+                None => self.queue.put_back(std::iter::once((place, letter))),
             }
         }
         Box::pin(std::future::ready(Ok(())))
@@ -231,16 +394,161 @@ impl Consumer for InProcessConsumer {
 
 impl Drop for InProcessConsumer {
     fn drop(&mut self) {
-        let mut back: Vec<(u64, Letter)> = self.open.drain().collect();
-        if back.is_empty() {
-            return;
+        self.queue.put_back(self.open.drain().map(|(_, held)| held));
+        self.shared.leave(&self.queue);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use segue_core::ids::HostId;
+    use segue_testkit::bus_suite::letter;
+    use uuid::Uuid;
+
+    fn host() -> Address {
+        Address::Host(HostId(Uuid::from_u128(1)))
+    }
+
+    /// What is ready without waiting.
+    fn at_once<T>(future: impl Future<Output = T>) -> T {
+        future.now_or_never().expect("it should not have to wait")
+    }
+
+    fn publish(bus: &InProcessBus, to: &Address, numbers: impl Iterator<Item = u64>) {
+        at_once(bus.publish(numbers.map(|n| letter(to, n)).collect())).unwrap();
+    }
+
+    fn consume(bus: &InProcessBus, queue: &Address) -> Box<dyn Consumer> {
+        at_once(bus.consume(queue.clone())).unwrap()
+    }
+
+    fn next(consumer: &mut dyn Consumer, max: usize) -> Vec<Delivery> {
+        at_once(consumer.next(max)).unwrap()
+    }
+
+    fn numbers(deliveries: &[Delivery]) -> Vec<(u64, bool)> {
+        deliveries.iter().map(|delivery| (delivery.letter.seq, delivery.redelivered)).collect()
+    }
+
+    #[test]
+    fn what_comes_back_stands_where_it_stood() {
+        let bus = InProcessBus::new();
+        let mut consumer = consume(&bus, &host());
+        publish(&bus, &host(), 1..=6);
+        let taken = next(&mut *consumer, 4);
+        for delivery in &taken {
+            at_once(consumer.reject(delivery.token, None)).unwrap();
         }
-        back.sort_unstable_by_key(|(token, _)| *token);
-        let mut letters = self.queue.letters.lock();
-        for (_, letter) in back.into_iter().rev() {
-            letters.push_front((letter, true));
+        let again = next(&mut *consumer, 5);
+        let came = [(1, true), (2, true), (3, true), (4, true), (5, false)];
+        assert_eq!(numbers(&again), came);
+        drop(consumer);
+        let all = next(&mut *consume(&bus, &host()), 6);
+        assert_eq!(all.iter().map(|d| d.letter.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_greedy_consumer_leaves_a_share_to_the_others() {
+        let bus = InProcessBus::new();
+        let (mut greedy, mut modest) = (consume(&bus, &host()), consume(&bus, &host()));
+        publish(&bus, &host(), 1..=9);
+        assert_eq!(next(&mut *greedy, 1_000).len(), 5);
+        assert_eq!(next(&mut *modest, 1_000).len(), 2);
+        assert_eq!(next(&mut *greedy, 1).len(), 1);
+        drop(modest);
+        // Alone it gets all that is left, and what the other one did not acknowledge.
+        assert_eq!(next(&mut *greedy, 1_000).len(), 3);
+    }
+
+    #[test]
+    fn whoever_waits_is_served_before_whoever_comes() {
+        let bus = InProcessBus::new();
+        let (mut first, mut second) = (consume(&bus, &host()), consume(&bus, &host()));
+        let mut waiting = first.next(10);
+        assert!((&mut waiting).now_or_never().is_none());
+        publish(&bus, &host(), 1..=1);
+        assert!(second.next(10).now_or_never().is_none(), "the only letter is promised");
+        assert_eq!(numbers(&at_once(waiting).unwrap()), [(1, false)]);
+    }
+
+    #[test]
+    fn a_promise_to_one_that_gave_up_goes_to_the_next() {
+        let bus = InProcessBus::new();
+        let (mut first, mut second) = (consume(&bus, &host()), consume(&bus, &host()));
+        let mut gives_up = first.next(10);
+        assert!((&mut gives_up).now_or_never().is_none());
+        let mut waits = second.next(10);
+        assert!((&mut waits).now_or_never().is_none());
+        publish(&bus, &host(), 1..=1);
+        drop(gives_up);
+        assert_eq!(numbers(&at_once(waits).unwrap()), [(1, false)]);
+    }
+
+    #[test]
+    fn a_listener_that_leaves_frees_those_who_wait_for_its_room() {
+        let bus = InProcessBus::with_queue_max(2);
+        let (deaf, mut keen) = (consume(&bus, &Address::All), consume(&bus, &Address::All));
+        let letters = (1..=4).map(|n| letter(&Address::All, n)).collect();
+        let mut publishing = bus.publish(letters);
+        assert!((&mut publishing).now_or_never().is_none());
+        let two = next(&mut *keen, 10);
+        at_once(keen.ack(two.iter().map(|d| d.token).collect())).unwrap();
+        assert!((&mut publishing).now_or_never().is_none(), "one of them has no room");
+        drop(deaf);
+        assert_eq!(at_once(publishing), Ok(()));
+        assert_eq!(numbers(&next(&mut *keen, 10)), [(3, false), (4, false)]);
+    }
+
+    #[test]
+    fn an_asker_that_leaves_is_named_to_those_who_wait_for_its_room() {
+        let bus = InProcessBus::with_queue_max(1);
+        let asker = Address::Reply(Uuid::from_u128(2));
+        let consumer = consume(&bus, &asker);
+        let mut publishing = bus.publish(vec![letter(&asker, 1), letter(&asker, 2)]);
+        assert!((&mut publishing).now_or_never().is_none());
+        drop(consumer);
+        let addresses = vec![asker.to_string()];
+        assert_eq!(at_once(publishing), Err(BusError::Unroutable { addresses, letters: vec![2] }));
+        assert!(bus.shared.state.lock().queues.is_empty(), "nothing is left of the queue");
+    }
+
+    #[test]
+    fn letters_that_were_taken_and_not_acknowledged_count_as_well() {
+        let bus = InProcessBus::with_queue_max(2);
+        let mut consumer = consume(&bus, &host());
+        publish(&bus, &host(), 1..=2);
+        let taken = next(&mut *consumer, 2);
+        let mut publishing = bus.publish(vec![letter(&host(), 3)]);
+        assert!((&mut publishing).now_or_never().is_none());
+        // Going back to the queue makes no room; being refused for good does.
+        at_once(consumer.reject(taken[0].token, None)).unwrap();
+        assert!((&mut publishing).now_or_never().is_none());
+        at_once(consumer.reject(taken[1].token, Some("bad".into()))).unwrap();
+        assert_eq!(at_once(publishing), Ok(()));
+    }
+
+    #[test]
+    fn dead_letters_are_bounded_and_the_oldest_go_first() {
+        let bus = InProcessBus::new();
+        let mut consumer = consume(&bus, &host());
+        publish(&bus, &host(), 0..DEAD_MAX as u64 + 5);
+        for delivery in next(&mut *consumer, DEAD_MAX + 5) {
+            let reason = format!("no {}", delivery.letter.seq);
+            at_once(consumer.reject(delivery.token, Some(reason))).unwrap();
         }
-        drop(letters);
-        self.queue.arrived.notify_one();
+        let dead = bus.dead_letters();
+        assert_eq!(dead.len(), DEAD_MAX);
+        assert_eq!((dead[0].letter.seq, dead[0].reason.as_str()), (5, "no 5"));
+    }
+
+    #[test]
+    fn listeners_that_left_are_forgotten() {
+        let bus = InProcessBus::new();
+        drop(consume(&bus, &Address::All));
+        let _here = consume(&bus, &Address::All);
+        assert_eq!(bus.shared.state.lock().everybody.len(), 1);
+        assert!(format!("{bus:?}").contains("everybody: 1"), "{bus:?}");
     }
 }

@@ -18,7 +18,7 @@ mod timers;
 
 pub use assign::task_request;
 pub use chance::{Chance, secret_of};
-pub(crate) use ended::{ended_by_needs, failed_waiting};
+pub(crate) use ended::{ended_by_needs, failed_waiting, refuses};
 
 use crate::changes::ChangeSet;
 use crate::command::{Command, Reject};

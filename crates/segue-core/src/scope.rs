@@ -7,7 +7,7 @@
 //! an earlier command of the batch did may make another load necessary, which is rare.
 
 use crate::command::{Command, Duty, DutyKind};
-use crate::decide::{ended_by_needs, failed_waiting};
+use crate::decide::{ended_by_needs, failed_waiting, refuses};
 use crate::ids::{AttemptId, InstanceId, TaskId};
 use crate::letter::TaskResponse;
 use crate::outcome::Outcome;
@@ -72,7 +72,7 @@ pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
         Command::Requeue { task } => want.requeue(*task),
         Command::Cancel { task, .. } => {
             want.with_neighbours(*task);
-            want.children(*task, None);
+            want.open_children(*task, None);
         }
         Command::Continue(duty) => want.duty(duty),
         Command::Tick { limit } => want.tick(*limit, now),
@@ -88,6 +88,17 @@ pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
         Command::ExpireAgent { instance, .. } => want.held(*instance),
     }
     want.loads
+}
+
+/// Of which dependents of a task the needs will be counted.
+#[derive(Clone, Copy)]
+enum Count {
+    /// All that wait for it or ended on its account.
+    All,
+    /// Those that the task, as it stands, does not end in any case.
+    Unrefused,
+    /// None: it ends for the first time.
+    None,
 }
 
 struct Want<'a> {
@@ -119,12 +130,13 @@ impl Want<'_> {
     fn with_neighbours(&mut self, id: TaskId) {
         if let Some(task) = self.family(id) {
             // See `end_alone` in `decide`: only a first end leaves the needs of the dependents uncounted.
-            self.dependents(&task, None, task.error.is_some());
+            let count = if task.error.is_some() { Count::All } else { Count::None };
+            self.dependents(&task, None, count);
         }
     }
 
     /// The dependents of a task with their runs and parents; with their needs, where those are to be counted.
-    fn dependents(&mut self, task: &Task, after: Option<TaskId>, counted: bool) {
+    fn dependents(&mut self, task: &Task, after: Option<TaskId>, count: Count) {
         if task.dependents == 0 {
             return;
         }
@@ -134,6 +146,11 @@ impl Want<'_> {
             Some(page) => {
                 for edge in &page.items {
                     let Some(dependent) = self.family(edge.task) else { continue };
+                    let counted = match count {
+                        Count::All => true,
+                        Count::Unrefused => !refuses(task, edge.order_only),
+                        Count::None => false,
+                    };
                     let ended = ended_by_needs(&dependent);
                     if counted && (ended || dependent.state == TaskState::Blocked) {
                         self.needs(&dependent);
@@ -162,17 +179,23 @@ impl Want<'_> {
 
     fn requeue(&mut self, id: TaskId) {
         let Some(task) = self.family(id) else { return };
+        if task.resumes() {
+            self.children(id, None);
+        }
         self.above(&task);
         self.needs(&task);
-        self.dependents(&task, None, true);
+        self.dependents(&task, None, Count::All);
+    }
+
+    /// The children of a task that has open ones.
+    fn open_children(&mut self, id: TaskId, after: Option<TaskId>) {
+        if self.snapshot.task(id).is_some_and(|task| task.open_children > 0) {
+            self.children(id, after);
+        }
     }
 
     fn children(&mut self, id: TaskId, after: Option<TaskId>) {
         let snapshot = self.snapshot;
-        let Some(task) = snapshot.task(id) else { return };
-        if task.open_children == 0 {
-            return;
-        }
         match snapshot.children(id) {
             None => self.loads.push(Load::Children(id, after)),
             Some(page) => {
@@ -235,12 +258,12 @@ impl Want<'_> {
         match duty.kind {
             DutyKind::Propagate { after, .. } => {
                 if let Some(task) = self.family(duty.task) {
-                    self.dependents(&task, after, true);
+                    self.dependents(&task, after, Count::Unrefused);
                 }
             }
             DutyKind::CancelChildren { after } => {
                 self.family(duty.task);
-                self.children(duty.task, after);
+                self.open_children(duty.task, after);
             }
             DutyKind::Render | DutyKind::Collect => {
                 self.family(duty.task);

@@ -119,6 +119,132 @@ fn only_a_group_has_children_at_submit_and_a_group_has_no_needs() {
 }
 
 #[test]
+fn a_graph_with_too_many_needs_is_refused_with_a_way_out() {
+    let mut town = Town::unchecked();
+    let sources = (1..=400).map(|n| spec(n, "source"));
+    let all: Vec<u64> = (1..=400).collect();
+    let targets = (1_001..=1_400).map(|n| spec(n, "target").needs(&all));
+    let submit = Town::submission(sources.chain(targets).collect());
+    assert!(matches!(town.act(submit), Err(Reject::Invalid(why)) if why.contains("between")));
+}
+
+// ---- cycles ---------------------------------------------------------------------------------
+
+/// The path that the refusal of this submit names.
+fn cycle(specs: Vec<TaskSpec>) -> Vec<String> {
+    let mut town = Town::new();
+    let refused = town.act(Town::submission(specs));
+    assert!(town.world.tasks.is_empty(), "all of it or nothing");
+    match refused {
+        Err(Reject::Cycle { path }) => path,
+        other => panic!("no cycle was found: {other:?}"),
+    }
+}
+
+#[test]
+fn needs_that_lead_back_are_refused_and_named_in_order() {
+    let own = cycle(vec![spec(1, "a").needs(&[1])]);
+    assert_eq!(own, ["a", "a"]);
+    let long = cycle(vec![
+        spec(9, "outside").needs(&[1]),
+        spec(1, "a").needs(&[2]),
+        spec(2, "b").needs(&[3]),
+        spec(3, "c").needs(&[1]),
+        spec(4, "d"),
+    ]);
+    assert_eq!(long, ["a", "b", "c", "a"]);
+    let reject = Reject::Cycle { path: long };
+    assert!(reject.to_string().ends_with("a -> b -> c -> a"), "{reject}");
+}
+
+#[test]
+fn a_child_that_waits_for_its_own_group_is_refused() {
+    let own = cycle(vec![group(1, "run"), spec(2, "child").under(1).needs(&[1])]);
+    assert_eq!(own, ["run", "child", "run"]);
+    let mut inner = group(2, "inner").under(1);
+    inner.root = task_id(1);
+    let mut deep = spec(3, "deep").needs(&[1]);
+    deep.parent = Some(task_id(2));
+    deep.root = task_id(1);
+    assert_eq!(cycle(vec![group(1, "run"), inner, deep]), ["run", "inner", "deep", "run"]);
+}
+
+#[test]
+fn groups_whose_children_wait_for_each_other_are_refused() {
+    let path = cycle(vec![
+        group(1, "left"),
+        group(2, "right"),
+        spec(3, "l").under(1).needs(&[2]),
+        spec(4, "r").under(2).needs(&[1]),
+    ]);
+    assert_eq!(path, ["left", "l", "right", "r", "left"]);
+}
+
+#[test]
+fn a_delegation_that_goes_round_is_an_error_that_names_the_way() {
+    let plan = || vec![delegated("x", &["z"]), delegated("y", &["x"]), delegated("z", &["y"])];
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "orchestrator")]);
+    town.assign();
+    let proof = town.proof(task_id(1));
+    let refused = town.act(Command::Delegate { proof, tasks: plan() });
+    assert!(matches!(refused, Err(Reject::Cycle { path }) if path == ["x", "z", "y", "x"]));
+    town.finish(1, delegate(plan(), true));
+    let error = town.task(1).error.clone().unwrap();
+    assert_eq!((town.state(1), error.class), (TaskState::Failed, ErrorClass::Permanent));
+    assert!(error.message.contains("x -> z -> y -> x"), "{}", error.message);
+}
+
+#[test]
+fn agents_that_delegate_to_each_other_for_ever_are_stopped_by_the_hops() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "ping").once()]);
+    let mut id = task_id(1);
+    let mut hops = 0;
+    loop {
+        town.assign();
+        town.finish_id(id, delegate(vec![delegated("pong", &[])], false));
+        match town.world.calls.get(&(id, "pong".into())) {
+            Some(child) => id = *child,
+            None => break,
+        }
+        hops += 1;
+    }
+    assert_eq!(hops, HOPS_MAX);
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Failed);
+}
+
+#[test]
+fn groups_nest_only_so_deep() {
+    let mut specs = vec![group(1, "run")];
+    for n in 2..=u64::from(HOPS_MAX) + 2 {
+        let mut inner = group(n, "inner");
+        inner.parent = Some(task_id(n - 1));
+        inner.root = task_id(1);
+        specs.push(inner);
+    }
+    let refused = Town::new().act(Town::submission(specs.clone()));
+    assert!(matches!(refused, Err(Reject::Invalid(why)) if why.contains("flatter")));
+    specs.pop();
+    assert!(Town::new().act(Town::submission(specs)).is_ok());
+}
+
+#[test]
+fn a_very_long_chain_needs_no_deep_stack() {
+    let mut town = Town::unchecked();
+    let chain = (1..=SUBMIT_MAX as u64).map(|n| {
+        let spec = spec(n, "link").once();
+        if n < SUBMIT_MAX as u64 { spec.needs(&[n + 1]) } else { spec }
+    });
+    town.submit(chain.collect());
+    town.work(SUBMIT_MAX as u64, fail(ErrorClass::Permanent));
+    assert_eq!(town.state(SUBMIT_MAX as u64 - 1), TaskState::Failed);
+}
+
+// ---- rendering ------------------------------------------------------------------------------
+
+#[test]
 fn rendering_waits_for_the_needs_even_if_somebody_renders_too_soon() {
     let mut town = Town::new();
     town.submit(vec![spec(1, "need"), spec(2, "plain").needs(&[1])]);
@@ -429,6 +555,32 @@ fn a_requeued_task_that_had_been_resumed_is_resumed_again() {
     assert_eq!(town.state(1), TaskState::Failed);
     town.act(Command::Requeue { task: task_id(1) }).unwrap();
     assert_eq!(town.task(1).continuation, Some(text("{\"step\":2}")));
+}
+
+#[test]
+fn a_requeued_task_that_was_resumed_with_a_failure_begins_anew() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "orchestrator").once()]);
+    let plan = || {
+        let mut broken = delegated("broken", &[]);
+        broken.retry.attempts = 1;
+        vec![delegated("fine", &[]), broken]
+    };
+    town.work(1, delegate(plan(), true));
+    town.assign();
+    town.finish_id(town.child(1, "fine"), complete());
+    let broken = town.child(1, "broken");
+    town.finish_id(broken, fail(ErrorClass::Permanent));
+    // It is told, and gives up.
+    town.work(1, fail(ErrorClass::Permanent));
+    town.pass_ms(1);
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    assert!(!town.task(1).resumes());
+    town.work(1, delegate(plan(), true));
+    assert_eq!(town.world.task(broken).state, TaskState::Ready);
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Completed);
+    assert_eq!(town.world.task(town.child(1, "fine")).attempts, 1);
 }
 
 #[test]

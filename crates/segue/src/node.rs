@@ -82,10 +82,12 @@ impl Node {
             clock: Arc::new(SystemClock),
         };
         let host = Host::start(host_parts, agents).await?;
+        // First the processes of the earlier life, then its tasks: two attempts at one task must not share a folder.
+        let leftovers = end_leftovers(&project).await;
         engine.register(&local, specs).await?;
         engine.keep_alive(local.clone());
         let node = Arc::new(Node { project, engine, host, bus, store, local, _lock: lock });
-        node.clone().end_leftovers();
+        node.note_leftovers(leftovers).await;
         Ok(node)
     }
 
@@ -100,24 +102,19 @@ impl Node {
         Ok(())
     }
 
-    /// Ends what an earlier life of the node left running, beside the work: its supervisors do it by themselves, so
-    /// this finds what survived them, and writes the evidence into the log.
-    fn end_leftovers(self: Arc<Self>) {
-        tokio::spawn(async move {
-            let state = self.project.state.clone();
-            let found = tokio::task::spawn_blocking(move || leftovers(&state)).await;
-            for (record, ended) in found.unwrap_or_default() {
-                let (Ok(task), Ok(attempt)) =
-                    (record.task.parse::<TaskId>(), record.attempt.parse::<AttemptId>())
-                else {
-                    continue;
-                };
-                let proof = Proof { task, attempt, secret: secret_of(&self.project.key, attempt) };
-                if let Err(error) = self.engine.command(Command::Reaped { proof, ended }).await {
-                    tracing::warn!(%error, %task, "could not note which processes were ended");
-                }
+    /// Writes into the log which processes of an earlier life were ended.
+    async fn note_leftovers(&self, leftovers: Vec<Leftover>) {
+        for (record, ended) in leftovers {
+            let (Ok(task), Ok(attempt)) =
+                (record.task.parse::<TaskId>(), record.attempt.parse::<AttemptId>())
+            else {
+                continue;
+            };
+            let proof = Proof { task, attempt, secret: secret_of(&self.project.key, attempt) };
+            if let Err(error) = self.engine.command(Command::Reaped { proof, ended }).await {
+                tracing::warn!(%error, %task, "could not note which processes were ended");
             }
-        });
+        }
     }
 
     /// Stops: gives out no more work, lets what runs end for as long as `patience`, then ends it.
@@ -136,6 +133,25 @@ impl Node {
     /// The store, for reading.
     pub fn store(&self) -> &Arc<dyn Store> {
         self.engine.store()
+    }
+}
+
+/// How long a new node waits for what an earlier one left running to end, before it goes on all the same. Supervisors kill
+/// it the moment their node dies, so this is long for anything but a process that hangs in the kernel.
+const LEFTOVER_WAIT: Duration = Duration::from_millis(1_500);
+
+/// Ends what an earlier life of the node left running. Its supervisors do it by themselves, so this waits for them and finds what survived.
+async fn end_leftovers(project: &Project) -> Vec<Leftover> {
+    let state = project.state.clone();
+    let found = tokio::task::spawn_blocking(move || leftovers(&state));
+    match tokio::time::timeout(LEFTOVER_WAIT, found).await {
+        Ok(found) => found.unwrap_or_default(),
+        Err(_) => {
+            tracing::warn!(
+                "processes of the earlier node are still ending; work goes on beside them"
+            );
+            Vec::new()
+        }
     }
 }
 

@@ -81,6 +81,7 @@ fn check(draft: &Draft<'_>, id: TaskId, tasks: &[Delegated]) -> Result<(), Rejec
     if draft.task(id)?.spec.hops >= HOPS_MAX {
         return invalid(format!("it delegated over more than {HOPS_MAX} hops: a loop, it seems"));
     }
+    submit::check_size(tasks.iter().map(|task| task.needs.len()).sum())?;
     let mut places: FxHashMap<&str, usize> = FxHashMap::default();
     for (place, task) in tasks.iter().enumerate() {
         let name = task.name.as_ref().unwrap_or(&task.key);

@@ -40,12 +40,7 @@ pub(super) fn end_alone(draft: &mut Draft<'_>, id: TaskId, ending: Ending) -> Re
     // Whoever was requeued has an error still; some others have one as well, and counting anew is never wrong.
     let first_end = draft.task(id)?.error.is_none();
     close(draft, id, ending)?;
-    if first_end {
-        let need = draft.task(id)?.clone();
-        each_dependent(draft, id, None, |draft, edge| tell(draft, &need, edge))?;
-    } else {
-        each_dependent(draft, id, None, |draft, edge| follow(draft, edge.task))?;
-    }
+    each_dependent(draft, id, None, if first_end { tell } else { follow })?;
     tell_parent(draft, id)
 }
 
@@ -133,6 +128,14 @@ pub(crate) fn ended_by_needs(task: &Task) -> bool {
     by_needs && task.unmet > u32::from(task.spec.is_rendered_later())
 }
 
+/// Whether a task ends the ones that need it.
+pub(crate) fn refuses(need: &Task, order_only: bool) -> bool {
+    match verdict(need, order_only) {
+        Verdict::Fail(_) | Verdict::Skip(_) => true,
+        Verdict::Open | Verdict::Met => false,
+    }
+}
+
 fn verdict(need: &Task, order_only: bool) -> Verdict {
     if !need.state.is_terminal() {
         return Verdict::Open;
@@ -197,7 +200,7 @@ fn each_dependent<'a>(
     draft: &mut Draft<'a>,
     id: TaskId,
     after: Option<TaskId>,
-    mut act: impl FnMut(&mut Draft<'a>, &Edge) -> Result<(), Reject>,
+    act: fn(&mut Draft<'a>, &Edge) -> Result<(), Reject>,
 ) -> Result<(), Reject> {
     if draft.task(id)?.dependents == 0 {
         return Ok(());
@@ -222,12 +225,12 @@ fn each_dependent<'a>(
     Ok(())
 }
 
-/// Lets one dependent know that a need has ended for the first time.
-fn tell(draft: &mut Draft<'_>, need: &Task, edge: &Edge) -> Result<(), Reject> {
+/// Lets one dependent know that its need has ended; that it is met, no more than once.
+fn tell(draft: &mut Draft<'_>, edge: &Edge) -> Result<(), Reject> {
     if draft.task(edge.task)?.state != TaskState::Blocked {
         return Ok(());
     }
-    match verdict(need, edge.order_only) {
+    match verdict(draft.task(edge.need)?, edge.order_only) {
         Verdict::Open => Ok(()),
         Verdict::Met => meet(draft, edge.task),
         Verdict::Fail(error) => end_quietly(draft, edge.task, Ending::Failed(error)),
@@ -253,9 +256,18 @@ fn set_unmet(draft: &mut Draft<'_>, id: TaskId, unmet: u32) -> Result<(), Reject
     Ok(())
 }
 
-/// Brings a task in line with how its needs stand now, counting them anew: so this may be done at any
-/// time and any number of times. A task that was ended on account of a need that was requeued since comes back.
-pub(super) fn follow(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+/// Brings a dependent in line with how its need stands now. This may be done at any time and any number of times.
+fn follow(draft: &mut Draft<'_>, edge: &Edge) -> Result<(), Reject> {
+    if refuses(draft.task(edge.need)?, edge.order_only) {
+        // However the other needs stand, so that those need not even be loaded.
+        return tell(draft, edge);
+    }
+    count_anew(draft, edge.task)
+}
+
+/// Brings a task in line with how its needs stand now, counting them anew. A task that was ended on account of a need
+/// that was requeued since comes back.
+fn count_anew(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
     let task = draft.task(id)?;
     let (before, ended) = (task.unmet, ended_by_needs(task));
     if !ended && task.state != TaskState::Blocked {
@@ -291,7 +303,7 @@ pub(super) fn follow_back(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Rejec
     if draft.task(id)?.state == TaskState::Blocked {
         // A count that cannot be right makes sure that whatever is counted counts as news.
         draft.task_mut(id)?.unmet = u32::MAX;
-        follow(draft, id)?;
+        count_anew(draft, id)?;
     }
     follow_later(draft, id)
 }
@@ -341,7 +353,7 @@ pub(super) fn requeue(draft: &mut Draft<'_>, id: TaskId) -> Result<bool, Reject>
         bring_back(draft, id)?;
         set_unmet(draft, id, sum.unmet)?;
     }
-    each_dependent(draft, id, None, |draft, edge| follow(draft, edge.task))?;
+    each_dependent(draft, id, None, follow)?;
     Ok(true)
 }
 
@@ -423,7 +435,7 @@ pub(super) fn go_on(draft: &mut Draft<'_>, duty: &Duty) -> Result<Reply, Reject>
     let state = draft.task(duty.task)?.state;
     match duty.kind {
         DutyKind::Propagate { after, parent: _ } => {
-            each_dependent(draft, duty.task, after, |draft, edge| follow(draft, edge.task))?;
+            each_dependent(draft, duty.task, after, follow)?;
         }
         DutyKind::CancelChildren { after } => {
             if matches!(state, TaskState::Failed | TaskState::Cancelled) {

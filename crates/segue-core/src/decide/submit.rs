@@ -13,6 +13,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
+/// Needs that the tasks of one submit or delegation may have together: what a cascade has to look at stays bounded.
+pub(super) const NEEDS_MAX: usize = 10 * SUBMIT_MAX;
+
 /// Longest name of a task in bytes.
 pub(super) const NAME_MAX: usize = 200;
 
@@ -117,6 +120,7 @@ fn check(draft: &Draft<'_>, submit: &Submit) -> Result<(), Reject> {
             )));
         }
     }
+    check_size(submit.tasks.iter().map(|task| task.spec.needs.len()).sum())?;
     for task in &submit.tasks {
         check_needs(draft, &task.spec, &places)?;
     }
@@ -149,6 +153,15 @@ fn check_parent(
         return Err(Reject::Invalid(format!("the root of `{}` has to be {root}", spec.name)));
     }
     Ok(parent)
+}
+
+pub(super) fn check_size(needs: usize) -> Result<(), Reject> {
+    if needs > NEEDS_MAX {
+        return Err(Reject::Invalid(format!(
+            "{needs} needs are too many for one graph (at most {NEEDS_MAX}): put a task between, that needs the one side and is needed by the other"
+        )));
+    }
+    Ok(())
 }
 
 fn check_needs(

@@ -152,17 +152,33 @@ pub(super) fn requeue(draft: &mut Draft<'_>, id: TaskId) -> Result<Reply, Reject
     if !ended::may_return(draft, id)? {
         return refuse(": the task that it belongs to has ended; requeue or submit that one");
     }
-    let waited = draft.task(id)?.wait_for.is_some();
+    let anew = !has_results(draft, id)?;
     if !ended::requeue(draft, id)? {
         return refuse(": a task that it needs did not complete; requeue that one, and it follows");
     }
-    if waited {
-        // It had handed out work and did not get to its results: it begins anew, and finds what was done by its key.
+    if anew {
         let task = draft.task_mut(id)?;
         task.continuation = None;
         task.prefer = None;
     }
     Ok(Reply::Done { changed: true })
+}
+
+/// Whether an ended task has the results of all work that it handed out. Then its last step alone is done again;
+/// otherwise it begins anew, finds by their keys what its children have done, and has the rest done again.
+fn has_results(draft: &Draft<'_>, id: TaskId) -> Result<bool, Reject> {
+    let task = draft.task(id)?;
+    if !task.resumes() || task.wait_for.is_some() {
+        return Ok(false);
+    }
+    let children = draft.snapshot.children(id);
+    let children = children.ok_or_else(|| Reject::NotLoaded(format!("the children of {id}")))?;
+    for child in &children.items {
+        if draft.task(*child)?.state != TaskState::Completed {
+            return Ok(false);
+        }
+    }
+    Ok(!children.more)
 }
 
 pub(super) fn resume(draft: &mut Draft<'_>, id: TaskId) -> Result<Reply, Reject> {

@@ -32,6 +32,8 @@ use world::World;
 
 /// The lease that hosts of the town have.
 pub const LEASE_MS: u64 = 60_000;
+/// Rounds of loading that a command may take; runs of the tests are nested no deeper than this allows for.
+pub const ROUNDS_MAX: usize = 5;
 /// When the town was founded.
 pub const BEGIN: Time = Time(1_800_000_000_000);
 
@@ -246,6 +248,9 @@ impl Town {
         decisions: &[Result<Effects, Reject>],
     ) -> Result<(), String> {
         invariants::check(&self.world)?;
+        if self.world.rounds_max > ROUNDS_MAX {
+            return Err(format!("{} rounds of loading", self.world.rounds_max));
+        }
         let new = &self.world.events[events..];
         for task in self.world.tasks.values() {
             let Some((state, attempts)) = before.tasks.get(&task.id()) else { continue };

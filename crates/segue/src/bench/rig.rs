@@ -75,7 +75,7 @@ pub struct Rig {
     pub node: Arc<Node>,
     /// What its agents saw.
     pub seen: Arc<Seen>,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Rig {
@@ -95,7 +95,7 @@ impl Rig {
         let project = Project::open_or_make(folder.path())?;
         let lock = project.lock()?;
         let node = Node::start(project, lock, Vec::new(), NodeOptions::default()).await?;
-        Ok(Rig { node, seen: Arc::default(), folder })
+        Ok(Rig { node, seen: Arc::default(), _folder: folder })
     }
 
     /// Has its agents from now on.
@@ -116,11 +116,6 @@ impl Rig {
         };
         let runner = NoOp { seen: self.seen.clone(), output: payload_text('o') };
         Hosted { spec, runner: Arc::new(runner) }
-    }
-
-    /// The folder of the database.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Stops, and checks in the database that exactly so many tasks completed and nothing else is there.
