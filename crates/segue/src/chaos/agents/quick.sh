@@ -1,0 +1,3 @@
+# Done at once.
+. "${0%/*}/common.sh"
+result
