@@ -209,6 +209,7 @@ fn agents_that_delegate_to_each_other_for_ever_are_stopped_by_the_hops() {
             None => break,
         }
         hops += 1;
+        assert!(hops <= HOPS_MAX, "they go on");
     }
     assert_eq!(hops, HOPS_MAX);
     town.run_out();
@@ -272,6 +273,14 @@ fn a_duty_that_is_done_twice_changes_nothing_more() {
         town.act(Command::Continue(duties[0].clone())).unwrap();
         assert_eq!((town.state(3), town.task(3).unmet), (TaskState::Blocked, 1));
     }
+}
+
+#[test]
+fn a_duty_about_a_task_that_is_gone_is_done() {
+    let mut town = Town::new();
+    let kind = DutyKind::Propagate { after: None, parent: false };
+    let effects = town.act(Command::Continue(Duty { task: task_id(1), kind })).unwrap();
+    assert_eq!(effects.reply, Reply::Done { changed: false });
 }
 
 #[test]
@@ -785,6 +794,23 @@ fn a_resumed_attempt_that_delegates_the_same_again_is_stopped() {
         (town.state(1), class(town.task(1))),
         (TaskState::Failed, Some(ErrorClass::Permanent))
     );
+}
+
+#[test]
+fn a_resumed_attempt_that_delegates_what_has_failed_again_is_stopped_too() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "stuck")]);
+    let plan = || {
+        let mut child = delegated("x", &[]);
+        child.retry.attempts = 1;
+        delegate(vec![child], true)
+    };
+    town.work(1, plan());
+    town.assign();
+    // All of this in the millisecond in which the task was submitted: it was not requeued since.
+    town.finish_id(town.child(1, "x"), fail(ErrorClass::Permanent));
+    town.work(1, plan());
+    assert_eq!(town.state(1), TaskState::Failed);
 }
 
 #[test]

@@ -434,7 +434,12 @@ pub(super) fn children_ended(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Re
 /// done twice, or that was overtaken by a requeue, does no harm.
 pub(super) fn go_on(draft: &mut Draft<'_>, duty: &Duty) -> Result<Reply, Reject> {
     draft.duty_done(duty.task, duty.kind);
-    let state = draft.task(duty.task)?.state;
+    let state = match draft.find(duty.task) {
+        Some(task) => task.state,
+        // It was pruned, and what it left behind with it.
+        None if draft.snapshot.knows_task(duty.task) => return Ok(Reply::Done { changed: false }),
+        None => return Err(Reject::NotLoaded(format!("task {}", duty.task))),
+    };
     match duty.kind {
         DutyKind::Propagate { after, parent: _ } => {
             each_dependent(draft, duty.task, after, follow)?;
