@@ -1,5 +1,6 @@
 //! Stop 6 of the trip: a process that hosts agents takes letters, runs attempts, and reports how they ended.
 
+use crate::reporter::{Reporter, stopped};
 use crate::runner::{Control, End, Job, Ran, Runner, Said};
 use crate::schema::Schemas;
 use crate::slots::Slots;
@@ -29,15 +30,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// Letters taken at a time.
-const BATCH_MAX: usize = 1_024;
+pub(crate) const BATCH_MAX: usize = 1_024;
 /// Attempts remembered, so that a letter that comes twice does not run twice.
 const REMEMBERED_MAX: usize = 100_000;
 /// An attempt that has ended by then is reported once, with its outcome; others are reported as started.
 const STARTED_AFTER: Duration = Duration::from_millis(50);
 /// When the bus is away, this long until the next try.
-const BACKOFF: Duration = Duration::from_millis(250);
-/// What has been reported when the host is told to stop has this long to be handed over.
-const LAST_CHANCE: Duration = Duration::from_secs(2);
+pub(crate) const BACKOFF: Duration = Duration::from_millis(250);
 /// Letters that wait to be published before progress is left out. Outcomes are always kept.
 pub const BACKLOG_MAX: usize = 10_000;
 
@@ -551,58 +550,6 @@ async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
             }
         }
         let _ = consumer.ack(done).await;
-    }
-}
-
-/// Waits until the host was told to stop.
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    let _ = stopping.wait_for(|stop| *stop).await;
-}
-
-/// Publishes what attempts report, many in one message; keeps it while the bus is away.
-struct Reporter {
-    bus: Arc<dyn WorkBus>,
-    reports: mpsc::UnboundedReceiver<Letter>,
-    backlog: Arc<AtomicUsize>,
-    stopping: watch::Receiver<bool>,
-}
-
-impl Reporter {
-    async fn run(mut self) {
-        let mut batch = Vec::new();
-        loop {
-            let count = tokio::select! {
-                biased;
-                count = self.reports.recv_many(&mut batch, BATCH_MAX) => count,
-                // Nothing waits to be published at this moment, and nothing comes any more.
-                () = stopped(&mut self.stopping) => return,
-            };
-            while let Err(error) = self.publish(&batch).await {
-                let closed = error == BusError::Closed;
-                if closed || *self.stopping.borrow() {
-                    let letters = batch.len() + self.reports.len();
-                    tracing::warn!(%error, letters, "what attempts reported is lost with this host");
-                    return;
-                }
-                tracing::warn!(%error, "outcomes cannot be published for now; they wait");
-                let _ = tokio::time::timeout(BACKOFF, stopped(&mut self.stopping)).await;
-            }
-            self.backlog.fetch_sub(count, Ordering::Relaxed);
-            batch.clear();
-        }
-    }
-
-    /// Publishes, and gives up some time after the host was told to stop.
-    async fn publish(&mut self, batch: &[Letter]) -> Result<(), BusError> {
-        let last_chance = async {
-            stopped(&mut self.stopping).await;
-            tokio::time::sleep(LAST_CHANCE).await;
-        };
-        tokio::select! {
-            biased;
-            published = self.bus.publish(batch.to_vec()) => published,
-            () = last_chance => Err(BusError::Away("it did not take the letters in time".into())),
-        }
     }
 }
 
