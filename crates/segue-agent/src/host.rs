@@ -1,5 +1,6 @@
 //! Stop 6 of the trip: a process that hosts agents takes letters, runs attempts, and reports how they ended.
 
+use crate::reporter::{Reporter, stopped};
 use crate::runner::{Control, End, Job, Ran, Runner, Said};
 use crate::schema::Schemas;
 use crate::slots::Slots;
@@ -21,6 +22,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -28,13 +30,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// Letters taken at a time.
-const BATCH_MAX: usize = 1_024;
+pub(crate) const BATCH_MAX: usize = 1_024;
 /// Attempts remembered, so that a letter that comes twice does not run twice.
 const REMEMBERED_MAX: usize = 100_000;
 /// An attempt that has ended by then is reported once, with its outcome; others are reported as started.
 const STARTED_AFTER: Duration = Duration::from_millis(50);
 /// When the bus is away, this long until the next try.
-const BACKOFF: Duration = Duration::from_millis(250);
+pub(crate) const BACKOFF: Duration = Duration::from_millis(250);
+/// Letters that wait to be published before progress is left out. Outcomes are always kept.
+pub const BACKLOG_MAX: usize = 10_000;
 
 /// What a host stands on.
 #[derive(Clone)]
@@ -84,6 +88,8 @@ pub struct Host {
     slots: Mutex<FxHashMap<InstanceId, Weak<Slots>>>,
     attempts: Mutex<Attempts>,
     reports: mpsc::UnboundedSender<Letter>,
+    /// Letters that were reported and are not published.
+    backlog: Arc<AtomicUsize>,
     stopping: watch::Sender<bool>,
     running: watch::Sender<usize>,
     loops: Mutex<JoinSet<()>>,
@@ -97,9 +103,9 @@ struct Attempts {
 }
 
 impl Attempts {
-    /// Remembers an attempt; false where it is known already.
+    /// Remembers an attempt; false where it is known already. One that runs is known however many came since.
     fn remember(&mut self, attempt: AttemptId) -> bool {
-        if !self.known.insert(attempt) {
+        if self.running.contains_key(&attempt) || !self.known.insert(attempt) {
             return false;
         }
         self.order.push_back(attempt);
@@ -126,6 +132,7 @@ impl Host {
             slots: Mutex::default(),
             attempts: Mutex::default(),
             reports,
+            backlog: Arc::default(),
             stopping: watch::Sender::new(false),
             running: watch::Sender::new(0),
             loops: Mutex::new(JoinSet::new()),
@@ -133,7 +140,13 @@ impl Host {
         host.set_agents(agents);
         let mut loops = host.loops.lock();
         loops.spawn(take_letters(host.clone(), consumer));
-        loops.spawn(report(host.parts.bus.clone(), receiver));
+        let reporter = Reporter {
+            bus: host.parts.bus.clone(),
+            reports: receiver,
+            backlog: host.backlog.clone(),
+            stopping: host.stopping.subscribe(),
+        };
+        loops.spawn(reporter.run());
         drop(loops);
         Ok(host)
     }
@@ -182,11 +195,11 @@ impl Host {
         self.idle().await;
     }
 
-    /// Takes no more letters. What runs should have ended before.
+    /// Takes no more letters, and hands over what has been reported, as far as the bus takes it within two seconds. What runs should have
+    /// ended before: its outcome would not be reported any more.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         let mut loops = std::mem::take(&mut *self.loops.lock());
-        loops.abort_all();
         while loops.join_next().await.is_some() {}
     }
 
@@ -357,6 +370,9 @@ impl Host {
     fn progress(&self, work: &Work, note: String) {
         // Progress is for people: what is too large for a row is left out.
         let Ok(note) = Payload::of_text(note) else { return };
+        if self.backlog.load(Ordering::Relaxed) >= BACKLOG_MAX {
+            return;
+        }
         let Work { request, .. } = work;
         let notice =
             Notice::Progress { attempt: request.attempt, secret: request.secret.clone(), note };
@@ -484,8 +500,10 @@ impl Host {
             at: self.parts.clock.now(),
             body,
         };
-        // The reporter ends only with the host.
-        let _ = self.reports.send(letter);
+        // After `stop` nobody publishes it, as that says.
+        if self.reports.send(letter).is_ok() {
+            self.backlog.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -505,13 +523,19 @@ fn failed(error: TaskError) -> Outcome {
 
 /// Takes letters, and acknowledges each once it is accepted: the lease, not an open message, recovers a lost run.
 async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
+    let mut stopping = host.stopping.subscribe();
     loop {
-        let batch = match consumer.next(BATCH_MAX).await {
+        let next = tokio::select! {
+            biased;
+            () = stopped(&mut stopping) => return,
+            next = consumer.next(BATCH_MAX) => next,
+        };
+        let batch = match next {
             Ok(batch) => batch,
             Err(BusError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "cannot take work for now");
-                tokio::time::sleep(BACKOFF).await;
+                let _ = tokio::time::timeout(BACKOFF, stopped(&mut stopping)).await;
                 continue;
             }
         };
@@ -529,17 +553,26 @@ async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
     }
 }
 
-/// Publishes what attempts report, many in one message; keeps it while the bus is away.
-async fn report(bus: Arc<dyn WorkBus>, mut reports: mpsc::UnboundedReceiver<Letter>) {
-    let mut batch = Vec::new();
-    while reports.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        while let Err(error) = bus.publish(batch.clone()).await {
-            if error == BusError::Closed {
-                return;
-            }
-            tracing::warn!(%error, "outcomes cannot be published for now; they wait");
-            tokio::time::sleep(BACKOFF).await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn attempt(n: usize) -> AttemptId {
+        AttemptId(Uuid::from_u128(n as u128))
+    }
+
+    #[test]
+    fn an_attempt_that_runs_is_known_however_many_came_since() {
+        let mut attempts = Attempts::default();
+        assert!(attempts.remember(attempt(0)) && attempts.remember(attempt(1)));
+        attempts.running.insert(attempt(0), watch::Sender::new(None));
+        for n in 2..REMEMBERED_MAX + 10 {
+            assert!(attempts.remember(attempt(n)));
         }
-        batch.clear();
+        assert!(!attempts.remember(attempt(0)), "it would run twice at a time");
+        // One that has ended is forgotten in the end, so that memory is bounded.
+        assert!(attempts.remember(attempt(1)));
+        assert!(attempts.known.len() <= REMEMBERED_MAX && attempts.order.len() <= REMEMBERED_MAX);
     }
 }

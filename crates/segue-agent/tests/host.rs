@@ -3,6 +3,7 @@
 
 mod stage;
 
+use segue_agent::host::BACKLOG_MAX;
 use segue_agent::runner::{End, Ran};
 use segue_core::ids::{AttemptId, Incarnation};
 use segue_core::letter::{Address, EndedProcess, Letter, LetterBody, Notice, Resume, WIRE_VERSION};
@@ -701,6 +702,65 @@ mod bus_and_stop {
         let waiting = next_life.next(10).await.unwrap();
         assert_eq!(waiting.len(), 1);
         assert_eq!((&waiting[0].letter, waiting[0].redelivered), (&later, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outcome_that_waits_for_the_bus_gets_a_last_chance_when_the_host_stops() {
+        let mut stage = Stage::new(agent("counter", 1)).await;
+        let attempt = stage.publish_fresh().await;
+        let play = stage.play().await;
+        stage.flaky.break_off();
+        play.end(complete("1"));
+        stage.host.idle().await;
+        stage.nobody_plays().await;
+        stage.flaky.mend();
+        stage.host.stop().await;
+        assert_eq!(stage::response(stage.report().await).attempt, attempt);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stopping_ends_although_nobody_makes_room_for_outcomes() {
+        let bus = segue_bus::in_process::InProcessBus::with_queue_max(1);
+        let mut stage = Stage::on(bus, agent("counter", 2)).await;
+        for _ in 0..2 {
+            stage.publish_fresh().await;
+            stage.play().await.end(complete("1"));
+            stage.host.idle().await;
+        }
+        // One outcome is in the queue of the engine, which does not take it; the other one waits for room.
+        tokio::time::timeout(millis(10_000), stage.host.stop()).await.expect("it stops");
+        stage.report().await;
+        stage.nothing_more().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_absence_of_the_bus_costs_progress_and_no_outcome() {
+        let mut stage = Stage::new(agent("counter", 1)).await;
+        stage.publish_fresh().await;
+        let play = stage.play().await;
+        stage.flaky.break_off();
+        for n in 0..3 * BACKLOG_MAX {
+            play.job.control.progress(&json!(n));
+        }
+        play.end(complete("1"));
+        stage.host.idle().await;
+        stage.flaky.mend();
+        let mut notes = 0;
+        loop {
+            match stage.report_but_started().await.body {
+                LetterBody::Event(Notice::Progress { .. }) => notes += 1,
+                LetterBody::TaskResponse(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(notes > 0 && notes <= BACKLOG_MAX, "{notes} notes were kept");
+        stage.nothing_more().await;
+        // Afterwards there is room again.
+        stage.publish_fresh().await;
+        let play = stage.play().await;
+        play.job.control.progress(&json!("again"));
+        assert!(matches!(stage.report().await.body, LetterBody::Event(Notice::Progress { .. })));
+        play.end(complete("1"));
     }
 
     #[tokio::test(start_paused = true)]
