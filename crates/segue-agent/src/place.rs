@@ -42,6 +42,11 @@ pub fn records_folder(state: &Path) -> PathBuf {
     state.join("run")
 }
 
+/// The folder of the scratch folders of attempts that run, each named by its attempt.
+pub fn scratch_folder(state: &Path) -> PathBuf {
+    state.join("scratch")
+}
+
 /// The folders and files of one attempt.
 pub(crate) struct Place {
     pub(crate) cwd: PathBuf,
@@ -114,7 +119,7 @@ impl Place {
     fn make_now(wanted: &Wanted) -> Result<Place, PlaceError> {
         let state = &wanted.folders.state;
         // Ids are UUIDs: no part of these paths comes from outside.
-        let scratch = state.join("scratch").join(&wanted.attempt);
+        let scratch = scratch_folder(state).join(&wanted.attempt);
         let records = records_folder(state);
         std::fs::create_dir_all(&records)?;
         std::fs::create_dir_all(&scratch)?;

@@ -12,9 +12,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use segue_agent::process::{
-    Capture, Cause, Ended, EndedProcess, Exit, Launcher, Limits, Line, LogFile, Running, Spawn,
-    SpawnError, Started, Stdin, Stream, end_leftover, kill_leftover, kill_marked, scrubbed_env,
-    wait_gone,
+    Capture, Cause, Ended, EndedProcess, Exit, Launcher, Leftover, Limits, Line, LogFile, Running,
+    Spawn, SpawnError, Started, Stdin, Stream, end_leftover, end_leftovers, kill_leftover,
+    kill_marked, scrubbed_env, wait_gone,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -800,17 +800,104 @@ async fn kill_9_of_node_and_supervisor_leaves_what_the_next_node_ends() {
     let attempt = format!("test-{}", std::process::id());
     let mut node = node("plain", Some(&attempt), None);
     let started = node.started.clone();
-    // The supervisor must not see its node die, or it would end the tree itself.
+    kill_both(&mut node);
+    let evidence = end_leftover(&started, Some(&attempt), None).expect("can look");
+    assert_eq!(of(&evidence, node.daemon).signal, 9, "it had left its group and its session");
+    assert_eq!(read_to_end(node.pipe).await, 0);
+    assert!(kill_marked(&attempt).expect("can look").is_empty());
+}
+
+/// Kills a node and the supervisor of its attempt, which must not see the node die, or it would end the tree itself.
+fn kill_both(node: &mut Node) {
+    let started = &node.started;
     kill(started.supervisor_pid, nix::sys::signal::Signal::SIGSTOP);
     node.process.kill().expect("killed");
     node.process.wait().expect("reaped");
     kill(started.supervisor_pid, nix::sys::signal::Signal::SIGKILL);
     assert!(wait_gone(started.supervisor_pid, started.supervisor_start_time, LONG));
     assert!(wait_gone(started.pid, started.start_time, LONG), "it dies with its supervisor");
-    let evidence = end_leftover(&started, Some(&attempt), None).expect("can look");
-    assert_eq!(of(&evidence, node.daemon).signal, 9, "it had left its group and its session");
-    assert_eq!(read_to_end(node.pipe).await, 0);
-    assert!(kill_marked(&attempt).expect("can look").is_empty());
+}
+
+#[tokio::test]
+async fn what_dead_nodes_left_is_ended_in_one_sweep_recorded_or_not() {
+    let attempts: Vec<String> =
+        (0..3).map(|index| format!("sweep-{}-{index}", std::process::id())).collect();
+    let mut nodes: Vec<Node> =
+        attempts.iter().map(|attempt| node("plain", Some(attempt), None)).collect();
+    nodes.iter_mut().for_each(kill_both);
+    let mut left: Vec<Leftover> = attempts
+        .iter()
+        .zip(&nodes)
+        .map(|(attempt, node)| Leftover {
+            attempt: Some(attempt.clone()),
+            started: Some(node.started.clone()),
+            last_words: None,
+        })
+        .collect();
+    // Of the last one only the mark is known.
+    left[2].started = None;
+    let evidence = end_leftovers(&left).expect("can look");
+    assert_eq!(evidence.len(), 3);
+    for (evidence, node) in evidence.iter().zip(&nodes) {
+        assert_eq!(of(evidence, node.daemon).signal, 9);
+        assert_eq!(evidence.len(), 1, "{evidence:?}");
+    }
+    for node in nodes {
+        assert_eq!(read_to_end(node.pipe).await, 0);
+    }
+    assert!(end_leftovers(&left).expect("can look").iter().all(Vec::is_empty));
+}
+
+#[test]
+fn attempts_of_earlier_processes_are_found_by_what_they_were_started_with() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut child = Command::new("tail")
+        .args(["-f", "/dev/null"])
+        .env("TEST_FOLDER", folder.path())
+        .env("TEST_TASK", "t1")
+        .env("SEGUE_ATTEMPT", "a1")
+        .spawn()
+        .expect("starts");
+    let look = |folder: &Path| {
+        let mut command = Command::new(HELPER);
+        command.args(["before", "TEST_FOLDER"]).arg(folder).arg("TEST_TASK");
+        String::from_utf8(command.output().expect("runs").stdout).expect("text")
+    };
+    // The system's clock of starts moves in steps, so the first look may be of the same age.
+    let found = std::iter::repeat_with(|| look(folder.path()))
+        .take(1_000)
+        .find(|found| found.trim() != "{}");
+    let elsewhere = look(Path::new("/nowhere"));
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    assert_eq!(found.as_deref(), Some("{\"a1\":\"t1\"}\n"));
+    assert_eq!(elsewhere, "{}\n");
+}
+
+#[tokio::test]
+async fn a_supervisor_that_dies_before_it_says_what_it_started_leaves_nothing() {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let folder = tempfile::tempdir().expect("folder");
+    let fifo = folder.path().join("held");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    // Stands in for a supervisor that starts a program, which leaves the session, and is killed then.
+    let supervisor = folder.path().join("supervisor");
+    let script = format!("#!/bin/sh\n'{HELPER}' hold > '{}' &\nexit 1\n", fifo.display());
+    std::fs::write(&supervisor, script).expect("written");
+    let mode = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&supervisor, mode).expect("made executable");
+    let attempt = format!("unsaid-{}", std::process::id());
+    let launcher = Launcher::new(&supervisor)
+        .without_cgroup()
+        .supervisor_env("SEGUE_ATTEMPT", attempt.as_str());
+    let mut spawn = sh("exit 0");
+    spawn.attempt = Some(attempt);
+    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let mut pipe = File::options().read(true).custom_flags(flags).open(fifo).expect("opened");
+    let error = launcher.spawn(spawn).await.map(|_| ()).expect_err("does not start");
+    assert!(matches!(error, SpawnError::Supervisor { .. }), "{error}");
+    // It may or may not have come to print its id; as long as anybody held the pipe, this would be told to wait.
+    pipe.read_to_end(&mut Vec::new()).expect("nobody holds the pipe any more");
 }
 
 #[tokio::test]

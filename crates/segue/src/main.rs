@@ -17,6 +17,7 @@ mod failure;
 mod log;
 mod node;
 mod project;
+mod remains;
 mod roster;
 mod screen;
 mod server;

@@ -3,7 +3,7 @@
 //! These functions block; call them from a thread that may.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::env::ATTEMPT_VARIABLE;
@@ -53,11 +53,7 @@ pub fn kill_leftover(pid: i32, start_time: u64) -> Result<Vec<EndedProcess>, Lef
         return Ok(Vec::new());
     }
     let mut known = BTreeSet::from([(pid, start_time)]);
-    end_all(|table| {
-        let family = family(table, &known, |process| process.group == pid);
-        known.extend(family.iter().map(|p| (p.pid, p.start_time)));
-        family
-    })
+    end_all(|table| family(table, &mut known, |process| process.group == pid))
 }
 
 /// Kills every process that was started with the environment variable `SEGUE_ATTEMPT=attempt`: what
@@ -71,20 +67,51 @@ pub fn kill_marked(attempt: &str) -> Result<Vec<EndedProcess>, LeftoverError> {
     if !os::SEES_PROCESSES {
         return Err(LeftoverError::Unsupported);
     }
-    let variable = format!("{ATTEMPT_VARIABLE}={attempt}");
     end_all(|table| {
         let marked = |process: &&Process| {
-            !process.zombie && os::started_with(process.pid, variable.as_bytes())
+            !process.zombie
+                && os::variable(process.pid, ATTEMPT_VARIABLE).is_some_and(|mark| mark == attempt)
         };
         table.iter().filter(marked).cloned().collect()
     })
 }
 
-/// Makes sure that nothing of an attempt of a dead node is left, and returns the evidence.
-///
-/// A supervisor that is still at it is waited for, since it ends the tree by itself; then
-/// whatever is in the program's group, in its supervisor's session, or marked with `attempt`, is
-/// killed. `last_words` is the file of [`super::Spawn::last_words`]; it is read and removed.
+/// An attempt of a node that is dead.
+#[derive(Clone, Debug, Default)]
+pub struct Leftover {
+    /// By which value of `SEGUE_ATTEMPT` its processes are known.
+    pub attempt: Option<String>,
+    /// Its processes as they were started, where that was recorded.
+    pub started: Option<Started>,
+    /// The file of [`super::Spawn::last_words`]; it is read and removed.
+    pub last_words: Option<PathBuf>,
+}
+
+/// The attempts of processes that were started with `variable=value`, and before the calling process was: what earlier
+/// nodes left, whether or not it was recorded. Each with the value of `also` that its processes were started with.
+#[must_use]
+pub fn attempts_before_me(
+    variable: &str,
+    value: &str,
+    also: &str,
+) -> BTreeMap<String, Option<String>> {
+    let table = os::processes();
+    let me = i32::try_from(std::process::id()).unwrap_or(0);
+    let Some(born) = table.iter().find(|process| process.pid == me).map(|me| me.start_time) else {
+        return BTreeMap::new();
+    };
+    let earlier = |process: &&Process| {
+        process.start_time < born
+            && !process.zombie
+            && os::variable(process.pid, variable).is_some_and(|found| found == value)
+    };
+    let marks = table.iter().filter(earlier).filter_map(|process| {
+        Some((os::variable(process.pid, ATTEMPT_VARIABLE)?, os::variable(process.pid, also)))
+    });
+    marks.collect()
+}
+
+/// [`end_leftovers`] of one attempt.
 ///
 /// # Errors
 /// [`LeftoverError`].
@@ -93,55 +120,142 @@ pub fn end_leftover(
     attempt: Option<&str>,
     last_words: Option<&Path>,
 ) -> Result<Vec<EndedProcess>, LeftoverError> {
-    let mut all = Vec::new();
-    // After a reboot the ids are other processes', though the file may still tell.
-    if started.boot_id == os::boot_id() {
+    let left = Leftover {
+        attempt: attempt.map(str::to_owned),
+        started: Some(started.clone()),
+        last_words: last_words.map(Path::to_path_buf),
+    };
+    Ok(end_leftovers(&[left])?.pop().unwrap_or_default())
+}
+
+/// Makes sure that nothing of these attempts of dead nodes is left, and returns the evidence of each.
+///
+/// Whatever is in a program's group, in its supervisor's session, or marked with the attempt, is killed, in
+/// one sweep for all of them. Supervisors that are still at it end their trees by themselves and are waited for, but
+/// not by those whose supervisor is dead: nobody else ends these.
+///
+/// # Errors
+/// [`LeftoverError`].
+pub fn end_leftovers(left: &[Leftover]) -> Result<Vec<Vec<EndedProcess>>, LeftoverError> {
+    let mut all = vec![Vec::new(); left.len()];
+    // After a reboot the ids are other processes', though the files may still tell.
+    let boot = os::boot_id();
+    let here = |left: &Leftover| left.started.as_ref().is_none_or(|it| it.boot_id == boot);
+    let places: Vec<usize> = (0..left.len()).filter(|place| here(&left[*place])).collect();
+    if !places.is_empty() {
         if !os::SEES_PROCESSES {
             return Err(LeftoverError::Unsupported);
         }
-        let patience = Duration::from_millis(HARD_MS_MAX + SUPERVISOR_SLACK_MS);
-        let supervisor = (started.supervisor_pid, started.supervisor_start_time);
-        os::wait_gone(supervisor.0, supervisor.1, patience);
-        all.extend(kill_leftover(started.pid, started.start_time)?);
-        all.extend(kill_session(started)?);
-        if let Some(attempt) = attempt {
-            all.extend(kill_marked(attempt)?);
+        let supervisor = |place: usize| {
+            let started = left[place].started.as_ref()?;
+            Some((started.supervisor_pid, started.supervisor_start_time))
+        };
+        let (alone, attended): (Vec<usize>, Vec<usize>) = places.into_iter().partition(|place| {
+            supervisor(*place).is_none_or(|(pid, start)| os::wait_gone(pid, start, Duration::ZERO))
+        });
+        sweep(left, &alone, &mut all)?;
+        let until = Instant::now() + Duration::from_millis(HARD_MS_MAX + SUPERVISOR_SLACK_MS);
+        for (pid, start) in attended.iter().filter_map(|place| supervisor(*place)) {
+            os::wait_gone(pid, start, until.saturating_duration_since(Instant::now()));
         }
+        sweep(left, &attended, &mut all)?;
     }
-    if let Some(end) = last_words.and_then(TreeEnd::take_from) {
-        all.extend(end.ended);
+    for (left, evidence) in left.iter().zip(&mut all) {
+        if let Some(end) = left.last_words.as_deref().and_then(TreeEnd::take_from) {
+            evidence.extend(end.ended);
+        }
+        evidence.sort();
+        evidence.dedup();
     }
-    all.sort();
-    all.dedup();
     Ok(all)
 }
 
-/// Kills what is left in the session that the supervisor made for its tree.
-///
-/// The kernel does not give a session's number to a new process while somebody is in the session,
-/// so if the number belongs to a process now, that process and its session are strangers.
-fn kill_session(started: &Started) -> Result<Vec<EndedProcess>, LeftoverError> {
-    let session = started.supervisor_pid;
-    let stranger =
-        os::process(session).is_some_and(|p| p.start_time != started.supervisor_start_time);
-    if stranger || session <= 1 {
-        return Ok(Vec::new());
+/// Kills what is left of the attempts at these places.
+fn sweep(
+    left: &[Leftover],
+    places: &[usize],
+    all: &mut [Vec<EndedProcess>],
+) -> Result<(), LeftoverError> {
+    if places.is_empty() {
+        return Ok(());
     }
-    let mut known = BTreeSet::new();
-    end_all(|table| {
-        // Started later than the supervisor, as everything in its session was.
-        let inside =
-            |p: &Process| p.session == session && p.start_time >= started.supervisor_start_time;
-        let family = family(table, &known, inside);
-        known.extend(family.iter().map(|p| (p.pid, p.start_time)));
-        family
-    })
+    let mut traces: Vec<Trace<'_>> = places.iter().map(|place| Trace::of(&left[*place])).collect();
+    let mut owner = BTreeMap::new();
+    let killed = end_all(|table| {
+        let marks: BTreeMap<i32, String> = table
+            .iter()
+            .filter(|process| !process.zombie)
+            .filter_map(|process| Some((process.pid, os::variable(process.pid, ATTEMPT_VARIABLE)?)))
+            .collect();
+        let mut found: BTreeMap<(u64, i32), Process> = BTreeMap::new();
+        for (trace, place) in traces.iter_mut().zip(places) {
+            for process in trace.family(table, &marks) {
+                let key = (process.start_time, process.pid);
+                owner.entry(key).or_insert(*place);
+                found.insert(key, process);
+            }
+        }
+        found.into_values().collect()
+    })?;
+    for process in killed {
+        if let Some(place) = owner.get(&(process.start_time, process.pid)) {
+            all[*place].push(process);
+        }
+    }
+    Ok(())
 }
 
-/// The processes that are known or pass `is_member`, and everything below them.
+/// By what the processes of an attempt are known.
+struct Trace<'a> {
+    attempt: Option<&'a str>,
+    /// The program's group, if the program lives.
+    group: Option<i32>,
+    /// The session that the supervisor made for its tree, and since when.
+    session: Option<(i32, u64)>,
+    known: BTreeSet<(i32, u64)>,
+}
+
+impl<'a> Trace<'a> {
+    fn of(left: &'a Leftover) -> Self {
+        let mut trace = Trace {
+            attempt: left.attempt.as_deref(),
+            group: None,
+            session: None,
+            known: BTreeSet::new(),
+        };
+        let Some(started) = &left.started else { return trace };
+        if os::process(started.pid).is_some_and(|p| p.start_time == started.start_time) {
+            trace.group = Some(started.pid);
+            trace.known.insert((started.pid, started.start_time));
+        }
+        // The kernel does not give a session's number to a new process while somebody is in the session,
+        // so if the number belongs to a process now, that process and its session are strangers.
+        let session = started.supervisor_pid;
+        let stranger =
+            os::process(session).is_some_and(|p| p.start_time != started.supervisor_start_time);
+        if !stranger && session > 1 {
+            trace.session = Some((session, started.supervisor_start_time));
+        }
+        trace
+    }
+
+    fn family(&mut self, table: &[Process], marks: &BTreeMap<i32, String>) -> Vec<Process> {
+        let (attempt, group, session) = (self.attempt, self.group, self.session);
+        family(table, &mut self.known, |p| {
+            let marked = attempt.is_some() && marks.get(&p.pid).map(String::as_str) == attempt;
+            let grouped = group.is_some_and(|group| p.group == group);
+            // Started later than the supervisor, as everything in its session was.
+            let inside =
+                session.is_some_and(|(id, since)| p.session == id && p.start_time >= since);
+            marked || grouped || inside
+        })
+    }
+}
+
+/// The processes that are known or pass `is_member`, and everything below them; they are known from now on.
 fn family(
     table: &[Process],
-    known: &BTreeSet<(i32, u64)>,
+    known: &mut BTreeSet<(i32, u64)>,
     is_member: impl Fn(&Process) -> bool,
 ) -> Vec<Process> {
     let mut pids: BTreeSet<i32> = table
@@ -158,7 +272,10 @@ fn family(
             break;
         }
     }
-    table.iter().filter(|p| pids.contains(&p.pid) && !p.zombie).cloned().collect()
+    let family: Vec<Process> =
+        table.iter().filter(|p| pids.contains(&p.pid) && !p.zombie).cloned().collect();
+    known.extend(family.iter().map(|p| (p.pid, p.start_time)));
+    family
 }
 
 /// Kills whatever `find` finds in the process table until it finds nothing more.

@@ -21,7 +21,10 @@ mod wire;
 
 pub use capture::{Capture, Line, LogFile, LogKept, OnLine, Stream};
 pub use env::{ATTEMPT_VARIABLE, DEFAULT_ALLOW, EnvError, scrub, scrubbed_env};
-pub use leftover::{LeftoverError, end_leftover, kill_leftover, kill_marked, wait_gone};
+pub use leftover::{
+    Leftover, LeftoverError, attempts_before_me, end_leftover, end_leftovers, kill_leftover,
+    kill_marked, wait_gone,
+};
 pub use running::{Canceller, Cause, Ended, Running};
 pub use spawn::{Launcher, Spawn, SpawnError, Started, Stdin};
 pub use supervisor::{SUPERVISE_ARG, supervise_if_asked, supervisor_main};

@@ -250,6 +250,17 @@ impl Launcher {
             spawn.env.push((ATTEMPT_VARIABLE.into(), attempt.into()));
         }
         check(&spawn)?;
+        let attempt = spawn.attempt.clone();
+        let started = self.start(spawn).await;
+        if let (Err(SpawnError::Supervisor { .. }), Some(attempt)) = (&started, attempt) {
+            // It may have been killed between the start of the program and the word about it. The program died
+            // with it; what that had started by then did not.
+            let _ = tokio::task::spawn_blocking(move || super::kill_marked(&attempt)).await;
+        }
+        started
+    }
+
+    async fn start(&self, mut spawn: Spawn) -> Result<Running, SpawnError> {
         let program = spawn.program.to_string_lossy().into_owned();
         let failed = |why: String| SpawnError::Supervisor { program: program.clone(), why };
         let launcher = self.clone();

@@ -3,7 +3,9 @@
 
 use std::io::Write;
 
-use segue_agent::process::{Capture, Launcher, Line, Spawn, scrubbed_env, supervise_if_asked};
+use segue_agent::process::{
+    Capture, Launcher, Line, Spawn, attempts_before_me, scrubbed_env, supervise_if_asked,
+};
 use segue_agent::workspace::{WorkspaceKind, Workspaces};
 
 fn main() {
@@ -15,6 +17,10 @@ fn main() {
         ["node", "plain", script] => node(Launcher::this_binary().without_cgroup(), script, None),
         ["node", "last-words", script, file] => {
             node(Launcher::this_binary().without_cgroup(), script, Some(file))
+        }
+        ["before", variable, value, also] => {
+            let found = attempts_before_me(variable, value, also);
+            say(&serde_json::to_vec(&found).expect("serializes"));
         }
         ["fds"] => fds(),
         ["hold"] => hold(),

@@ -214,12 +214,15 @@ pub(in crate::process) fn wait_gone(pid: i32, start_time: u64, timeout: Duration
     }
 }
 
-/// Whether the environment that a process was started with has this `NAME=value`.
+/// The value of a variable in the environment that a process was started with.
 ///
 /// The kernel shows it to the same user and to root.
-pub(in crate::process) fn started_with(pid: i32, variable: &[u8]) -> bool {
-    std::fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environment| environment.split(|b| *b == 0).any(|entry| entry == variable))
+pub(in crate::process) fn variable(pid: i32, name: &str) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = environment
+        .split(|byte| *byte == 0)
+        .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    String::from_utf8(value.to_vec()).ok()
 }
 
 /// An id of this boot of the machine: process ids and start times mean nothing after another one.

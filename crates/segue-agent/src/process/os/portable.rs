@@ -63,8 +63,8 @@ pub(in crate::process) fn wait_gone(_pid: i32, _start_time: u64, _timeout: Durat
     false
 }
 
-pub(in crate::process) fn started_with(_pid: i32, _variable: &[u8]) -> bool {
-    false
+pub(in crate::process) fn variable(_pid: i32, _name: &str) -> Option<String> {
+    None
 }
 
 pub(in crate::process) fn boot_id() -> String {
