@@ -43,7 +43,8 @@ fn a_team_of_five_writes_the_report() {
         format!(
             "| [`a folder/ü & <x>.py:1`](../a%20folder/%C3%BC%20%26%20%3Cx%3E.py#L1) | **{FIX_ME}** | (bob): why &#124; 1 |"
         ),
-        "| `docs/` | 1 | 1 | 1 | Zoë &#42;&#38;amp;&#42; &#91;x&#93;(http&#58;//y) | 100 % |".into(),
+        "| `docs/` | 1 | 1 | 1 | Zoë &#42;&#38;amp;&#42; &#91;x&#93;(http&#58;//y) | 100 % |"
+            .into(),
         "| `src/` | 1 | 2 | 3 | Ann | 66.7 % |".into(),
     ] {
         assert!(page.contains(&said), "{said:?} is not in the report:\n{page}");
