@@ -177,9 +177,7 @@ pub fn kill_a_supervisor(node: i32, choose: impl FnOnce(u64) -> u64) -> bool {
         .collect();
     supervisors.sort_unstable();
     let chosen = choose(supervisors.len() as u64) as usize;
-    supervisors
-        .get(chosen)
-        .is_some_and(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok())
+    supervisors.get(chosen).is_some_and(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok())
 }
 
 /// Waits for the processes of lives that have ended.
@@ -279,7 +277,8 @@ mod tests {
 
     #[test]
     fn a_line_of_the_process_table_is_read_whatever_the_name_holds() {
-        let line = Line::parse("77 (a) b ()) S 41 42 43 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 0 0");
+        let line =
+            Line::parse("77 (a) b ()) S 41 42 43 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 0 0");
         let expected =
             Line { name: "a) b ()".to_owned(), parent: 41, start: 987_654, zombie: false };
         assert_eq!(line, Some(expected));

@@ -113,8 +113,12 @@ impl Report {
     /// A table for people.
     pub fn lines(&self, paint: Paint) -> Vec<String> {
         let mut lines = table(&self.all().collect::<Vec<_>>(), paint);
-        let points: Vec<String> =
-            self.run.kills_by_point.iter().map(|(point, count)| format!("{point} {count}")).collect();
+        let points: Vec<String> = self
+            .run
+            .kills_by_point
+            .iter()
+            .map(|(point, count)| format!("{point} {count}"))
+            .collect();
         lines.push(String::new());
         lines.push(format!("killed at: {}", points.join(", ")));
         lines.extend(self.run.orphans.iter().map(|orphan| paint.red(format!("orphan: {orphan}"))));
@@ -189,6 +193,9 @@ mod tests {
         assert_eq!(object["kills_by_point"]["after-commit"], 1);
         assert_eq!(object["database"], "x/.segue/segue.db");
         let lines = report(2).lines(Paint::new(false));
-        assert!(lines.iter().any(|line| line.contains("lost") && line.contains("FAIL")), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.contains("lost") && line.contains("FAIL")),
+            "{lines:?}"
+        );
     }
 }

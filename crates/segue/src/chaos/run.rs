@@ -113,8 +113,8 @@ fn folder(args: &ChaosArgs) -> Result<PathBuf> {
             made.context("cannot make a temporary folder")?.keep()
         }
     };
-    let mut entries = std::fs::read_dir(&dir)
-        .with_context(|| format!("cannot look into {}", dir.display()))?;
+    let mut entries =
+        std::fs::read_dir(&dir).with_context(|| format!("cannot look into {}", dir.display()))?;
     if entries.next().is_some() {
         bail!("{} is not empty: a chaos run needs a folder of its own", dir.display());
     }
@@ -191,7 +191,8 @@ impl Course {
         // The check reads it even if no agent ever writes a line.
         std::fs::write(&journal, "").context("cannot write the journal")?;
         std::fs::write(dir.join(SCRIPT_FILE), SCRIPT).context("cannot write the check")?;
-        let lives = std::fs::File::create(dir.join(LIVES_FILE)).context("cannot write the lives")?;
+        let lives =
+            std::fs::File::create(dir.join(LIVES_FILE)).context("cannot write the lives")?;
         let census = Census::begin(&marker, &name)?;
         let (allowed, may_submit) = watch::channel(0);
         let feed = Feed {
