@@ -7,6 +7,7 @@ mod agents;
 mod api;
 mod args;
 mod bench;
+mod chaos;
 mod client;
 mod commands;
 mod config;
@@ -73,6 +74,7 @@ fn start(cli: &Cli) -> Outcome {
         Command::Bench(args) => {
             block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
         }
+        Command::Chaos(args) => block_on(chaos::chaos(cx, args)),
         Command::Agent(args) => quick::agent(cx, args),
     }
 }

@@ -28,6 +28,8 @@ struct Found {
     name: String,
     /// The life of the node in which it was started; a supervisor does not know its own.
     life: Option<u32>,
+    /// The attempt that it belongs to.
+    attempt: Option<String>,
 }
 
 /// The process table, as far as this run is concerned.
@@ -51,26 +53,30 @@ impl Table {
                 }
                 continue;
             }
-            let of = |life| Found { pid, start: line.start, name: line.name.clone(), life };
+            let (pid, start, name) = (pid, line.start, line.name);
             if line.parent == self.me && is_supervisor(pid) {
-                found.push(of(None));
-            } else if let Some(life) = self.life_of(pid) {
-                found.push(of(Some(life)));
+                found.push(Found { pid, start, name, life: None, attempt: None });
+            } else if let Some((life, attempt)) = self.marks_of(pid) {
+                found.push(Found { pid, start, name, life: Some(life), attempt });
             }
         }
         found
     }
 
-    /// The life in which a process of an agent was started.
-    fn life_of(&self, pid: i32) -> Option<u32> {
+    /// The life in which a process of an agent was started, and the attempt.
+    fn marks_of(&self, pid: i32) -> Option<(u32, Option<String>)> {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let mut entries = environment.split(|byte| *byte == 0);
-        if !entries.clone().any(|entry| entry == self.mark) {
+        let entries = || environment.split(|byte| *byte == 0);
+        if !entries().any(|entry| entry == self.mark) {
             return None;
         }
-        let name = format!("{LIFE}=");
-        let life = entries.find_map(|entry| entry.strip_prefix(name.as_bytes()))?;
-        std::str::from_utf8(life).ok()?.parse().ok()
+        let variable = |name: &str| {
+            let of = |entry: &[u8]| {
+                entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec)
+            };
+            String::from_utf8(entries().find_map(of)?).ok()
+        };
+        Some((variable(LIFE)?.parse().ok()?, variable("SEGUE_ATTEMPT")))
     }
 }
 
@@ -177,9 +183,7 @@ pub fn kill_a_supervisor(node: i32, choose: impl FnOnce(u64) -> u64) -> bool {
         .collect();
     supervisors.sort_unstable();
     let chosen = choose(supervisors.len() as u64) as usize;
-    supervisors
-        .get(chosen)
-        .is_some_and(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok())
+    supervisors.get(chosen).is_some_and(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok())
 }
 
 /// Waits for the processes of lives that have ended.
@@ -255,7 +259,11 @@ impl Mourner {
                 over.insert(*life);
             } else if since > GONE_WITHIN {
                 for (of, process) in theirs() {
-                    let told = format!("process {} ({}) of life {of}", process.pid, process.name);
+                    let attempt = process.attempt.as_deref().unwrap_or("unknown");
+                    let told = format!(
+                        "process {} ({}) of life {of}, attempt {attempt}",
+                        process.pid, process.name
+                    );
                     self.orphans.insert((process.pid, process.start), told);
                 }
                 over.insert(*life);
@@ -274,12 +282,13 @@ mod tests {
     }
 
     fn found(pid: i32, life: Option<u32>) -> Found {
-        Found { pid, start: 7, name: "sleep".to_owned(), life }
+        Found { pid, start: 7, name: "sleep".to_owned(), life, attempt: None }
     }
 
     #[test]
     fn a_line_of_the_process_table_is_read_whatever_the_name_holds() {
-        let line = Line::parse("77 (a) b ()) S 41 42 43 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 0 0");
+        let line =
+            Line::parse("77 (a) b ()) S 41 42 43 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 0 0");
         let expected =
             Line { name: "a) b ()".to_owned(), parent: 41, start: 987_654, zombie: false };
         assert_eq!(line, Some(expected));
@@ -313,7 +322,10 @@ mod tests {
         mourner.mourned.insert(4, died);
         let later = died + GONE_WITHIN + Duration::from_secs(1);
         mourner.compare(&[found(10, None)], later);
-        assert_eq!(mourner.orphans.values().next().unwrap(), "process 10 (sleep) of life 3");
+        assert_eq!(
+            mourner.orphans.values().next().unwrap(),
+            "process 10 (sleep) of life 3, attempt unknown"
+        );
         assert!(mourner.mourned.is_empty());
     }
 

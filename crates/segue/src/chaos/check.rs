@@ -48,7 +48,8 @@ pub fn list_blobs(dir: &Path) -> Result<()> {
     let folders = std::fs::read_dir(dir.join(crate::project::STATE_FOLDER).join("blobs"));
     for folder in folders.into_iter().flatten().flatten() {
         for file in std::fs::read_dir(folder.path()).into_iter().flatten().flatten() {
-            let (Ok(name), Ok(bytes)) = (file.file_name().into_string(), std::fs::read(file.path()))
+            let (Ok(name), Ok(bytes)) =
+                (file.file_name().into_string(), std::fs::read(file.path()))
             else {
                 continue;
             };
@@ -85,7 +86,9 @@ pub fn check(dir: &Path) -> Result<Vec<Finding>> {
             }
         }
     }
-    if findings.is_empty() { bail!("the check counted nothing") }
+    if findings.is_empty() {
+        bail!("the check counted nothing")
+    }
     Ok(findings)
 }
 
@@ -123,8 +126,9 @@ fn steps(script: &str) -> Vec<Step<'_>> {
 
 /// What `.import` does in the shell: each line of the file becomes a row.
 fn import(conn: &Connection, path: &Path, table: &str) -> Result<()> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read {}: is this the folder of a chaos run?", path.display()))?;
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!("cannot read {}: is this the folder of a chaos run?", path.display())
+    })?;
     for line in text.lines() {
         let cells: Vec<&str> = line.split(' ').collect();
         let marks = vec!["?"; cells.len()].join(", ");

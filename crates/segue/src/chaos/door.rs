@@ -52,7 +52,8 @@ async fn ask_now(
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let mut request = Request::builder().method(method).uri(path).header(http::header::HOST, "segue");
+    let mut request =
+        Request::builder().method(method).uri(path).header(http::header::HOST, "segue");
     let mut bytes = Bytes::new();
     if let Some((key, body)) = body {
         request = request

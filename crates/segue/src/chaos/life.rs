@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::process::{Child, Command};
 
 /// A node that does not come to its end by then is killed where it is.
-const LIFE_MAX: Duration = Duration::from_secs(10);
+const LIFE_MAX: Duration = Duration::from_secs(6);
 /// How often the journal is looked at.
 const LOOK: Duration = Duration::from_millis(4);
 /// Longest time between the last piece of work that a random kill waits for and the kill, in milliseconds.
@@ -166,7 +166,8 @@ impl Breeder {
             None => command.env_remove("SEGUE_FAILPOINT"),
         };
         let (started_ms, started) = (now_ms(), Instant::now());
-        let child = command.spawn().with_context(|| format!("cannot start {}", self.exe.display()))?;
+        let child =
+            command.spawn().with_context(|| format!("cannot start {}", self.exe.display()))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
         Ok(Node { child, pid, number, started_ms, started, log: self.log.clone(), log_from })
     }
@@ -253,7 +254,9 @@ impl Node {
     pub fn must_live(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("the last node ended by itself ({status}): {}", self.last_words()),
+            Some(status) => {
+                bail!("the last node ended by itself ({status}): {}", self.last_words())
+            }
         }
     }
 

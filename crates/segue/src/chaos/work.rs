@@ -54,7 +54,12 @@ impl Planner {
         let graph = |name: String, steps: Vec<Step>| {
             let tasks = 1 + steps.iter().map(|step| step.tasks).sum::<u32>();
             let steps: Vec<Value> = steps.into_iter().map(|step| step.body.into()).collect();
-            Load { key: key.clone(), body: json!({ "name": name, "tasks": steps }), tasks, after: None }
+            Load {
+                key: key.clone(),
+                body: json!({ "name": name, "tasks": steps }),
+                tasks,
+                after: None,
+            }
         };
         let load = match self.dice.below(100) {
             0..28 => graph(name("chain"), self.chain()),
@@ -165,8 +170,11 @@ impl Planner {
             let nested = levels > 0 && self.dice.percent(12);
             let mut child = if nested { self.boss(levels - 1) } else { self.step() };
             tasks += child.tasks;
-            let needs =
-                if place > 0 && self.dice.percent(35) { vec![key_of(place - 1)] } else { Vec::new() };
+            let needs = if place > 0 && self.dice.percent(35) {
+                vec![key_of(place - 1)]
+            } else {
+                Vec::new()
+            };
             child.body.insert("key".to_owned(), key_of(place).into());
             self.refer(&mut child.body, &needs);
             child.body.insert("needs".to_owned(), needs.into());
