@@ -193,7 +193,7 @@ function draw_bus_factor(    rows, i, y, first, others, height, name, class) {
         if (others > 0) bar(190 + first, y, others, class " second", many(bus_factor[i] - 1, "other") ": " \
             many(bus_reached[i] - bus_top_commits[i], "commit"))
         text_at(434, y + 13, "", "start", cut_end(commas(bus_factor[i]) " of " commas(bus_people[i]) " \302\267 " \
-            cut_end(bus_top[i], 18) " " percent(bus_top_commits[i], bus_commits[i]), 40))
+            cut_end(bus_top[i], 24) " " percent(bus_top_commits[i], bus_commits[i]), 46))
     }
     printf "<line class=\"half\" x1=\"305\" y1=\"90\" x2=\"305\" y2=\"%.1f\"/>\n", height - 30 > svg
     chart_close()

@@ -1,10 +1,15 @@
 # Reads the tables the other agents gave (told apart by their file's name), writes report.md and,
 # through charts.awk, the charts. Tables have a header line; columns are documented in segue.toml.
-BEGIN { FS = "\t" }
+BEGIN {
+    FS = "\t"
+    # Rows of a table, and markers that are listed: a page that is read, not a dump. The rest is counted.
+    TABLE_ROWS = 15
+    LISTED = 30
+}
 
 FNR == 1 { table = FILENAME; sub(/^.*\//, "", table) }
 table == "commit" { commit = $1; next }
-FNR == 1 { next }
+FNR == 1 { if (table == "marker_counts") counted_markers = 1; next }
 table == "summary" { summary[$1] = $2; next }
 table == "history" { history[$1] = $2; next }
 
@@ -47,7 +52,14 @@ table == "marker_counts" {
 }
 
 table == "markers" {
-    if (listed < 60) { listed++; list_kind[listed] = $1; list_path[listed] = $2; list_line[listed] = $3; list_text[listed] = $4 }
+    # Two kinds on one line are one row.
+    if (listed && $2 == list_path[listed] && $3 == list_line[listed]) {
+        list_kind[listed] = list_kind[listed] ", " $1
+        shown++
+    } else if (listed < LISTED) {
+        listed++; shown++
+        list_kind[listed] = $1; list_path[listed] = $2; list_line[listed] = $3; list_text[listed] = $4
+    }
     next
 }
 
@@ -65,7 +77,8 @@ function link(path, fragment) { return "[" code(display(path), 1) "](../" url(pa
 function folder_cell(folder) { return folder == "." ? "(top level)" : code(display(folder) "/", 1) }
 
 END {
-    draw_languages(); draw_hotspots(); draw_markers(); draw_bus_factor()
+    draw_languages(); draw_hotspots(); draw_bus_factor()
+    if (counted_markers) draw_markers()
 
     say("# Repository report")
     say("")
@@ -79,7 +92,9 @@ END {
             "commits that are whole here: " commas(history["counted"]) ". `git fetch --unshallow` brings the rest.")
     }
     glance()
-    languages_section(); hotspots_section(); markers_section(); bus_factor_section()
+    languages_section(); hotspots_section()
+    if (counted_markers) markers_section()
+    bus_factor_section()
     if (license_n) licenses_section()
     method_section()
     close("report.md")
@@ -87,66 +102,75 @@ END {
 
 function glance(    i, lone, lone_n) {
     say("")
-    if (lang_n) say("- Largest language: " md(lang_name[1]) ", " percent(lang_lines[1], all_lines) " of all lines.")
-    if (hot_n) say("- Hottest file: " link(hot_path[1], "") ", changed in " many(hot_changes[1], "commit") ", " \
-        many(hot_lines[1], "line") " long.")
-    say("- Left to do: " (marks ? many(marks, "marker") " in " many(mark_n, "top folder") : "no markers") ".")
-    if (whole_factor != "") say("- Bus factor of the whole repository: " whole_factor " (" md(whole_top) " made " whole_share \
-        " of the commits).")
+    if (lang_n) say("- **Largest language:** " md(lang_name[1]) ", " percent(lang_lines[1], all_lines) " of all lines")
+    if (hot_n) say("- **Hottest file:** " link(hot_path[1], "") ", changed in " many(hot_changes[1], "commit") ", " \
+        many(hot_lines[1], "line") " long")
+    if (counted_markers) say("- **Left to do:** " (marks ? many(marks, "marker") " in " many(mark_n, "top folder") : "no markers"))
+    if (whole_factor != "") say("- **Bus factor:** " whole_factor " (" md(whole_top) " made " whole_share " of the commits)")
     for (i = 1; i <= bus_n; i++)
         if (bus_factor[i] == 1 && bus_people[i] > 1 && lone_n++ < 8) lone = lone (lone == "" ? "" : ", ") folder_cell(bus_folder[i])
-    if (lone_n) say("- One of several people made more than half of the commits in: " lone \
-        (lone_n > 8 ? " and " lone_n - 8 " more" : "") ".")
+    if (lone_n) say("- **More than half by one of several people:** " lone (lone_n > 8 ? " and " lone_n - 8 " more" : ""))
 }
 
-function languages_section(    i, rows) {
+# rows_of(n): how many rows a table of n has; one row more is no reason to leave one out.
+function rows_of(n) { return n > TABLE_ROWS + 1 ? TABLE_ROWS : n }
+
+function rest_of(n, word) { if (rows_of(n) < n) say("\nAnd " many(n - rows_of(n), word) ".") }
+
+function languages_section(    i, left) {
     say("\n## Languages\n\n![Lines by language](languages.svg)")
-    if (!lang_n) return
-    say("\n| language | kind | files | lines | share | bytes |\n|---|---|--:|--:|--:|--:|")
-    rows = lang_n > 40 ? 40 : lang_n
-    for (i = 1; i <= rows; i++)
-        say("| " md(lang_name[i]) " | " lang_kind[i] " | " commas(lang_files[i]) " | " commas(lang_lines[i]) " | " \
-            percent(lang_lines[i], all_lines) " | " commas(lang_bytes[i]) " |")
-    if (rows < lang_n) say("\nAnd " many(lang_n - rows, "other") ".")
-    say("\nLeft out: " many(summary["binary"], "binary file") " (" many(summary["binary_bytes"], "byte") "), " \
-        many(summary["symlinks"], "symbolic link") ", " many(summary["submodules"], "submodule") ".")
+    if (lang_n) {
+        say("\n| language | kind | files | lines | share | size |\n|---|---|--:|--:|--:|--:|")
+        for (i = 1; i <= rows_of(lang_n); i++)
+            say("| " md(lang_name[i]) " | " lang_kind[i] " | " commas(lang_files[i]) " | " commas(lang_lines[i]) " | " \
+                percent(lang_lines[i], all_lines) " | " in_bytes(lang_bytes[i]) " |")
+        rest_of(lang_n, "other")
+    }
+    if (summary["binary"] > 0) left = many(summary["binary"], "binary file") " (" in_bytes(summary["binary_bytes"]) ")"
+    if (summary["symlinks"] > 0) left = left (left == "" ? "" : ", ") many(summary["symlinks"], "symbolic link")
+    if (summary["submodules"] > 0) left = left (left == "" ? "" : ", ") many(summary["submodules"], "submodule")
+    if (left != "") say("\nLeft out: " left ".")
 }
 
-function hotspots_section(    i, rows) {
+function hotspots_section(    i) {
     say("\n## Hot spots\n\n![Files changed most often and largest](hotspots.svg)")
     if (!hot_n) return
-    say("\n| file | language | changes | people | lines |\n|---|---|--:|--:|--:|")
-    rows = hot_n > 25 ? 25 : hot_n
-    for (i = 1; i <= rows; i++)
+    say("\n| file | language | commits | people | lines |\n|---|---|--:|--:|--:|")
+    for (i = 1; i <= hot_n && i <= TABLE_ROWS; i++)
         say("| " link(hot_path[i], "") " | " md(hot_language[i]) " | " commas(hot_changes[i]) " | " \
             commas(hot_authors[i]) " | " commas(hot_lines[i]) " |")
 }
 
-function markers_section(    i, rows) {
+function markers_section(    i) {
     say("\n## Markers\n\n![Markers by folder](markers.svg)")
     if (!mark_n) return
     say("\n| folder | TODO | FIXME | XXX | HACK | all |\n|---|--:|--:|--:|--:|--:|")
-    rows = mark_n > 40 ? 40 : mark_n
-    for (i = 1; i <= rows; i++)
+    for (i = 1; i <= rows_of(mark_n); i++)
         say("| " folder_cell(mark_folder[i]) " | " commas(mark[i, "TODO"]) " | " commas(mark[i, "FIXME"]) " | " \
             commas(mark[i, "XXX"]) " | " commas(mark[i, "HACK"]) " | " commas(mark_all[i]) " |")
-    if (rows < mark_n) say("\nAnd " many(mark_n - rows, "more folder") ".")
-    say("")
+    rest_of(mark_n, "more folder")
+    say("\n| where | marker | what it says |\n|---|---|---|")
     for (i = 1; i <= listed; i++)
-        say("- **" list_kind[i] "** [" code(display(list_path[i]) ":" list_line[i], 0) "](../" url(list_path[i]) "#L" \
-            list_line[i] ") " code(clean(list_text[i]), 0))
-    if (marks > listed) say("\nAnd " commas(marks - listed) " more.")
+        say("| [" code(display(list_path[i]) ":" list_line[i], 1) "](../" url(list_path[i]) "#L" list_line[i] ") | **" \
+            list_kind[i] "** | " md(said(list_text[i])) " |")
+    if (marks > shown) say("\nAnd " commas(marks - shown) " more.")
 }
 
-function bus_factor_section(    i, rows) {
+# What stands after the marker's own word.
+function said(text) {
+    text = clean(text)
+    sub(/^[A-Z]+ *[:.-]* */, "", text)
+    return text
+}
+
+function bus_factor_section(    i) {
     say("\n## Bus factor\n\n![Bus factor by folder](bus-factor.svg)")
     if (!bus_n) return
     say("\n| folder | bus factor | people | commits | most active | share |\n|---|--:|--:|--:|---|--:|")
-    rows = bus_n > 40 ? 40 : bus_n
-    for (i = 1; i <= rows; i++)
+    for (i = 1; i <= rows_of(bus_n); i++)
         say("| " folder_cell(bus_folder[i]) " | " commas(bus_factor[i]) " | " commas(bus_people[i]) " | " \
             commas(bus_commits[i]) " | " md(bus_top[i]) " | " percent(bus_top_commits[i], bus_commits[i]) " |")
-    if (rows < bus_n) say("\nAnd " many(bus_n - rows, "more folder") ".")
+    rest_of(bus_n, "more folder")
 }
 
 function licenses_section(    i) {
@@ -157,9 +181,14 @@ function licenses_section(    i) {
 function method_section() {
     say("\n## How this was counted\n")
     say("Everything was read from the commit above, not from the working folder, and dates are those of commits: the same")
-    say("commit gives the same report. Files are text unless git sees a NUL in their first 8,000 bytes. Hot spots are ranked by")
-    say("changes \303\227 lines; data, generated and vendored files are not ranked, renames are not followed. A marker is one of the four words")
-    say("standing alone, counted once a line and kind, outside generated and vendored files. The bus factor of a top folder is the")
-    say("smallest number of people who together made more than half of the commits that touch it; merges and commits by bots are not")
-    say("counted, people are told apart by e-mail address after `.mailmap`.")
+    say("commit gives the same report.")
+    say("")
+    say("- **Text** is what has no NUL in its first 8,000 bytes.")
+    say("- **Hot spots** are ranked by commits \303\227 lines; data, generated and vendored files are not ranked, renames are not followed.")
+    if (counted_markers) {
+        say("- **Markers** are the four words standing alone in a comment, at the start of a line, or before a colon, counted once a line")
+        say("  and kind, outside generated and vendored files. Lines that name more than two of them talk about markers and have none.")
+    }
+    say("- **Bus factor** of a top folder: the smallest number of people who together made more than half of the commits that touch it.")
+    say("  Merges and commits by bots are not counted; people are told apart by e-mail address after `.mailmap`.")
 }

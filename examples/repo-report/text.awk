@@ -104,6 +104,18 @@ function cut_start(s, w,    n) {
     return "\342\200\246" s
 }
 
+# s cut to at most w columns after a word, where there is one that does not leave too little.
+function cut_words(s, w,    at) {
+    if (width(s) <= w) return s
+    s = cut_end(s, w)
+    sub(/\342\200\246$/, "", s)
+    at = length(s)
+    while (at > w * 2 / 3 && substr(s, at, 1) != " ") at--
+    if (at > w * 2 / 3) s = substr(s, 1, at)
+    sub(/[ ,;:]+$/, "", s)
+    return s " \342\200\246"
+}
+
 # A path's two ends: where it is, and what it is called.
 function cut_middle(s, w) {
     if (width(s) <= w) return s
@@ -117,13 +129,15 @@ function xml(s) {
     return s
 }
 
-# Text for Markdown, none of it markup: every sign that could be is written as an entity.
+# Text for Markdown, none of it markup: every sign that could be is written as an entity. A colon before a
+# blank is only a colon; elsewhere it could make a link or a picture.
 function md(s,    out, i, c) {
-    if (s !~ "[^A-Za-z0-9 .,()+#/\200-\377-]") return s
+    if (s !~ "[^A-Za-z0-9 .,()+#/;?!%='\"{}\200-\377-]") return s
     out = ""
     for (i = 1; i <= length(s); i++) {
         c = substr(s, i, 1)
-        out = out (c ~ "[A-Za-z0-9 .,()+#/\200-\377-]" ? c : "&#" byte_of[c] ";")
+        if (c == ":" && substr(s, i + 1, 1) ~ /^ ?$/) out = out c
+        else out = out (c ~ "[A-Za-z0-9 .,()+#/;?!%='\"{}\200-\377-]" ? c : "&#" byte_of[c] ";")
     }
     return out
 }
@@ -162,5 +176,17 @@ function commas(n,    s, out) {
 # "1 file", "2 files"
 function many(n, word) { return commas(n) " " word (n == 1 ? "" : "s") }
 
-# A share as per cent with one decimal.
-function percent(part, whole) { return whole > 0 ? sprintf("%.1f %%", part * 100 / whole) : "0.0 %" }
+# A share as per cent with one decimal. What is there is never shown as nothing, and what is not all never as all.
+function percent(part, whole) {
+    if (whole <= 0 || part <= 0) return "0 %"
+    if (part >= whole) return "100 %"
+    if (part * 1000 < whole) return "< 0.1 %"
+    return part * 1000 > whole * 999 ? "> 99.9 %" : sprintf("%.1f %%", part * 100 / whole)
+}
+
+# 1234567 -> 1.2 MB
+function in_bytes(n) {
+    if (n < 1000) return many(n, "byte")
+    if (n < 1000000) return sprintf("%.1f kB", n / 1000)
+    return n < 1000000000 ? sprintf("%.1f MB", n / 1000000) : sprintf("%.1f GB", n / 1000000000)
+}

@@ -1,7 +1,10 @@
 //! Stop 6 of the trip: a process that hosts agents takes letters, runs attempts, and reports how they ended.
 
+use crate::reporter::{Reporter, stopped};
 use crate::runner::{Control, End, Job, Ran, Runner, Said};
 use crate::schema::Schemas;
+use crate::slots::Slots;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::AgentSpec;
@@ -15,22 +18,27 @@ use segue_core::payload::{BadPayload, DATABASE_MAX, Payload};
 use segue_core::ports::{Blobs, BusError, Clock, Consumer, StoreError, WorkBus};
 use segue_core::task::{ErrorClass, TaskError};
 use segue_core::time::Time;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// Letters taken at a time.
-const BATCH_MAX: usize = 1_024;
+pub(crate) const BATCH_MAX: usize = 1_024;
 /// Attempts remembered, so that a letter that comes twice does not run twice.
 const REMEMBERED_MAX: usize = 100_000;
 /// An attempt that has ended by then is reported once, with its outcome; others are reported as started.
 const STARTED_AFTER: Duration = Duration::from_millis(50);
 /// When the bus is away, this long until the next try.
-const BACKOFF: Duration = Duration::from_millis(250);
+pub(crate) const BACKOFF: Duration = Duration::from_millis(250);
+/// Letters that wait to be published before progress is left out. Outcomes are always kept.
+pub const BACKLOG_MAX: usize = 10_000;
 
 /// What a host stands on.
 #[derive(Clone)]
@@ -56,20 +64,32 @@ pub struct Hosted {
     pub runner: Arc<dyn Runner>,
 }
 
+/// What a letter brought: the attempt, and what its reports repeat.
+struct Work {
+    task: TaskId,
+    /// The agent, as far as this host has it.
+    agent: Arc<str>,
+    hops: u16,
+    request: Box<TaskRequest>,
+}
+
 struct Lodger {
     spec: Arc<AgentSpec>,
     runner: Arc<dyn Runner>,
     schemas: Schemas,
-    /// The store counts slots; this holds them while a process that was given up is still being ended.
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
 }
 
 /// A process that hosts agents.
 pub struct Host {
     parts: HostParts,
     lodgers: Mutex<FxHashMap<InstanceId, Arc<Lodger>>>,
+    /// Also those of agents that have gone, as long as something of theirs runs.
+    slots: Mutex<FxHashMap<InstanceId, Weak<Slots>>>,
     attempts: Mutex<Attempts>,
     reports: mpsc::UnboundedSender<Letter>,
+    /// Letters that were reported and are not published.
+    backlog: Arc<AtomicUsize>,
     stopping: watch::Sender<bool>,
     running: watch::Sender<usize>,
     loops: Mutex<JoinSet<()>>,
@@ -83,9 +103,9 @@ struct Attempts {
 }
 
 impl Attempts {
-    /// Remembers an attempt; false where it is known already.
+    /// Remembers an attempt; false where it is known already. One that runs is known however many came since.
     fn remember(&mut self, attempt: AttemptId) -> bool {
-        if !self.known.insert(attempt) {
+        if self.running.contains_key(&attempt) || !self.known.insert(attempt) {
             return false;
         }
         self.order.push_back(attempt);
@@ -109,8 +129,10 @@ impl Host {
         let host = Arc::new(Host {
             parts,
             lodgers: Mutex::default(),
+            slots: Mutex::default(),
             attempts: Mutex::default(),
             reports,
+            backlog: Arc::default(),
             stopping: watch::Sender::new(false),
             running: watch::Sender::new(0),
             loops: Mutex::new(JoinSet::new()),
@@ -118,27 +140,41 @@ impl Host {
         host.set_agents(agents);
         let mut loops = host.loops.lock();
         loops.spawn(take_letters(host.clone(), consumer));
-        loops.spawn(report(host.parts.bus.clone(), receiver));
+        let reporter = Reporter {
+            bus: host.parts.bus.clone(),
+            reports: receiver,
+            backlog: host.backlog.clone(),
+            stopping: host.stopping.subscribe(),
+        };
+        loops.spawn(reporter.run());
         drop(loops);
         Ok(host)
     }
 
     /// Has these agents from now on. Attempts that run go on with what they began with.
     pub fn set_agents(&self, agents: Vec<Hosted>) {
-        let mut lodgers = self.lodgers.lock();
-        let before = std::mem::take(&mut *lodgers);
+        let mut now = FxHashMap::default();
         for Hosted { spec, runner } in agents {
-            let slots = before
-                .get(&spec.instance)
-                .filter(|lodger| lodger.spec.max_concurrency == spec.max_concurrency)
-                .map_or_else(
-                    || Arc::new(Semaphore::new(spec.max_concurrency.max(1) as usize)),
-                    |lodger| lodger.slots.clone(),
-                );
+            let slots = self.slots_of(&spec);
             let schemas = Schemas::of(&spec);
             let lodger = Lodger { spec: Arc::new(spec), runner, schemas, slots };
-            lodgers.insert(lodger.spec.instance, Arc::new(lodger));
+            now.insert(lodger.spec.instance, Arc::new(lodger));
         }
+        *self.lodgers.lock() = now;
+        self.slots.lock().retain(|_, slots| slots.strong_count() > 0);
+    }
+
+    /// The slots of an instance: those that it had, if something of it is still there.
+    fn slots_of(&self, spec: &AgentSpec) -> Arc<Slots> {
+        let count = spec.max_concurrency as usize;
+        let mut all = self.slots.lock();
+        if let Some(slots) = all.get(&spec.instance).and_then(Weak::upgrade) {
+            slots.resize(count);
+            return slots;
+        }
+        let slots = Arc::new(Slots::new(count));
+        all.insert(spec.instance, Arc::downgrade(&slots));
+        slots
     }
 
     /// Attempts that run now.
@@ -159,11 +195,11 @@ impl Host {
         self.idle().await;
     }
 
-    /// Takes no more letters. What runs should have ended before.
+    /// Takes no more letters, and hands over what has been reported, as far as the bus takes it within two seconds. What runs should have
+    /// ended before: its outcome would not be reported any more.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         let mut loops = std::mem::take(&mut *self.loops.lock());
-        loops.abort_all();
         while loops.join_next().await.is_some() {}
     }
 
@@ -176,7 +212,10 @@ impl Host {
         }
         let task = letter.task.ok_or("the letter names no task")?;
         match letter.body {
-            LetterBody::TaskRequest(request) => self.begin(task, *request),
+            LetterBody::TaskRequest(request) => {
+                self.begin(task, letter.hops, request);
+                Ok(())
+            }
             LetterBody::Event(Notice::Cancel { attempt, reason }) => {
                 self.cancel(attempt, reason);
                 Ok(())
@@ -202,87 +241,83 @@ impl Host {
         }
     }
 
-    fn begin(self: &Arc<Self>, task: TaskId, request: TaskRequest) -> Result<(), String> {
+    fn begin(self: &Arc<Self>, task: TaskId, hops: u16, request: Box<TaskRequest>) {
         if request.incarnation != self.parts.incarnation {
             // It was for an earlier life of this host: the store knows that it is lost.
-            return Ok(());
+            return;
         }
         let lodger = self.lodgers.lock().get(&request.instance).cloned();
         let (cancel, cancelled) = watch::channel(None);
         {
             let mut attempts = self.attempts.lock();
             if !attempts.remember(request.attempt) {
-                return Ok(());
+                return;
             }
             attempts.running.insert(request.attempt, cancel);
         }
         self.running.send_modify(|running| *running += 1);
         failpoint::pass("agent-accepted");
+        let agent = lodger.as_ref().map_or_else(|| "segue".into(), |l| l.spec.name.clone());
+        let work = Work { task, agent, hops, request };
         let host = self.clone();
         tokio::spawn(async move {
-            let attempt = request.attempt;
-            host.run(task, request, lodger, cancelled).await;
-            host.attempts.lock().running.remove(&attempt);
+            // Without this a bug in a runner would leave an attempt that never ends, on a host that never idles.
+            let run = AssertUnwindSafe(host.run(&work, lodger, cancelled)).catch_unwind();
+            if let Err(panic) = run.await {
+                let message = format!("its runner broke off: {}", words(panic.as_ref()));
+                let outcome = failed(TaskError::new(ErrorClass::Transient, message));
+                host.respond(&work, None, outcome, Ran::plain(End::Cancelled));
+            }
+            host.attempts.lock().running.remove(&work.request.attempt);
             host.running.send_modify(|running| *running -= 1);
         });
-        Ok(())
     }
 
     async fn run(
         &self,
-        task: TaskId,
-        request: TaskRequest,
+        work: &Work,
         lodger: Option<Arc<Lodger>>,
-        cancelled: watch::Receiver<Option<String>>,
+        mut cancelled: watch::Receiver<Option<String>>,
     ) {
         let Some(lodger) = lodger else {
             let error = TaskError::new(ErrorClass::Transient, "its host no longer has this agent");
-            let outcome = Outcome::Fail { error, retry_after_ms: None };
-            return self.respond(task, &request, None, outcome, Ran::plain(End::Cancelled));
+            return self.respond(work, None, failed(error), Ran::plain(End::Cancelled));
         };
-        // Closed never: the semaphore lives as long as the lodger.
-        let _slot = lodger.slots.acquire().await;
-        if cancelled.borrow().is_some() {
-            return self.respond(
-                task,
-                &request,
-                None,
-                Outcome::Cancelled,
-                Ran::plain(End::Cancelled),
-            );
-        }
+        let slot = tokio::select! {
+            biased;
+            _ = cancelled.wait_for(Option::is_some) => None,
+            slot = lodger.slots.take() => Some(slot),
+        };
+        let Some(_slot) = slot else {
+            return self.respond(work, None, Outcome::Cancelled, Ran::plain(End::Cancelled));
+        };
         let started_at = self.parts.clock.now();
         let (said, hear) = mpsc::unbounded_channel();
-        let job = match self.job(task, &request, Control { cancelled, said }).await {
+        let job = match self.job(work, Control { cancelled, said }).await {
             Ok(job) => job,
             Err(error) => {
-                let error = TaskError::new(
-                    ErrorClass::Transient,
-                    format!("its input could not be read: {error}"),
-                );
-                let outcome = Outcome::Fail { error, retry_after_ms: None };
-                return self.respond(task, &request, None, outcome, Ran::plain(End::Cancelled));
+                let message = format!("its input could not be read: {error}");
+                let outcome = failed(TaskError::new(ErrorClass::Transient, message));
+                return self.respond(work, None, outcome, Ran::plain(End::Cancelled));
             }
         };
         failpoint::pass("agent-started");
-        let ran = {
+        let mut ran = {
             let run = lodger.runner.run(job);
-            self.listen(task, &request, started_at, run, hear).await
+            self.listen(work, started_at, run, hear).await
         };
         failpoint::pass("agent-ended");
-        let mut ran = ran;
         let end = std::mem::replace(&mut ran.end, End::Cancelled);
-        let outcome = self.outcome(&lodger, &request, end).await;
+        let outcome = self.outcome(&lodger, &work.request, end).await;
         failpoint::pass("before-report");
-        self.respond(task, &request, Some(started_at), outcome, ran);
+        self.respond(work, Some(started_at), outcome, ran);
         failpoint::pass("after-report");
     }
 
     /// Runs the attempt, and passes on what it says meanwhile.
     async fn listen(
         &self,
-        task: TaskId,
-        request: &TaskRequest,
+        work: &Work,
         started_at: Time,
         run: segue_core::ports::Fut<'_, Ran>,
         mut hear: mpsc::UnboundedReceiver<Said>,
@@ -291,6 +326,7 @@ impl Host {
         // An attempt that ends at once needs no timer.
         let first = poll_fn(|context| Poll::Ready(run.as_mut().poll(context))).await;
         if let Poll::Ready(ran) = first {
+            self.last_words(work, &mut hear);
             return ran;
         }
         let mut process = None;
@@ -301,45 +337,50 @@ impl Host {
             tokio::select! {
                 biased;
                 ran = &mut run => {
-                    while let Ok(said) = hear.try_recv() {
-                        if let Said::Progress(note) = said {
-                            self.progress(task, request, note);
-                        }
-                    }
+                    self.last_words(work, &mut hear);
                     return ran;
                 }
                 Some(said) = hear.recv() => match said {
                     Said::Started(began) => process = began,
-                    Said::Progress(note) => self.progress(task, request, note),
+                    Said::Progress(note) => self.progress(work, note),
                 },
                 () = &mut report_start, if !reported => {
                     reported = true;
                     let notice = Notice::Started {
-                        attempt: request.attempt,
-                        secret: request.secret.clone(),
+                        attempt: work.request.attempt,
+                        secret: work.request.secret.clone(),
                         at: started_at,
                         process,
                     };
-                    self.send(task, request, LetterBody::Event(notice));
+                    self.send(work, LetterBody::Event(notice));
                 }
             }
         }
     }
 
-    fn progress(&self, task: TaskId, request: &TaskRequest, note: String) {
-        // Progress is for people: what is too large for a row is left out.
-        let Ok(note) = Payload::of_text(note) else { return };
-        let notice =
-            Notice::Progress { attempt: request.attempt, secret: request.secret.clone(), note };
-        self.send(task, request, LetterBody::Event(notice));
+    /// What was said just before the end still goes before the outcome.
+    fn last_words(&self, work: &Work, hear: &mut mpsc::UnboundedReceiver<Said>) {
+        while let Ok(said) = hear.try_recv() {
+            if let Said::Progress(note) = said {
+                self.progress(work, note);
+            }
+        }
     }
 
-    async fn job(
-        &self,
-        task: TaskId,
-        request: &TaskRequest,
-        control: Control,
-    ) -> Result<Job, StoreError> {
+    fn progress(&self, work: &Work, note: String) {
+        // Progress is for people: what is too large for a row is left out.
+        let Ok(note) = Payload::of_text(note) else { return };
+        if self.backlog.load(Ordering::Relaxed) >= BACKLOG_MAX {
+            return;
+        }
+        let Work { request, .. } = work;
+        let notice =
+            Notice::Progress { attempt: request.attempt, secret: request.secret.clone(), note };
+        self.send(work, LetterBody::Event(notice));
+    }
+
+    async fn job(&self, work: &Work, control: Control) -> Result<Job, StoreError> {
+        let Work { task, request, .. } = work;
         let mut resume = request.resume.clone();
         if let Some(resume) = &mut resume {
             for child in &mut resume.children {
@@ -352,7 +393,7 @@ impl Host {
             }
         }
         Ok(Job {
-            task,
+            task: *task,
             run: request.run,
             name: request.name.clone(),
             attempt: request.attempt.to_string(),
@@ -418,6 +459,9 @@ impl Host {
 
     async fn payload(&self, text: String) -> Result<Payload, TaskError> {
         if text.len() > DATABASE_MAX {
+            // Whoever reads it back trusts it to be JSON, however large it is.
+            serde_json::from_str::<serde::de::IgnoredAny>(&text)
+                .map_err(|error| not_a_payload(&BadPayload::NotJson(error.to_string())))?;
             return self.parts.blobs.put(text.into_bytes()).await.map_err(|error| {
                 TaskError::new(
                     ErrorClass::Transient,
@@ -425,48 +469,52 @@ impl Host {
                 )
             });
         }
-        Payload::of_text(text).map_err(|error: BadPayload| {
-            TaskError::new(ErrorClass::InvalidOutput, format!("its output is {error}"))
-        })
+        Payload::of_text(text).map_err(|error| not_a_payload(&error))
     }
 
-    fn respond(
-        &self,
-        task: TaskId,
-        request: &TaskRequest,
-        started_at: Option<Time>,
-        outcome: Outcome,
-        ran: Ran,
-    ) {
+    fn respond(&self, work: &Work, started_at: Option<Time>, outcome: Outcome, ran: Ran) {
         let response = TaskResponse {
-            attempt: request.attempt,
-            secret: request.secret.clone(),
+            attempt: work.request.attempt,
+            secret: work.request.secret.clone(),
             started_at,
             process: ran.process,
             outcome,
             usage: ran.usage,
             ended: ran.ended,
         };
-        self.send(task, request, LetterBody::TaskResponse(Box::new(response)));
+        self.send(work, LetterBody::TaskResponse(Box::new(response)));
     }
 
-    fn send(&self, task: TaskId, request: &TaskRequest, body: LetterBody) {
+    fn send(&self, work: &Work, body: LetterBody) {
+        let attempt = work.request.attempt.0.as_u128();
         let letter = Letter {
             seq: 0,
             version: WIRE_VERSION,
-            from: request.name.clone(),
+            from: work.agent.clone(),
             to: Address::Engine,
-            task: Some(task),
+            task: Some(work.task),
             reply_to: None,
-            correlation: Some(request.attempt.0.as_u128()),
-            causation: Some(request.attempt.0.as_u128()),
-            hops: 0,
+            correlation: Some(attempt),
+            causation: Some(attempt),
+            hops: work.hops,
             at: self.parts.clock.now(),
             body,
         };
-        // The reporter ends only with the host.
-        let _ = self.reports.send(letter);
+        // After `stop` nobody publishes it, as that says.
+        if self.reports.send(letter).is_ok() {
+            self.backlog.fetch_add(1, Ordering::Relaxed);
+        }
     }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it gave no reason")
+}
+
+fn not_a_payload(error: &BadPayload) -> TaskError {
+    TaskError::new(ErrorClass::InvalidOutput, format!("its output is {error}"))
 }
 
 fn failed(error: TaskError) -> Outcome {
@@ -475,13 +523,19 @@ fn failed(error: TaskError) -> Outcome {
 
 /// Takes letters, and acknowledges each once it is accepted: the lease, not an open message, recovers a lost run.
 async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
+    let mut stopping = host.stopping.subscribe();
     loop {
-        let batch = match consumer.next(BATCH_MAX).await {
+        let next = tokio::select! {
+            biased;
+            () = stopped(&mut stopping) => return,
+            next = consumer.next(BATCH_MAX) => next,
+        };
+        let batch = match next {
             Ok(batch) => batch,
             Err(BusError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "cannot take work for now");
-                tokio::time::sleep(BACKOFF).await;
+                let _ = tokio::time::timeout(BACKOFF, stopped(&mut stopping)).await;
                 continue;
             }
         };
@@ -499,17 +553,26 @@ async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
     }
 }
 
-/// Publishes what attempts report, many in one message; keeps it while the bus is away.
-async fn report(bus: Arc<dyn WorkBus>, mut reports: mpsc::UnboundedReceiver<Letter>) {
-    let mut batch = Vec::new();
-    while reports.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        while let Err(error) = bus.publish(batch.clone()).await {
-            if error == BusError::Closed {
-                return;
-            }
-            tracing::warn!(%error, "outcomes cannot be published for now; they wait");
-            tokio::time::sleep(BACKOFF).await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn attempt(n: usize) -> AttemptId {
+        AttemptId(Uuid::from_u128(n as u128))
+    }
+
+    #[test]
+    fn an_attempt_that_runs_is_known_however_many_came_since() {
+        let mut attempts = Attempts::default();
+        assert!(attempts.remember(attempt(0)) && attempts.remember(attempt(1)));
+        attempts.running.insert(attempt(0), watch::Sender::new(None));
+        for n in 2..REMEMBERED_MAX + 10 {
+            assert!(attempts.remember(attempt(n)));
         }
-        batch.clear();
+        assert!(!attempts.remember(attempt(0)), "it would run twice at a time");
+        // One that has ended is forgotten in the end, so that memory is bounded.
+        assert!(attempts.remember(attempt(1)));
+        assert!(attempts.known.len() <= REMEMBERED_MAX && attempts.order.len() <= REMEMBERED_MAX);
     }
 }

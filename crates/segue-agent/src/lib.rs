@@ -8,6 +8,8 @@ pub mod place;
 pub mod preset_runner;
 pub mod presets;
 pub mod process;
+mod reporter;
 pub mod runner;
 pub mod schema;
+mod slots;
 pub mod workspace;

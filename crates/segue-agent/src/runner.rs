@@ -144,3 +144,46 @@ impl Runner for Builtin {
         Box::pin(std::future::ready(Ran::plain(End::Complete(self.output.clone()))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    fn line() -> (watch::Sender<Option<String>>, mpsc::UnboundedReceiver<Said>, Control) {
+        let (cancel, cancelled) = watch::channel(None);
+        let (said, hear) = mpsc::unbounded_channel();
+        (cancel, hear, Control { cancelled, said })
+    }
+
+    #[test]
+    fn a_cancellation_is_heard_also_by_who_listens_later_and_twice() {
+        let (cancel, _hear, mut control) = line();
+        assert_eq!(control.cancelled().now_or_never(), None);
+        cancel.send_replace(Some("enough".into()));
+        for _ in 0..2 {
+            assert_eq!(control.cancelled().now_or_never().as_deref(), Some("enough"));
+        }
+    }
+
+    #[test]
+    fn a_host_that_goes_away_ends_the_attempt() {
+        let (cancel, _hear, mut control) = line();
+        drop(cancel);
+        assert_eq!(control.cancelled().now_or_never().as_deref(), Some("its host has stopped"));
+    }
+
+    #[test]
+    fn what_is_said_comes_in_order_and_to_nobody_does_no_harm() {
+        let (_cancel, mut hear, control) = line();
+        let process = Some(ProcessRef { pid: 1, start_time: 2 });
+        control.started(process);
+        control.progress(&serde_json::json!({ "a": "\n" }));
+        assert!(matches!(hear.try_recv(), Ok(Said::Started(began)) if began == process));
+        let Ok(Said::Progress(note)) = hear.try_recv() else { panic!("it said something") };
+        assert_eq!(note, "{\"a\":\"\\n\"}");
+        drop(hear);
+        control.started(None);
+        control.progress(&Value::Null);
+    }
+}

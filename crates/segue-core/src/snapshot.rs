@@ -40,7 +40,7 @@ struct Row {
 
 /// The rows that a batch needs, as the commands of the batch have left them so far.
 ///
-/// A store adapter loads into it what [`scope`](crate::scope::scope) names, decides command by command, gives every
+/// A store adapter loads into it what [`missing`](crate::scope::missing) names, decides command by command, gives every
 /// accepted [`ChangeSet`] to [`absorb`](Snapshot::absorb), and at the end writes what [`take_writes`](Snapshot::take_writes) hands out.
 #[derive(Debug, Default)]
 pub struct Snapshot {

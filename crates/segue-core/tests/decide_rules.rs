@@ -209,6 +209,7 @@ fn agents_that_delegate_to_each_other_for_ever_are_stopped_by_the_hops() {
             None => break,
         }
         hops += 1;
+        assert!(hops <= HOPS_MAX, "they go on");
     }
     assert_eq!(hops, HOPS_MAX);
     town.run_out();
@@ -275,6 +276,14 @@ fn a_duty_that_is_done_twice_changes_nothing_more() {
 }
 
 #[test]
+fn a_duty_about_a_task_that_is_gone_is_done() {
+    let mut town = Town::new();
+    let kind = DutyKind::Propagate { after: None, parent: false };
+    let effects = town.act(Command::Continue(Duty { task: task_id(1), kind })).unwrap();
+    assert_eq!(effects.reply, Reply::Done { changed: false });
+}
+
+#[test]
 fn the_parent_knows_at_once_that_a_child_ended_in_a_cascade() {
     let mut town = Town::new();
     town.submit(vec![
@@ -320,6 +329,23 @@ fn a_cascade_is_cut_at_its_bound_and_goes_on_by_duties() {
     assert!(town.world.rows_max <= CASCADE_MAX + 8, "{} rows", town.world.rows_max);
     assert_eq!(town.state(10 + many), TaskState::Failed);
     assert_eq!(town.state(1), TaskState::Failed);
+    invariants::check(&town.world).unwrap();
+}
+
+#[test]
+fn a_cascade_over_many_runs_counts_their_rows_too() {
+    let mut town = Town::unchecked();
+    town.submit(vec![spec(1, "need")]);
+    let many = CASCADE_MAX as u64;
+    for n in 0..many {
+        let run = 10 + 10 * n;
+        town.submit(vec![group(run, "run"), spec(run + 1, "step").under(run).needs(&[1])]);
+    }
+    town.world.rows_max = 0;
+    town.work(1, complete());
+    while town.do_duties() > 0 {}
+    assert!(town.world.rows_max <= CASCADE_MAX + 8, "{} rows", town.world.rows_max);
+    assert!((0..many).all(|n| town.state(11 + 10 * n) == TaskState::Ready));
     invariants::check(&town.world).unwrap();
 }
 
@@ -456,6 +482,28 @@ fn a_dependent_that_had_gone_on_without_the_failed_task_waits_for_it_again() {
 }
 
 #[test]
+fn a_task_that_came_back_and_ended_before_its_dependents_heard_of_it_is_counted_once() {
+    let mut town = Town::new();
+    town.submit(vec![
+        spec(1, "first").once(),
+        spec(2, "tolerated").needs(&[1]).on_failure(OnFailure::Continue),
+        spec(3, "other"),
+        spec(4, "needs both").needs(&[2, 3]),
+    ]);
+    town.work(1, fail(ErrorClass::Permanent));
+    while town.do_duties() > 0 {}
+    assert_eq!(town.task(4).unmet, 1, "it goes on without the tolerated one");
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    town.work(1, complete());
+    // What the return of the tolerated one means is still left to a duty when it completes.
+    assert!(town.world.duties.contains_key(&(task_id(2), "propagate")));
+    town.work(2, complete());
+    assert_eq!((town.state(4), town.task(4).unmet), (TaskState::Blocked, 1));
+    while town.do_duties() > 0 {}
+    assert_eq!((town.state(4), town.task(4).unmet), (TaskState::Blocked, 1));
+}
+
+#[test]
 fn a_requeue_before_the_cascade_was_done_counts_nobody_twice() {
     let mut town = Town::new();
     town.submit(vec![
@@ -528,6 +576,39 @@ fn a_requeued_orchestrator_finds_what_was_done_and_has_the_rest_done_again() {
     for id in [task_id(1), y, z] {
         assert_eq!(town.world.task(id).state, TaskState::Completed);
     }
+}
+
+#[test]
+fn a_child_that_was_to_be_rendered_is_rendered_when_it_is_taken_up_again() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "orchestrator")]);
+    let plan = || {
+        let mut child = delegated("x", &[]);
+        child.template = true;
+        delegate(vec![child], true)
+    };
+    town.work(1, plan());
+    town.act(Command::Cancel { task: task_id(1), reason: "a slip".into() }).unwrap();
+    while town.do_duties() > 0 {}
+    town.pass_ms(1);
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    town.work(1, plan());
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Completed);
+}
+
+#[test]
+fn a_requeue_does_not_bring_back_what_lies_under_a_cancelled_run() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "need").once()]);
+    town.submit(vec![group(10, "run"), spec(11, "step").under(10).needs(&[1])]);
+    town.work(1, fail(ErrorClass::Permanent));
+    assert_eq!(town.state(11), TaskState::Failed);
+    town.act(Command::Cancel { task: task_id(10), reason: "enough".into() }).unwrap();
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    town.run_out();
+    assert_eq!((town.state(1), town.state(11)), (TaskState::Completed, TaskState::Failed));
+    assert_eq!(town.state(10), TaskState::Cancelled);
 }
 
 #[test]
@@ -716,6 +797,23 @@ fn a_resumed_attempt_that_delegates_the_same_again_is_stopped() {
 }
 
 #[test]
+fn a_resumed_attempt_that_delegates_what_has_failed_again_is_stopped_too() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "stuck")]);
+    let plan = || {
+        let mut child = delegated("x", &[]);
+        child.retry.attempts = 1;
+        delegate(vec![child], true)
+    };
+    town.work(1, plan());
+    town.assign();
+    // All of this in the millisecond in which the task was submitted: it was not requeued since.
+    town.finish_id(town.child(1, "x"), fail(ErrorClass::Permanent));
+    town.work(1, plan());
+    assert_eq!(town.state(1), TaskState::Failed);
+}
+
+#[test]
 fn a_resumed_attempt_may_wait_for_what_it_handed_out_even_if_that_has_ended_already() {
     let mut town = Town::new();
     town.submit(vec![spec(1, "orchestrator")]);
@@ -840,6 +938,42 @@ fn a_new_life_of_a_host_gets_the_lost_work_at_once() {
     assert_eq!((town.state(1), town.task(1).lost), (TaskState::Ready, 1));
     assert_eq!(town.assign(), 1);
     assert_eq!(town.task(1).tried, 0);
+}
+
+#[test]
+fn a_lost_task_keeps_its_place_and_is_a_dead_letter_once_lost_too_often() {
+    let mut town = Town::new();
+    let mut fragile = spec(1, "fragile");
+    fragile.retry.lost_max = 2;
+    town.submit(vec![fragile]);
+    let rank = town.task(1).rank;
+    for lost in 1..=3 {
+        town.pass_ms(1_000);
+        town.assign();
+        town.register(1, 1 + lost, vec![agent(1, "a", 8, &[])]).unwrap();
+        let dead = lost == 3;
+        assert_eq!(town.state(1), if dead { TaskState::Failed } else { TaskState::Ready });
+        assert_eq!((town.task(1).lost, town.task(1).tried), (lost as u32, 0));
+        assert!(dead || town.task(1).rank == rank);
+    }
+}
+
+#[test]
+fn a_resume_prefers_the_instance_that_delegated() {
+    let mut town = Town::new();
+    town.register(1, 1, vec![agent(1, "a", 8, &[]), agent(2, "a", 8, &[])]).unwrap();
+    // The first instance would be chosen otherwise: it is the less loaded one, and the first by id.
+    town.submit(vec![spec(1, "one"), spec(2, "two")]);
+    town.assign();
+    let (n, second) =
+        if town.attempt(task_id(1)).instance == instance(2) { (1, 2) } else { (2, 1) };
+    town.finish(n, delegate(vec![delegated("x", &[])], true));
+    town.finish(second, complete());
+    town.assign();
+    let x = town.child(n, "x");
+    town.finish_id(x, complete());
+    town.assign();
+    assert_eq!(town.attempt(task_id(n)).instance, instance(2));
 }
 
 #[test]

@@ -129,6 +129,16 @@ pub enum Command {
     /// Remove runs that ended long ago, with their events, payloads and logs
     #[command(after_help = "Example:\n  segue prune --older-than 30d")]
     Prune(PruneArgs),
+    /// Write a backup of the project's tasks, events and payloads into a folder
+    #[command(
+        after_help = "A node that runs goes on meanwhile.\n\nExample:\n  segue backup ../backups/today"
+    )]
+    Backup(BackupArgs),
+    /// Put a backup in the place of the project's state
+    #[command(
+        after_help = "What was there before is moved aside, never removed.\n\nExample:\n  segue restore ../backups/today"
+    )]
+    Restore(RestoreArgs),
     /// Measure what this machine does with this build
     #[command(
         after_help = "Examples:\n  segue bench\n  segue bench --workload W1,W3 --runs 3 --json"
@@ -410,6 +420,20 @@ pub struct PruneArgs {
     /// How long ago they ended at least, such as 30d
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub older_than: u64,
+}
+
+/// Arguments of `segue backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// A folder that does not exist yet, or is empty
+    pub dir: PathBuf,
+}
+
+/// Arguments of `segue restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// A folder that `segue backup` wrote
+    pub dir: PathBuf,
 }
 
 /// Arguments of `segue agent`.

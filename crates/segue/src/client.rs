@@ -86,7 +86,7 @@ impl Client {
     }
 
     fn over_store(project: &Project, lock: NodeLock, team: Option<&Path>) -> Outcome<Client> {
-        let (roster, _) = Roster::load(project, team).code(Exit::Usage)?;
+        let roster = Roster::look(project, team);
         let store = open_store(project).code(Exit::Node)?;
         let (closing, closed) = watch::channel(false);
         let api = Arc::new(Api {

@@ -71,6 +71,8 @@ fn start(cli: &Cli) -> Outcome {
         Command::Completions(args) => quick::completions(cx, args),
         Command::Schema(args) => quick::schema(cx, args),
         Command::Prune(args) => upkeep::prune(cx, args),
+        Command::Backup(args) => upkeep::backup(cx, args),
+        Command::Restore(args) => upkeep::restore(cx, args),
         Command::Bench(args) => {
             block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
         }

@@ -72,6 +72,18 @@ impl Project {
         Ok(Project { dir, state, id: identity.project, host: identity.host, key })
     }
 
+    /// Is this project from now on: a backup of its state was restored here. The host stays another one.
+    ///
+    /// # Errors
+    /// When the identity cannot be written.
+    pub fn adopt(&mut self, project: ProjectId) -> Result<()> {
+        let known = Identity { project, ..identity(&self.state)? };
+        let path = self.state.join("project.json");
+        write_private(&path, &serde_json::to_string_pretty(&known)?)?;
+        self.id = project;
+        Ok(())
+    }
+
     /// Takes the lock of the project's node. It is held until the file is dropped, or the process ends in any way.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ pub struct Roster {
     pub notices: Vec<String>,
     /// The folder of the team that takes part, if one was named.
     pub team: Option<PathBuf>,
+    /// Why the files could not be read, where they could not.
+    pub broken: Option<String>,
 }
 
 /// An agent that is defined.
@@ -55,7 +57,15 @@ impl Roster {
             .map(ToString::to_string)
             .collect();
         let team = team_dir.and_then(|dir| dir.canonicalize().ok());
-        Ok((Roster { members, notices, team }, hosted))
+        Ok((Roster { members, notices, team, broken: None }, hosted))
+    }
+
+    /// The same for whoever only looks: a file that is wrong is no reason not to show the tasks.
+    pub fn look(project: &Project, team_dir: Option<&Path>) -> Roster {
+        match Roster::load(project, team_dir) {
+            Ok((roster, _)) => roster,
+            Err(error) => Roster { broken: Some(format!("{error:#}")), ..Roster::default() },
+        }
     }
 
     /// The file that defines this agent.

@@ -11,6 +11,7 @@ use crate::snapshot::Snapshot;
 use crate::task::{AttemptEnd, AttemptRecord, Task, TaskError, TaskState, Usage};
 use crate::time::Time;
 use rustc_hash::FxHashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 /// The rows of the snapshot, with what this command has changed so far.
@@ -22,6 +23,7 @@ pub(super) struct Draft<'a> {
     tasks: Vec<Task>,
     position: FxHashMap<TaskId, usize>,
     agents: Vec<Agent>,
+    agent_position: FxHashMap<InstanceId, usize>,
     edges: Vec<Edge>,
     edges_by_need: FxHashMap<TaskId, u32>,
     attempts: Vec<AttemptRecord>,
@@ -43,6 +45,7 @@ impl<'a> Draft<'a> {
             tasks: Vec::new(),
             position: FxHashMap::default(),
             agents: Vec::new(),
+            agent_position: FxHashMap::default(),
             edges: Vec::new(),
             edges_by_need: FxHashMap::default(),
             attempts: Vec::new(),
@@ -120,17 +123,20 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn agent(&self, id: InstanceId) -> Option<&Agent> {
-        self.agents
-            .iter()
-            .find(|agent| agent.spec.instance == id)
-            .or_else(|| self.snapshot.agents().get(&id))
+        match self.agent_position.get(&id) {
+            Some(position) => self.agents.get(*position),
+            None => self.snapshot.agents().get(&id),
+        }
     }
 
     /// Puts the instance as it stands now.
     pub(super) fn put_agent(&mut self, agent: Agent) {
-        match self.agents.iter_mut().find(|known| known.spec.instance == agent.spec.instance) {
-            Some(known) => *known = agent,
-            None => self.agents.push(agent),
+        match self.agent_position.entry(agent.spec.instance) {
+            Entry::Occupied(position) => self.agents[*position.get()] = agent,
+            Entry::Vacant(place) => {
+                place.insert(self.agents.len());
+                self.agents.push(agent);
+            }
         }
     }
 

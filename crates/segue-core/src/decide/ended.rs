@@ -233,9 +233,17 @@ fn tell(draft: &mut Draft<'_>, edge: &Edge) -> Result<(), Reject> {
     match verdict(draft.task(edge.need)?, edge.order_only) {
         Verdict::Open => Ok(()),
         Verdict::Met => meet(draft, edge.task),
-        Verdict::Fail(error) => end_quietly(draft, edge.task, Ending::Failed(error)),
-        Verdict::Skip(reason) => end_quietly(draft, edge.task, Ending::Skipped(reason)),
+        Verdict::Fail(error) => end_by_need(draft, edge.task, Ending::Failed(error)),
+        Verdict::Skip(reason) => end_by_need(draft, edge.task, Ending::Skipped(reason)),
     }
+}
+
+/// Ends a task that has not begun on account of a need.
+pub(super) fn end_by_need(draft: &mut Draft<'_>, id: TaskId, ending: Ending) -> Result<(), Reject> {
+    // That need is not met, whatever was counted before: `ended_by_needs` tells by it why the task ended.
+    let task = draft.task_mut(id)?;
+    task.unmet = task.unmet.max(1 + u32::from(task.spec.is_rendered_later()));
+    end_quietly(draft, id, ending)
 }
 
 /// One thing less to wait for.
@@ -277,14 +285,8 @@ fn count_anew(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
     let sum = outlook(draft, &spec, |need| gone(draft, need))?;
     match sum.verdict {
         Verdict::Fail(_) | Verdict::Skip(_) if ended => Ok(()),
-        Verdict::Fail(error) => {
-            draft.task_mut(id)?.unmet = sum.unmet;
-            end_quietly(draft, id, Ending::Failed(error))
-        }
-        Verdict::Skip(reason) => {
-            draft.task_mut(id)?.unmet = sum.unmet;
-            end_quietly(draft, id, Ending::Skipped(reason))
-        }
+        Verdict::Fail(error) => end_by_need(draft, id, Ending::Failed(error)),
+        Verdict::Skip(reason) => end_by_need(draft, id, Ending::Skipped(reason)),
         Verdict::Open | Verdict::Met if ended => {
             if !may_return(draft, id)? {
                 return Ok(());
@@ -432,7 +434,12 @@ pub(super) fn children_ended(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Re
 /// done twice, or that was overtaken by a requeue, does no harm.
 pub(super) fn go_on(draft: &mut Draft<'_>, duty: &Duty) -> Result<Reply, Reject> {
     draft.duty_done(duty.task, duty.kind);
-    let state = draft.task(duty.task)?.state;
+    let state = match draft.find(duty.task) {
+        Some(task) => task.state,
+        // It was pruned, and what it left behind with it.
+        None if draft.snapshot.knows_task(duty.task) => return Ok(Reply::Done { changed: false }),
+        None => return Err(Reject::NotLoaded(format!("task {}", duty.task))),
+    };
     match duty.kind {
         DutyKind::Propagate { after, parent: _ } => {
             each_dependent(draft, duty.task, after, follow)?;

@@ -194,7 +194,12 @@ fn late(
     let (outcome, output, message) = match &response.outcome {
         Outcome::Complete { output } => ("completed", Some(output.clone()), None),
         Outcome::Fail { error, .. } => ("failed", None, Some(error.message.clone())),
-        Outcome::Delegate { continuation, .. } => ("delegated", continuation.clone(), None),
+        Outcome::Delegate { tasks, continuation, .. } => {
+            let keys: Vec<&str> = tasks.iter().take(10).map(|task| task.key.as_ref()).collect();
+            let message = format!("it delegated {} tasks: {}", tasks.len(), keys.join(", "));
+            let message = TaskError::new(ErrorClass::Cancelled, message).message;
+            ("delegated", continuation.clone(), Some(message))
+        }
         // It was told to end, and has: nothing was brought.
         Outcome::Cancelled => return Ok(Reply::Late),
     };

@@ -292,8 +292,8 @@ pub(super) fn take_in(
     }
     draft.event(id, fact)?;
     match outlook.verdict {
-        Verdict::Fail(error) => ended::end_quietly(draft, id, Ending::Failed(error)),
-        Verdict::Skip(reason) => ended::end_quietly(draft, id, Ending::Skipped(reason)),
+        Verdict::Fail(error) => ended::end_by_need(draft, id, Ending::Failed(error)),
+        Verdict::Skip(reason) => ended::end_by_need(draft, id, Ending::Skipped(reason)),
         Verdict::Open | Verdict::Met => {
             if only_rendering {
                 draft.duty(id, DutyKind::Render);

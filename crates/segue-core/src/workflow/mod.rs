@@ -16,6 +16,7 @@ mod duration;
 mod fields;
 mod graph;
 mod input;
+mod limits;
 mod model;
 mod names;
 mod node;
@@ -28,22 +29,12 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use duration::parse_duration_ms;
 pub use fields::json_schema;
 pub use input::InputError;
+pub use limits::{
+    MAX_DEPTH, MAX_DIAGNOSTICS, MAX_EXPANDED_BYTES, MAX_FILE_BYTES, MAX_NAME_CHARS, MAX_TASKS,
+};
 pub use model::{
     Checked, ForEach, InputField, InputType, OnFailure, Retry, Target, Task, Timeouts, Workflow,
     Workspace,
 };
 pub use read::parse;
 pub use suggest::{did_you_mean, quote};
-
-/// Most bytes of a workflow file.
-pub const MAX_FILE_BYTES: usize = 1024 * 1024;
-/// Most tasks in a workflow file.
-pub const MAX_TASKS: usize = 10_000;
-/// Deepest nesting of lists and maps in a workflow file, aliases followed.
-pub const MAX_DEPTH: usize = 64;
-/// About how many bytes a file may have once its aliases are followed.
-pub const MAX_EXPANDED_BYTES: usize = 32 * 1024 * 1024;
-/// Most errors that are kept, and most warnings; further ones are only counted.
-pub const MAX_DIAGNOSTICS: usize = 100;
-/// Longest name of a task or an input, in characters.
-pub const MAX_NAME_CHARS: usize = 64;

@@ -17,7 +17,7 @@ use segue_core::time::Time;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The columns that [`task`] reads, in its order.
 pub(super) const TASK: &str = "n, id, parent, root, name, call_key, route, priority, hops, spec, \
@@ -25,6 +25,10 @@ pub(super) const TASK: &str = "n, id, parent, root, name, call_key, route, prior
     wait_for, continuation, prefer, ready_at, retry_at, finished_at, output, error, run_events, \
     held_by, attempt, number, secret_hash, instance, incarnation, assigned_at, started_at, pid, \
     pid_start, ending, ended_at";
+
+/// A task by project and id.
+pub(super) static TASK_BY_ID: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {TASK} FROM tasks WHERE project = ?1 AND id = ?2"));
 
 /// The columns that [`record`] reads, in its order.
 pub(super) const RECORD: &str = "task, number, attempt, secret_hash, instance, incarnation, assigned_at, \

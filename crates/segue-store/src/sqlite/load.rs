@@ -112,16 +112,15 @@ impl Loader<'_> {
         if id > self.last_id {
             return Ok(None);
         }
-        let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT {} FROM tasks WHERE project = ?1 AND id = ?2",
-            decode::TASK
-        ))?;
+        let mut statement = self.conn.prepare_cached(&decode::TASK_BY_ID)?;
         let mut rows = statement.query(params![self.project, id.as_bytes()])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let (n, task) = decode::task(row)?;
         let task = Arc::new(task);
         drop(rows);
-        Ok(Some(self.remember(id, Stored { n, task })))
+        let stored = Stored { n, task };
+        self.hot.keep(stored.clone());
+        Ok(Some(self.remember(id, stored)))
     }
 
     fn remember(&mut self, id: TaskId, stored: Stored) -> Arc<Task> {
@@ -186,14 +185,13 @@ impl Loader<'_> {
         &mut self,
         snapshot: &mut Snapshot,
         assign: &Assign,
-        now: Time,
     ) -> Result<(), Failure> {
         if self.ready_routes.is_empty() {
             return Ok(());
         }
         for (route, free) in open_routes(snapshot.agents(), &assign.candidates) {
             if self.ready_routes.contains(&route) {
-                self.head(snapshot, &route, free.min(assign.limit), now)?;
+                self.head(snapshot, &route, free.min(assign.limit))?;
             }
         }
         Ok(())
@@ -205,7 +203,6 @@ impl Loader<'_> {
         snapshot: &mut Snapshot,
         route: &Route,
         wanted: usize,
-        now: Time,
     ) -> Result<(), Failure> {
         let conn = self.conn;
         let mut queue = conn.prepare_cached(
@@ -222,10 +219,7 @@ impl Loader<'_> {
             if !snapshot.knows_task(id)
                 && let Some(task) = self.task(id)?
             {
-                let root = task.spec.root;
                 snapshot.add_task(task);
-                // Its run is counted there.
-                self.one(snapshot, Load::Task(root), now)?;
             }
             // The batch may have given it away already, or cancelled it.
             found +=

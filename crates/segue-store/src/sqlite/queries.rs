@@ -30,8 +30,7 @@ pub(super) fn task(
     project: i64,
     id: TaskId,
 ) -> Result<Option<Arc<Task>>, Failure> {
-    let sql = format!("SELECT {} FROM tasks WHERE project = ?1 AND id = ?2", decode::TASK);
-    let mut found = tasks_of(conn, &sql, &[&project, id.as_bytes()])?;
+    let mut found = tasks_of(conn, &decode::TASK_BY_ID, &[&project, id.as_bytes()])?;
     Ok(found.pop())
 }
 
@@ -172,7 +171,7 @@ fn of_state(
         | TaskState::Retrying
         | TaskState::Failed
         | TaskState::Cancelled => {
-            ("INDEXED BY tasks_listed WHERE state IN (0, 4, 5, 7, 8) AND", "id")
+            ("INDEXED BY tasks_listed WHERE state NOT BETWEEN 1 AND 3 AND state <> 6 AND", "id")
         }
         TaskState::Assigned | TaskState::Running => {
             ("INDEXED BY tasks_held WHERE held_by IS NOT NULL AND", "+id")

@@ -1,7 +1,7 @@
 //! The one writer: gathers batches, decides, writes, commits.
 
 use super::error::{Failure, Kind};
-use super::hot::{Hot, Stored};
+use super::hot::Hot;
 use super::load::{self, Loader};
 use super::options::Options;
 use super::store::Shared;
@@ -242,20 +242,12 @@ impl Writer {
         }
         self.end()?;
         (self.agents, _) = snapshot.into_agents();
-        self.remember(counters, origin, written);
+        self.remember(counters, written);
         Ok(answers)
     }
 
     /// What was committed is now what is known.
-    fn remember(
-        &mut self,
-        counters: Counters,
-        origin: FxHashMap<TaskId, Stored>,
-        written: Written,
-    ) {
-        for stored in origin.into_values() {
-            self.hot.keep(stored);
-        }
+    fn remember(&mut self, counters: Counters, written: Written) {
         for stored in written.tasks {
             self.hot.keep(stored);
         }
@@ -333,7 +325,7 @@ impl Batch<'_> {
                 ended: Vec::new(),
             }));
         }
-        self.loader.heads(&mut self.snapshot, assign, self.ctx.now)?;
+        self.loader.heads(&mut self.snapshot, assign)?;
         self.loader.load(&mut self.snapshot, command, self.ctx.now)?;
         let decision = self.decide(command);
         if let Ok(Effects { reply: Reply::Assigned(count), .. }) = &decision

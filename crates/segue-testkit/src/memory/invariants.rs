@@ -4,9 +4,10 @@
 //! it by its path.
 
 use super::world::World;
+use segue_core::command::DutyKind;
 use segue_core::event::Fact;
 use segue_core::ids::{PROJECT_LOG, TaskId};
-use segue_core::task::{ErrorClass, OnFailure, Task, TaskState};
+use segue_core::task::{ErrorClass, OnFailure, Route, Task, TaskState};
 use std::collections::BTreeMap;
 
 /// Checks every invariant.
@@ -23,7 +24,25 @@ pub fn check(world: &World) -> Result<(), String> {
             .map_err(|why| format!("{why}: {task:?}"))?;
     }
     check_agents(world, &count)?;
+    check_duties(world)?;
     check_log(world)
+}
+
+/// Nobody is asked for what is not there to be done.
+fn check_duties(world: &World) -> Result<(), String> {
+    for duty in world.duties.values() {
+        let task = world.task(duty.task);
+        let sensible = match duty.kind {
+            DutyKind::Render => task.spec.is_rendered_later(),
+            DutyKind::Collect => task.children > 0 || task.spec.route == Route::Group,
+            DutyKind::Propagate { .. } => task.dependents > 0,
+            DutyKind::CancelChildren { .. } => task.children > 0,
+        };
+        if !sensible {
+            return Err(format!("{duty:?} asks for nothing: {task:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// Counted once for all tasks, so that a check costs as much as there are rows.

@@ -184,3 +184,112 @@ fn prune(world: &mut World, before: Time) -> Pruned {
         ..Pruned::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use segue_core::command::{NewTask, Reply, Submit};
+    use segue_core::payload::Payload;
+    use segue_core::task::{Need, Route, TaskSpec};
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    struct Hands(AtomicI64);
+
+    impl Clock for Hands {
+        fn now(&self) -> Time {
+            Time(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    fn id(n: u128) -> TaskId {
+        TaskId(uuid::Uuid::from_u128(n))
+    }
+
+    fn submit(specs: Vec<TaskSpec>) -> Command {
+        let new = |spec| NewTask { spec, input: Payload::null() };
+        Command::Submit(Submit { tasks: specs.into_iter().map(new).collect() })
+    }
+
+    fn cancel(n: u128) -> Command {
+        Command::Cancel { task: id(n), reason: "enough".into() }
+    }
+
+    fn store() -> (Arc<Hands>, MemoryStore) {
+        let hands = Arc::new(Hands(AtomicI64::new(1_000)));
+        (hands.clone(), MemoryStore::new(hands, 1, [0; 32]))
+    }
+
+    #[tokio::test]
+    async fn a_refused_command_leaves_the_others_of_its_batch_untouched() {
+        let (_, store) = store();
+        let one = TaskSpec::new(id(1), "one", Route::agent("a"));
+        let decisions = store.apply(vec![cancel(9), submit(vec![one]), cancel(1)]).await.unwrap();
+        assert!(decisions[0].is_err());
+        assert_eq!(
+            decisions[1].as_ref().unwrap().reply,
+            Reply::Submitted { root: id(1), count: 1 }
+        );
+        assert_eq!(store.task(id(1)).await.unwrap().unwrap().state, TaskState::Cancelled);
+        let counts = store.counts().await.unwrap();
+        assert_eq!(counts, BTreeMap::from([(TaskState::Cancelled, 1)]));
+    }
+
+    #[tokio::test]
+    async fn its_clock_never_runs_behind_what_it_has_committed() {
+        let (hands, store) = store();
+        hands.0.store(5_000, Ordering::SeqCst);
+        let spec = |n| TaskSpec::new(id(n), "task", Route::agent("a"));
+        store.apply(vec![submit(vec![spec(1)])]).await.unwrap();
+        hands.0.store(2_000, Ordering::SeqCst);
+        store.apply(vec![submit(vec![spec(2)])]).await.unwrap();
+        assert_eq!(store.now(), Time(5_000));
+        let task = store.task(id(2)).await.unwrap().unwrap();
+        assert_eq!(task.created_at, Time(5_000));
+    }
+
+    #[tokio::test]
+    async fn events_tasks_and_duties_are_listed_as_the_port_says() {
+        let (_, store) = store();
+        let child = |n| TaskSpec {
+            parent: Some(id(1)),
+            root: id(1),
+            ..TaskSpec::new(id(n), "child", Route::agent("a"))
+        };
+        let run = TaskSpec::new(id(1), "run", Route::Group);
+        store.apply(vec![submit(vec![run, child(2), child(3)])]).await.unwrap();
+        let filter = TaskFilter { parent: Some(id(1)), limit: 9, ..TaskFilter::default() };
+        let children = store.tasks(filter).await.unwrap();
+        assert_eq!(children.iter().map(|it| it.id()).collect::<Vec<_>>(), [id(2), id(3)]);
+        let filter = TaskFilter { before: Some(id(3)), limit: 9, ..TaskFilter::default() };
+        let newest = store.tasks(filter).await.unwrap();
+        assert_eq!(newest.iter().map(|it| it.id()).collect::<Vec<_>>(), [id(2), id(1)]);
+        store.apply(vec![cancel(2), cancel(3)]).await.unwrap();
+        assert_eq!(store.duties(9).await.unwrap().len(), 1, "the group collects");
+        let all = EventFilter { run: Some(id(1)), limit: 99, ..EventFilter::default() };
+        let events = store.events(all).await.unwrap();
+        let numbers: Vec<u64> = events.iter().map(|event| event.run_seq).collect();
+        assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>());
+        let after = EventFilter { after: events[1].cursor, limit: 1, ..EventFilter::default() };
+        assert_eq!(store.events(after).await.unwrap(), [events[2].clone()]);
+    }
+
+    #[tokio::test]
+    async fn a_run_is_pruned_when_nothing_waits_for_it() {
+        let (_, store) = store();
+        let plain = |n| TaskSpec::new(id(n), "task", Route::agent("a"));
+        let mut needy = plain(3);
+        needy.needs = vec![Need { task: id(2), name: None, order_only: true }];
+        store.apply(vec![submit(vec![plain(1)]), submit(vec![plain(2), needy])]).await.unwrap();
+        store.apply(vec![cancel(1), cancel(2)]).await.unwrap();
+        assert_eq!(
+            store.prune(Time(1_000)).await.unwrap(),
+            Pruned::default(),
+            "not before its time"
+        );
+        let pruned = store.prune(Time(1_001)).await.unwrap();
+        assert_eq!((pruned.runs, pruned.tasks), (1, 1), "task 3 needs task 2");
+        assert_eq!(store.task(id(1)).await.unwrap(), None);
+        let filter = EventFilter { task: Some(id(1)), limit: 9, ..EventFilter::default() };
+        assert!(store.events(filter).await.unwrap().is_empty());
+    }
+}

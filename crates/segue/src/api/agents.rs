@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 
 /// `GET /v1/agents`
 pub async fn list(State(api): State<Shared>) -> Result<Answer<AgentsView>, ApiError> {
-    let notices = api.roster().notices.clone();
+    let notices = api.sound_roster()?.notices.clone();
     Ok(Answer(AgentsView { agents: everybody(&api).await?, notices }))
 }
 
 /// Everybody: those that are there, and those that are defined and no node hosts.
 async fn everybody(api: &Api) -> Result<Vec<AgentView>, ApiError> {
-    let roster = api.roster();
+    let roster = api.sound_roster()?;
     let known = api.store().agents().await?;
     let mut views: Vec<AgentView> = Vec::new();
     if api.engine.is_some() {

@@ -33,7 +33,7 @@ impl Known {
                 add(&agent.spec);
             }
         } else {
-            for member in &api.roster().members {
+            for member in &api.sound_roster()?.members {
                 add(&member.spec);
             }
         }

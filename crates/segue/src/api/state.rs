@@ -41,6 +41,19 @@ impl Api {
         self.roster.read().clone()
     }
 
+    /// Who is defined where, if that can be told.
+    ///
+    /// # Errors
+    /// When a file that defines them is wrong.
+    pub fn sound_roster(&self) -> Result<Arc<Roster>, ApiError> {
+        let roster = self.roster();
+        match &roster.broken {
+            None => Ok(roster),
+            Some(why) => Err(ApiError::invalid(why.clone())
+                .hint("mend the file; docs/segue-toml.md describes it")),
+        }
+    }
+
     /// Applies one command: by the engine where one runs, else by the store alone. What that leaves behind stands in
     /// the tables, and the next engine takes it up.
     ///

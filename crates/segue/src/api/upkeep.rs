@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use super::extract::Json;
 use super::state::{Api, Shared};
-use super::views::{HealthView, PrunedView};
+use super::views::{AuditView, BackupView, HealthView, PrunedView};
 use axum::Json as Answer;
 use axum::extract::State;
 use segue_core::ids::TaskId;
@@ -96,4 +96,29 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| StoreError::Io(format!("it was cut off: {error}")).into())
+}
+
+/// Where to write a backup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackingUp {
+    /// An absolute path of a folder that does not exist, or is empty.
+    pub dir: PathBuf,
+}
+
+/// `POST /v1/backup`
+pub async fn backup(
+    State(api): State<Shared>,
+    Json(wanted): Json<BackingUp>,
+) -> Result<Answer<BackupView>, ApiError> {
+    if !wanted.dir.is_absolute() {
+        return Err(ApiError::invalid("`dir` has to be an absolute path of the node's machine"));
+    }
+    let manifest = api.store.backup(&wanted.dir).await?;
+    Ok(Answer(BackupView::of(&manifest, &wanted.dir)))
+}
+
+/// `GET /v1/audit`
+pub async fn audit(State(api): State<Shared>) -> Result<Answer<AuditView>, ApiError> {
+    Ok(Answer(AuditView { findings: api.store.audit().await? }))
 }

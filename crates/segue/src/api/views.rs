@@ -12,9 +12,11 @@ use segue_core::task::{
     TaskState, Usage, WaitFor,
 };
 use segue_core::time::Time;
+use segue_store::sqlite::Manifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// A time as the API writes it.
 pub fn at(time: Time) -> String {
@@ -464,11 +466,39 @@ impl PrunedView {
     }
 }
 
-/// Where a backup was written.
+/// A backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackupView {
-    /// The folder.
+    /// Its folder.
     pub dir: String,
+    /// The project whose state it is.
+    pub project: String,
+    /// When it was made.
+    pub made_at: String,
+    /// How many files it has.
+    pub files: usize,
+    /// Their length in all.
+    pub bytes: u64,
+}
+
+impl BackupView {
+    /// The view of a backup in this folder.
+    pub fn of(manifest: &Manifest, dir: &Path) -> BackupView {
+        BackupView {
+            dir: dir.display().to_string(),
+            project: manifest.project.to_string(),
+            made_at: at(manifest.made_at),
+            files: manifest.files.len(),
+            bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        }
+    }
+}
+
+/// Whether the database is whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditView {
+    /// What is wrong with it, a sentence each.
+    pub findings: Vec<String>,
 }
 
 /// One fact in the log of a run.

@@ -1,11 +1,10 @@
 //! `segue doctor`: what is missing or broken, and how to mend it.
 
 use crate::agents::Team;
-use crate::api::views::HealthView;
+use crate::api::views::{AuditView, HealthView};
 use crate::client::Client;
 use crate::context::{Context, block_on};
 use crate::failure::{Exit, Outcome};
-use crate::node::open_store;
 use crate::project::{Project, STATE_FOLDER};
 use crate::screen::style::Paint;
 use crate::screen::text::{bytes, count, line};
@@ -14,7 +13,6 @@ use segue_agent::place::records_folder;
 use segue_agent::process::Launcher;
 use segue_agent::workspace::{Work, Workspaces};
 use segue_core::agent::AgentKind;
-use segue_core::ports::Store;
 use segue_core::task::WorkspaceKind;
 use serde::Serialize;
 use serde_json::json;
@@ -214,6 +212,7 @@ fn node(project: &Project, checks: &mut Vec<Check>) {
                 "nothing to do: the next node replaces it",
             ));
         }
+        drop(lock);
         checks.push(database(project));
         return;
     }
@@ -245,17 +244,27 @@ fn node(project: &Project, checks: &mut Vec<Check>) {
             format!("process {} runs with {}", health.pid, count(health.agents, "agent")),
         )),
     }
+    checks.push(database(project));
 }
 
+/// Reads all of the database, by the node that has it open or by itself.
 fn database(project: &Project) -> Check {
-    let opened = open_store(project).and_then(|store| Ok(store.health()?));
-    match opened {
-        Ok(()) => ok("database", "it opens"),
-        Err(error) => fail(
-            "database",
-            format!("{error:#}"),
-            "restore a backup with `segue restore`, or see above",
-        ),
+    let audit: Outcome<AuditView> = block_on(async {
+        let client = Client::of(project, None).await?;
+        let audit = client.get("/v1/audit").await;
+        client.close(Duration::ZERO).await;
+        audit
+    });
+    const REMEDY: &str = "end the node and restore a backup with `segue restore`";
+    match audit {
+        Ok(audit) => match audit.findings.as_slice() {
+            [] => ok("database", "it is whole"),
+            [only] => fail("database", only, REMEDY),
+            [first, more @ ..] => {
+                fail("database", format!("{first}; and {} more", more.len()), REMEDY)
+            }
+        },
+        Err(failure) => fail("database", failure.message, REMEDY),
     }
 }
 
@@ -266,7 +275,7 @@ fn team(dir: &Path, checks: &mut Vec<Check>) {
             checks.push(fail(
                 "agents",
                 format!("{error:#}"),
-                "mend the file; docs/cli.md describes it",
+                "mend the file; docs/segue-toml.md describes it",
             ));
             return;
         }

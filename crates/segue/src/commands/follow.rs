@@ -89,10 +89,15 @@ pub async fn follow(
     signals: &mut Signals,
 ) -> Outcome<Ended> {
     let mut follower = Follower::new(cx, target, show);
-    let signal = follower.attend(client, signals).await?;
-    let detail: TaskDetail = client.get(&format!("/v1/tasks/{}", target.task)).await?;
+    let (signal, detail) = follower.attend(client, signals).await?;
     follower.finish(detail.task.state);
     Ok(Ended { state: detail.task.state, error: detail.task.error, signal })
+}
+
+/// What there is after a stream broke off.
+enum Again {
+    Lines(Lines),
+    Ended(Box<TaskDetail>),
 }
 
 struct Follower<'a> {
@@ -122,7 +127,12 @@ impl<'a> Follower<'a> {
         }
     }
 
-    async fn attend(&mut self, client: &Client, signals: &mut Signals) -> Outcome<Option<Exit>> {
+    /// Waits for the end: the task as it is then, and the signal that came before it, if one did.
+    async fn attend(
+        &mut self,
+        client: &Client,
+        signals: &mut Signals,
+    ) -> Outcome<(Option<Exit>, TaskDetail)> {
         let mut lines = self.open(client).await?;
         let mut ticks = tokio::time::interval(Duration::from_millis(1_000 / FRAMES_PER_S));
         let mut told = None;
@@ -130,14 +140,13 @@ impl<'a> Follower<'a> {
             tokio::select! {
                 biased;
                 line = lines.next() => match line {
-                    Ok(Some(line)) => {
-                        if self.take(&line) {
-                            return Ok(told);
-                        }
-                    }
+                    // Of a task that was put back into the queue the log has an end that is none.
+                    Ok(Some(line)) => if self.take(&line) && let Some(detail) = self.ended(client).await? {
+                        return Ok((told, detail));
+                    },
                     Ok(None) | Err(_) => match self.again(client).await? {
-                        Some(more) => lines = more,
-                        None => return Ok(told),
+                        Again::Lines(more) => lines = more,
+                        Again::Ended(detail) => return Ok((told, *detail)),
                     },
                 },
                 exit = signals.first(), if told.is_none() => {
@@ -153,6 +162,12 @@ impl<'a> Follower<'a> {
         }
     }
 
+    /// The task, if it has ended.
+    async fn ended(&self, client: &Client) -> Outcome<Option<TaskDetail>> {
+        let detail: TaskDetail = client.get(&format!("/v1/tasks/{}", self.target.task)).await?;
+        Ok(detail.task.state.is_terminal().then_some(detail))
+    }
+
     async fn open(&self, client: &Client) -> Outcome<Lines> {
         let params = [
             ("run", Some(self.target.run.clone())),
@@ -162,14 +177,14 @@ impl<'a> Follower<'a> {
         client.lines(&with_params("/v1/events", &params)).await
     }
 
-    /// The stream broke off: nothing where the task has ended meanwhile, else another stream, once there is one.
-    async fn again(&mut self, client: &Client) -> Outcome<Option<Lines>> {
+    /// The stream broke off: the task has ended meanwhile, or there is another stream, once a node runs again.
+    async fn again(&mut self, client: &Client) -> Outcome<Again> {
         let mut last = None;
         for _ in 0..TRIES {
-            match client.get::<TaskDetail>(&format!("/v1/tasks/{}", self.target.task)).await {
-                Ok(detail) if detail.task.state.is_terminal() => return Ok(None),
-                Ok(_) => match self.open(client).await {
-                    Ok(lines) => return Ok(Some(lines)),
+            match self.ended(client).await {
+                Ok(Some(detail)) => return Ok(Again::Ended(Box::new(detail))),
+                Ok(None) => match self.open(client).await {
+                    Ok(lines) => return Ok(Again::Lines(lines)),
                     Err(failure) => last = Some(failure),
                 },
                 Err(failure) => last = Some(failure),

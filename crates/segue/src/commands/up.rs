@@ -50,6 +50,9 @@ async fn stay(cx: &Context, args: &UpArgs, project: &Project, signals: &mut Sign
                     .hint("`segue doctor` looks for the cause"));
             }
         }
+        if let Some(engine) = &here.api.engine {
+            engine.stop_assigning();
+        }
         let running = here.node.as_ref().map_or(0, |node| node.host.running());
         if !cx.json {
             let patience = duration(args.patience);

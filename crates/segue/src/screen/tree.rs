@@ -506,7 +506,7 @@ mod tests {
         let lines = tree.lines(None, &look(Some(5)));
         assert_eq!(lines.len(), 5, "{lines:#?}");
         assert!(lines[0].contains("demo") && lines[1].contains("count"), "{lines:#?}");
-        assert_eq!(lines[4], "  … and 1 completed, 89 blocked");
+        assert_eq!(lines[4], "  … and 89 blocked, 1 completed");
     }
 
     #[test]
