@@ -148,9 +148,9 @@ pub enum Command {
         after_help = "Examples:\n  segue bench\n  segue bench --workload W1,W3 --runs 3 --json"
     )]
     Bench(crate::bench::BenchArgs),
-    /// Kill the node again and again while it works, and count whether anything was lost
+    /// Kill a node again and again while it works, and count what was lost: a build with failpoints can
     #[command(
-        after_help = "Needs a build with failpoints: `cargo xtask chaos` makes one.\n\nExamples:\n  segue chaos --tasks 2000 --kills 200\n  segue chaos --check DIR"
+        after_help = "`cargo xtask chaos` makes such a build, and runs it. docs/chaos.md says what is counted.\n\nExamples:\n  segue chaos --tasks 200 --kills 20\n  segue chaos --seed 7 --dir chaos --json\n  segue chaos --check chaos"
     )]
     Chaos(crate::chaos::ChaosArgs),
     /// Programs that are agents and come with Segue

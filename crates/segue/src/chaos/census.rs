@@ -28,6 +28,8 @@ struct Found {
     name: String,
     /// The life of the node in which it was started; a supervisor does not know its own.
     life: Option<u32>,
+    /// The attempt that it belongs to.
+    attempt: Option<String>,
 }
 
 /// The process table, as far as this run is concerned.
@@ -51,26 +53,30 @@ impl Table {
                 }
                 continue;
             }
-            let of = |life| Found { pid, start: line.start, name: line.name.clone(), life };
+            let (pid, start, name) = (pid, line.start, line.name);
             if line.parent == self.me && is_supervisor(pid) {
-                found.push(of(None));
-            } else if let Some(life) = self.life_of(pid) {
-                found.push(of(Some(life)));
+                found.push(Found { pid, start, name, life: None, attempt: None });
+            } else if let Some((life, attempt)) = self.marks_of(pid) {
+                found.push(Found { pid, start, name, life: Some(life), attempt });
             }
         }
         found
     }
 
-    /// The life in which a process of an agent was started.
-    fn life_of(&self, pid: i32) -> Option<u32> {
+    /// The life in which a process of an agent was started, and the attempt.
+    fn marks_of(&self, pid: i32) -> Option<(u32, Option<String>)> {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let mut entries = environment.split(|byte| *byte == 0);
-        if !entries.clone().any(|entry| entry == self.mark) {
+        let entries = || environment.split(|byte| *byte == 0);
+        if !entries().any(|entry| entry == self.mark) {
             return None;
         }
-        let name = format!("{LIFE}=");
-        let life = entries.find_map(|entry| entry.strip_prefix(name.as_bytes()))?;
-        std::str::from_utf8(life).ok()?.parse().ok()
+        let variable = |name: &str| {
+            let of = |entry: &[u8]| {
+                entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec)
+            };
+            String::from_utf8(entries().find_map(of)?).ok()
+        };
+        Some((variable(LIFE)?.parse().ok()?, variable("SEGUE_ATTEMPT")))
     }
 }
 
@@ -253,7 +259,11 @@ impl Mourner {
                 over.insert(*life);
             } else if since > GONE_WITHIN {
                 for (of, process) in theirs() {
-                    let told = format!("process {} ({}) of life {of}", process.pid, process.name);
+                    let attempt = process.attempt.as_deref().unwrap_or("unknown");
+                    let told = format!(
+                        "process {} ({}) of life {of}, attempt {attempt}",
+                        process.pid, process.name
+                    );
                     self.orphans.insert((process.pid, process.start), told);
                 }
                 over.insert(*life);
@@ -272,7 +282,7 @@ mod tests {
     }
 
     fn found(pid: i32, life: Option<u32>) -> Found {
-        Found { pid, start: 7, name: "sleep".to_owned(), life }
+        Found { pid, start: 7, name: "sleep".to_owned(), life, attempt: None }
     }
 
     #[test]
@@ -312,7 +322,10 @@ mod tests {
         mourner.mourned.insert(4, died);
         let later = died + GONE_WITHIN + Duration::from_secs(1);
         mourner.compare(&[found(10, None)], later);
-        assert_eq!(mourner.orphans.values().next().unwrap(), "process 10 (sleep) of life 3");
+        assert_eq!(
+            mourner.orphans.values().next().unwrap(),
+            "process 10 (sleep) of life 3, attempt unknown"
+        );
         assert!(mourner.mourned.is_empty());
     }
 

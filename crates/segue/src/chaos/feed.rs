@@ -34,7 +34,7 @@ pub struct Feed {
     pub socket: PathBuf,
     /// What is to be submitted.
     pub loads: Vec<Load>,
-    /// How many tasks may have been submitted by now.
+    /// While fewer tasks than this were submitted, the next portion may go in.
     pub allowed: watch::Receiver<u32>,
     /// The file into which every key goes that was answered, with the tasks that must come of it.
     pub submitted: PathBuf,
@@ -57,11 +57,11 @@ impl Feed {
             let size = self.dice.between(1, PORTION_MAX as u64) as usize;
             let portion: Vec<Load> =
                 self.loads.iter().skip(roots.len()).take(size).cloned().collect();
-            tasks += portion.iter().map(|load| load.tasks).sum::<u32>();
             // Whoever allows goes only when the run is over.
-            if self.allowed.wait_for(|allowed| *allowed >= tasks).await.is_err() {
+            if self.allowed.wait_for(|allowed| *allowed > tasks).await.is_err() {
                 break;
             }
+            tasks += portion.iter().map(|load| load.tasks).sum::<u32>();
             for (load, taken) in portion.iter().zip(self.submit(&portion, &roots).await?) {
                 writeln!(list, "{} {}", load.key, load.tasks)?;
                 fed.repeated += taken.repeated;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::process::{Child, Command};
 
 /// A node that does not come to its end by then is killed where it is.
-const LIFE_MAX: Duration = Duration::from_secs(10);
+const LIFE_MAX: Duration = Duration::from_secs(6);
 /// How often the journal is looked at.
 const LOOK: Duration = Duration::from_millis(4);
 /// Longest time between the last piece of work that a random kill waits for and the kill, in milliseconds.

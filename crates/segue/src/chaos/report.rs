@@ -33,7 +33,7 @@ pub struct Run {
     /// What came of the submits, once all were taken in.
     pub fed: Option<Fed>,
     /// Records and scratch folders of attempts, of which none are on their way any more.
-    pub files_left: u64,
+    pub files_left: Vec<String>,
     /// Processes that outlived their node.
     pub orphans: Vec<String>,
     /// How long processes outlived their node at most, in seconds.
@@ -67,7 +67,7 @@ impl Run {
         vec![
             must("kills", self.kills().into(), self.kills_wanted.into()),
             must("orphans", self.orphans.len() as u64, 0),
-            must("files_left", self.files_left, 0),
+            must("files_left", self.files_left.len() as u64, 0),
             must("troubles", self.troubles.len() as u64, 0),
             told("processes_gone_s_max", rounded(self.gone_s_max)),
             told("supervisor_kills", self.supervisor_kills.into()),
@@ -105,6 +105,7 @@ impl Report {
             .collect();
         object.insert("failed".to_owned(), failed.into());
         object.insert("orphans_found".to_owned(), self.run.orphans.clone().into());
+        object.insert("files_found".to_owned(), self.run.files_left.clone().into());
         object.insert("troubles_found".to_owned(), self.run.troubles.clone().into());
         object.insert("database".to_owned(), self.database.to_string_lossy().into());
         object.into()
@@ -122,6 +123,7 @@ impl Report {
         lines.push(String::new());
         lines.push(format!("killed at: {}", points.join(", ")));
         lines.extend(self.run.orphans.iter().map(|orphan| paint.red(format!("orphan: {orphan}"))));
+        lines.extend(self.run.files_left.iter().map(|path| paint.red(format!("left: {path}"))));
         lines.extend(self.run.troubles.iter().map(|text| paint.red(format!("trouble: {text}"))));
         lines.push(format!("database: {}", self.database.display()));
         lines.push(if self.holds() {

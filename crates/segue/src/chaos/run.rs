@@ -27,6 +27,8 @@ const LOG_FILE: &str = "node.log";
 const REPORT_FILE: &str = "report.json";
 /// Lives in a row that may end by themselves before the run is given up.
 const ITSELF_MAX: u32 = 3;
+/// A node that is to be killed and does nothing for so long gets more work.
+const IDLE: Duration = Duration::from_millis(400);
 /// Work that no event has moved for so long is stuck.
 const STUCK: Duration = Duration::from_secs(60);
 /// What the last node has to end by itself.
@@ -262,9 +264,18 @@ impl Course {
         let victim = self.supervisors.contains(&kill).then_some(self.journal.starts + 2);
         let (pid, mut victims) = (node.pid, 0);
         let (progress, dice) = (&mut self.progress, &mut self.dice);
+        let (allowed, all) = (&self.allowed, self.tasks);
+        let (mut seen, mut moved) = (0, Instant::now());
         let death = node
             .live(plan, due, &mut self.journal, |journal| {
                 progress.show(kill, journal.ends);
+                if seen != journal.starts + journal.ends {
+                    (seen, moved) = (journal.starts + journal.ends, Instant::now());
+                } else if moved.elapsed() > IDLE {
+                    // It waits for a moment that only comes with work, and has none.
+                    allowed.send_modify(|allowed| *allowed = (*allowed + due as u32 * 2).min(all));
+                    moved = Instant::now();
+                }
                 let due = victim.is_some_and(|starts| victims == 0 && journal.starts >= starts);
                 if due && census::kill_a_supervisor(pid, |count| dice.below(count)) {
                     victims += 1;
@@ -273,7 +284,8 @@ impl Course {
             .await?;
         self.census.died(self.life);
         self.run.supervisor_kills += victims;
-        self.note_life(&node, death.word())?;
+        let robbed = if victims > 0 { "+supervisor" } else { "" };
+        self.note_life(&node, &format!("{}{robbed}", death.word()))?;
         match &death {
             Death::Point(name) => *self.run.kills_by_point.entry(name).or_default() += 1,
             Death::Random | Death::Missed(_) => {
@@ -296,7 +308,8 @@ impl Course {
     fn allow(&self, kill: u32) {
         let kills = u64::from(self.run.kills_wanted.max(1));
         let part = u64::from(self.tasks) * (u64::from(kill) + 3) / kills + 10;
-        self.allowed.send_replace(u32::try_from(part).unwrap_or(u32::MAX).min(self.tasks));
+        let part = u32::try_from(part).unwrap_or(u32::MAX).min(self.tasks);
+        self.allowed.send_modify(|allowed| *allowed = part.max(*allowed));
     }
 
     fn note_life(&mut self, node: &Node, how: &str) -> Result<()> {
@@ -354,11 +367,9 @@ impl Course {
 }
 
 /// Files that tell of attempts on their way, of which there are none any more.
-fn files_left(dir: &Path) -> u64 {
+fn files_left(dir: &Path) -> Vec<String> {
     let state = dir.join(crate::project::STATE_FOLDER);
-    ["run", "scratch"]
-        .iter()
-        .filter_map(|name| std::fs::read_dir(state.join(name)).ok())
-        .map(|entries| entries.count() as u64)
-        .sum()
+    let folders = ["run", "scratch"].map(|name| std::fs::read_dir(state.join(name)));
+    let entries = folders.into_iter().flatten().flatten().flatten();
+    entries.map(|entry| entry.path().display().to_string()).collect()
 }

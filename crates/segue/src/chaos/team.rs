@@ -27,7 +27,7 @@ const SCRIPTS: [(&str, &str); 7] = [
 
 /// The agents, and how many attempts each takes at a time.
 const AGENTS: [(&str, u32); 6] =
-    [("quick", 3), ("slow", 4), ("forker", 2), ("stubborn", 1), ("flaky", 1), ("boss", 2)];
+    [("quick", 3), ("slow", 4), ("forker", 2), ("stubborn", 2), ("flaky", 2), ("boss", 2)];
 
 /// Writes the team into the project's folder: `segue.toml` and the scripts.
 ///
