@@ -6,7 +6,7 @@
 //! synced, so FOLDER (here, if none is named) must be on a real disk for figures that mean anything.
 #![allow(clippy::print_stdout)]
 
-use segue_core::agent::{AgentKind, AgentSpec};
+use segue_core::agent::{AgentKind, AgentSpec, Capability};
 use segue_core::command::{Assign, Candidate, Command, NewTask, Proof, Submit};
 use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};
 use segue_core::letter::{Letter, LetterBody, TaskRequest, TaskResponse};
@@ -24,6 +24,8 @@ type Failed = Box<dyn std::error::Error>;
 
 /// Instances that share the work.
 const AGENTS: usize = 8;
+/// Instances of the fleet, each with a name and two capabilities of its own.
+const FLEET: usize = 500;
 const PHASES: [&str; 4] = ["submit", "assign", "start", "finish"];
 
 fn main() -> Result<(), Failed> {
@@ -39,7 +41,8 @@ fn main() -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     for batch in batches {
         runtime.block_on(phases(Path::new(folder), tasks, batch))?;
-        runtime.block_on(steady(Path::new(folder), tasks, batch))?;
+        runtime.block_on(steady(Path::new(folder), tasks, batch, AGENTS))?;
+        runtime.block_on(steady(Path::new(folder), tasks, batch, FLEET))?;
     }
     Ok(())
 }
@@ -48,30 +51,37 @@ fn main() -> Result<(), Failed> {
 struct Bench {
     store: Arc<SqliteStore>,
     assign: Command,
+    names: Vec<Arc<str>>,
     input: Payload,
     output: Payload,
     _dir: tempfile::TempDir,
 }
 
 impl Bench {
-    async fn open(folder: &Path, batch: usize) -> Result<Bench, Failed> {
+    /// A small team shares one name; in a fleet everybody has a name.
+    async fn open(folder: &Path, batch: usize, agents: usize) -> Result<Bench, Failed> {
         let dir = tempfile::tempdir_in(folder)?;
         let store =
             SqliteStore::open(Options::new(dir.path(), ProjectId(Uuid::now_v7()), [1; 32]))?;
-        let instances: Vec<InstanceId> = (0..AGENTS).map(|_| InstanceId(Uuid::now_v7())).collect();
-        let agent = |instance: &InstanceId| AgentSpec {
+        let instances: Vec<InstanceId> = (0..agents).map(|_| InstanceId(Uuid::now_v7())).collect();
+        let name = |at: usize| match agents {
+            AGENTS => "noop".to_owned(),
+            _ => format!("agent {at}"),
+        };
+        let capability = |name: String| Capability { name: name.into(), ..Capability::default() };
+        let agent = |(at, instance): (usize, &InstanceId)| AgentSpec {
             instance: *instance,
-            name: "noop".into(),
+            name: name(at).into(),
             kind: AgentKind::Builtin,
             description: "does nothing".into(),
-            capabilities: [].into(),
-            max_concurrency: (2 * batch).div_ceil(AGENTS) as u32,
+            capabilities: ["review", "write"].map(|verb| capability(format!("{verb} {at}"))).into(),
+            max_concurrency: (2 * batch).div_ceil(agents).max(2) as u32,
             delegates: false,
         };
         let register = Command::Register {
             host: HostId(Uuid::now_v7()),
             incarnation: Incarnation(Uuid::now_v7()),
-            agents: instances.iter().map(agent).collect(),
+            agents: instances.iter().enumerate().map(agent).collect(),
             lease_ms: 3_600_000,
         };
         accepted(store.apply(vec![register]).await?)?;
@@ -80,14 +90,16 @@ impl Bench {
         Ok(Bench {
             store,
             assign: Command::Assign(Assign { candidates, limit: batch }),
+            names: (0..agents).map(|at| name(at).into()).collect(),
             input: Payload::of_text(format!("\"{}\"", "i".repeat(198)))?,
             output: Payload::of_text(format!("\"{}\"", "o".repeat(198)))?,
             _dir: dir,
         })
     }
 
-    fn submit(&self) -> Command {
-        let spec = TaskSpec::new(TaskId(Uuid::now_v7()), "bench", Route::agent("noop"));
+    fn submit(&self, number: usize) -> Command {
+        let route = Route::Agent(self.names[number % self.names.len()].clone());
+        let spec = TaskSpec::new(TaskId(Uuid::now_v7()), "bench", route);
         Command::Submit(Submit { tasks: vec![NewTask { spec, input: self.input.clone() }] })
     }
 
@@ -148,15 +160,15 @@ fn settle(letters: &[Letter]) -> Command {
 
 /// Each phase of each batch is a commit of its own.
 async fn phases(folder: &Path, tasks: usize, batch: usize) -> Result<(), Failed> {
-    let bench = Bench::open(folder, batch).await?;
+    let bench = Bench::open(folder, batch, AGENTS).await?;
     let rounds = tasks.div_ceil(batch);
     let mut spent = [Duration::ZERO; 4];
     let (begin, cpu) = (Instant::now(), writer_cpu());
-    for _ in 0..rounds {
+    for round in 0..rounds {
         let mut letters = Vec::new();
         for (phase, spent) in spent.iter_mut().enumerate() {
             let commands: Vec<Command> = match phase {
-                0 => (0..batch).map(|_| bench.submit()).collect(),
+                0 => (0..batch).map(|at| bench.submit(round * batch + at)).collect(),
                 1 => vec![bench.assign.clone()],
                 2 => starts(&letters).into_iter().chain([settle(&letters)]).collect(),
                 _ => letters
@@ -192,8 +204,8 @@ async fn phases(folder: &Path, tasks: usize, batch: usize) -> Result<(), Failed>
 }
 
 /// Every commit moves three batches on by one step.
-async fn steady(folder: &Path, tasks: usize, batch: usize) -> Result<(), Failed> {
-    let bench = Bench::open(folder, batch).await?;
+async fn steady(folder: &Path, tasks: usize, batch: usize, agents: usize) -> Result<(), Failed> {
+    let bench = Bench::open(folder, batch, agents).await?;
     let rounds = tasks.div_ceil(batch);
     let (mut given, mut started): (Vec<Letter>, Vec<Letter>) = (Vec::new(), Vec::new());
     let (begin, cpu) = (Instant::now(), writer_cpu());
@@ -206,7 +218,7 @@ async fn steady(folder: &Path, tasks: usize, batch: usize) -> Result<(), Failed>
         commands.extend(starts(&given));
         commands.push(settle(&given));
         if round < rounds {
-            commands.extend((0..batch).map(|_| bench.submit()));
+            commands.extend((0..batch).map(|at| bench.submit(round * batch + at)));
         }
         commands.push(bench.assign.clone());
         started = given;
@@ -216,7 +228,7 @@ async fn steady(folder: &Path, tasks: usize, batch: usize) -> Result<(), Failed>
     let done = rounds * batch;
     bench.check(done).await?;
     println!(
-        "steady  batch {batch:5}: {:7.0} tasks/s; {:.1} microseconds a task; writer's processor {:.1}",
+        "steady  batch {batch:5}: {:7.0} tasks/s; {:.1} microseconds a task; writer's processor {:.1} ({agents} agents)",
         done as f64 / wall.as_secs_f64(),
         wall.as_secs_f64() * 1e6 / done as f64,
         cpu.as_secs_f64() * 1e6 / done as f64

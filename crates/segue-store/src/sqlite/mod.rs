@@ -7,6 +7,7 @@
 mod audit;
 mod backup;
 mod blobs;
+mod checkpoint;
 mod copies;
 mod decode;
 mod encode;

@@ -17,6 +17,16 @@ pub enum Sync {
     Off,
 }
 
+impl Sync {
+    /// As `PRAGMA synchronous` has it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Sync::Full => "FULL",
+            Sync::Off => "OFF",
+        }
+    }
+}
+
 /// Where the work of the store is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {

@@ -1,7 +1,7 @@
 //! Opening the file: whose it is, of which version, and how it is used.
 
 use super::error::{Failure, Kind};
-use super::options::{Options, Sync};
+use super::options::Options;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use segue_core::ids::ProjectId;
 use segue_core::payload::Hash;
@@ -13,8 +13,6 @@ pub(super) const FILE: &str = "segue.db";
 pub(super) const LOCK_FILE: &str = "segue.db-lock";
 /// "Segu": marks the file as ours, for us and for `file(1)`.
 pub(super) const APPLICATION_ID: i32 = 0x5365_6775;
-/// Pages of the log after which a commit moves them into the database.
-const CHECKPOINT_PAGES: i64 = 2_000;
 /// KiB of pages that the writing connection keeps.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// KiB of pages that a reading connection keeps.
@@ -46,12 +44,9 @@ pub(super) fn open_writer(path: &Path, options: &Options) -> Result<(Connection,
         );
         return Err(Failure::new(Kind::ReadOnly, detail));
     }
-    let sync = match options.sync {
-        Sync::Full => "FULL",
-        Sync::Off => "OFF",
-    };
-    conn.pragma_update(None, "synchronous", sync)?;
-    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    conn.pragma_update(None, "synchronous", options.sync.word())?;
+    // See `checkpoint`.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "trusted_schema", false)?;

@@ -275,8 +275,20 @@ fn desk(writer: Writer) -> Result<Desk, Failure> {
     Ok(Desk::Thread { send, thread: Some(thread) })
 }
 
+/// Says that the writer has ended, should it end by a defect.
+struct Sentinel(Arc<Shared>);
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.trouble(&StoreError::Stopped("the writer ended by a defect".into()), true);
+        }
+    }
+}
+
 /// The writer's thread: whatever came while a transaction was written goes into the next one together.
 fn work(mut writer: Writer, messages: &Receiver<Message>) {
+    let _sentinel = Sentinel(writer.shared.clone());
     let mut next = messages.recv().ok();
     while let Some(message) = next.take() {
         match message {

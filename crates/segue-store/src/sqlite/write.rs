@@ -225,10 +225,18 @@ impl Pen<'_> {
     /// What is fixed at submit changes with a fan-out (the task becomes a group), a rendered input and a requeue.
     fn update_fixed(&self, n: i64, before: &Task, task: &Task) -> Result<(), Failure> {
         if !Arc::ptr_eq(&before.spec, &task.spec) {
-            let mut statement =
-                self.conn.prepare_cached("UPDATE tasks SET route = ?2, spec = ?3 WHERE n = ?1")?;
-            let route = task.spec.route.to_string();
-            statement.execute(params![n, route, encode::rest(&task.spec)?])?;
+            let mut statement = self.conn.prepare_cached(
+                "UPDATE tasks SET name = ?2, route = ?3, priority = ?4, hops = ?5, spec = ?6 WHERE n = ?1",
+            )?;
+            let spec = &task.spec;
+            statement.execute(params![
+                n,
+                spec.name.as_ref(),
+                spec.route.to_string(),
+                spec.priority.number(),
+                spec.hops,
+                encode::rest(spec)?,
+            ])?;
         }
         if before.input != task.input || before.created_at != task.created_at {
             let mut statement = self

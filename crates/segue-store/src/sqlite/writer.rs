@@ -1,5 +1,6 @@
 //! The one writer: gathers batches, decides, writes, commits.
 
+use super::checkpoint::Checkpointer;
 use super::error::{Failure, Kind};
 use super::hot::Hot;
 use super::load::{self, Loader};
@@ -20,8 +21,9 @@ use segue_core::task::{Route, TaskState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Commands of one transaction, a submit counted by its tasks. A batch of one caller is never cut.
-pub(super) const WEIGHT_MAX: usize = 4_096;
+/// Commands of one transaction, a submit counted by its tasks: more would save little and keep others waiting. A batch of one
+/// caller is never cut.
+pub(super) const WEIGHT_MAX: usize = 2_048;
 /// Tasks kept in memory between batches: about 1 KiB each.
 const HOT_MAX: usize = 16_384;
 
@@ -37,6 +39,7 @@ pub(super) fn weight(batch: &[Command]) -> usize {
 /// Owns the writing connection and what is known without asking it.
 pub(super) struct Writer {
     pub(super) conn: Connection,
+    checkpointer: Checkpointer,
     pub(super) project: i64,
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Counters,
@@ -55,7 +58,7 @@ type Answer = Result<Vec<Decision>, StoreError>;
 
 impl Writer {
     pub(super) fn new(
-        conn: Connection,
+        mut conn: Connection,
         project: i64,
         shared: Arc<Shared>,
         options: &Options,
@@ -71,8 +74,10 @@ impl Writer {
             }
         };
         let ctx = Ctx { now: shared.now(), chance: Chance::new(seed), key: options.key };
+        let checkpointer = Checkpointer::start(&mut conn, options, &shared)?;
         let mut writer = Writer {
             conn,
+            checkpointer,
             project,
             shared,
             counters: Counters::default(),
@@ -200,6 +205,10 @@ impl Writer {
             failure
         })?;
         failpoint::pass("after-commit");
+        // The batch is kept, whatever becomes of the checkpoint.
+        if let Err(failure) = self.checkpointer.after_commit(&self.conn) {
+            self.shared.failed(failure);
+        }
         Ok(())
     }
 
@@ -477,6 +486,27 @@ mod tests {
         writer.conn.pragma_update(None, "max_page_count", 1_000_000).expect("sets");
         assert!(writer.commit(&[submit("t").1])[0].is_ok());
         assert_eq!(tasks(&writer) as usize, kept + 1);
+    }
+
+    #[test]
+    fn the_log_begins_anew_before_it_is_long() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options = Options {
+            sync: super::super::options::Sync::Off,
+            threads: super::super::options::Threads::Callers,
+            ..Options::new(dir.path(), ProjectId(Uuid::from_u128(1)), [1; 32])
+        };
+        let path = dir.path().join(schema::FILE);
+        let shared = Arc::new(Shared::new(path.clone(), options.clock.clone()));
+        let mut writer = open(&options, shared).expect("opens");
+        for _ in 0..60 {
+            let batch = (0..100).flat_map(|_| submit("t").1).collect();
+            assert!(writer.commit(&[batch])[0].is_ok());
+        }
+        let log = std::fs::metadata(path.with_extension("db-wal")).expect("is there").len();
+        let database = std::fs::metadata(&path).expect("is there").len();
+        assert!(log < 1_200 * 4_096, "{log} bytes of log");
+        assert!(database > 200 * 4_096, "{database} bytes were moved");
     }
 
     #[test]
