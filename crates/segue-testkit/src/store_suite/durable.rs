@@ -5,7 +5,7 @@ use segue_core::command::Command;
 use segue_core::outcome::Outcome;
 use segue_core::ports::Clock;
 use segue_core::task::{ErrorClass, Need, Priority, ProcessRef, Template, Timeouts, WorkspaceKind};
-use segue_core::task::{OnFailure, TaskState, Usage};
+use segue_core::task::{OnFailure, Usage};
 
 /// Everything that a store tells through its port.
 async fn everything(hands: &Hands<'_>) -> Vec<String> {
@@ -33,6 +33,31 @@ pub async fn reopening_finds_everything(place: &Place) {
     let worker = hands.register_with("a", 8, &["review"]).await;
     hands.register("gone", 1).await;
     hands.one(Command::Drain { agent: "gone".into(), drained: true }).await;
+    let running = work_in_every_state(&hands).await;
+    let task = running.task;
+    tasks_that_wait(&hands, task).await;
+    let before = everything(&hands).await;
+    let states = hands.store().counts().await.expect("reads");
+    assert!(states.len() >= 7, "many states are met: {states:?}");
+    drop(hands);
+    let hands = place.open().await;
+    hands.trust(worker.spec.instance);
+    assert_eq!(everything(&hands).await, before);
+    // And the store goes on with it.
+    let Command::Finish { task, mut response } = running.complete() else { unreachable!() };
+    let usage = Usage { input_tokens: 1_000, cost_usd: Some(0.25), cpu_ms: 77, ..Usage::default() };
+    response.usage = Some(usage.clone());
+    hands.one(Command::Finish { task, response }).await;
+    let record = hands.store().attempts(task).await.expect("reads").remove(0);
+    assert_eq!(record.usage, Some(usage));
+    assert_eq!(record.attempt.process, Some(PROCESS));
+}
+
+/// The process of the attempt that runs.
+const PROCESS: ProcessRef = ProcessRef { pid: 4_242, start_time: 123_456_789_012 };
+
+/// One task of each kind of end, and one that runs, with every field of its own set. Returns the one that runs.
+async fn work_in_every_state(hands: &Hands<'_>) -> Work {
     let mut full = hands.spec("a");
     full.priority = Priority::new(7).expect("1 to 10");
     full.on_failure = OnFailure::Continue;
@@ -41,7 +66,7 @@ pub async fn reopening_finds_everything(place: &Place) {
     full.workspace = Some(WorkspaceKind::Worktree);
     full.idempotency_key = Some("once".into());
     full.retry.attempts = 7;
-    let full_id = hands.submit(full).await;
+    let full = hands.submit(full).await;
     let mut others = Vec::new();
     for _ in 0..5 {
         others.push(hands.submit(hands.spec("a")).await);
@@ -49,8 +74,9 @@ pub async fn reopening_finds_everything(place: &Place) {
     let work = hands.give_out(10).await;
     assert_eq!(work.len(), 6);
     let of = |id| work.iter().find(|work| work.task == id).expect("it was given out");
-    let process = Some(ProcessRef { pid: 4_242, start_time: 123_456_789_012 });
-    hands.one(Command::Start { proof: of(full_id).proof(), at: BEGIN, process }).await;
+    let running = of(full).clone();
+    let proof = running.proof();
+    hands.one(Command::Start { proof: proof.clone(), at: BEGIN, process: Some(PROCESS) }).await;
     hands.one(of(others[0]).complete()).await;
     hands.one(of(others[1]).fail(ErrorClass::Transient)).await;
     hands.one(of(others[2]).fail(ErrorClass::Permanent)).await;
@@ -61,51 +87,24 @@ pub async fn reopening_finds_everything(place: &Place) {
         continuation: Some(json("\"left behind\"")),
     };
     hands.one(of(others[4]).end(park)).await;
-    let note = json("{\"percent\":50}");
-    hands.one(Command::Progress { proof: of(full_id).proof(), note }).await;
-    let mut late = hands.spec("a");
-    late.needs = vec![
-        Need { task: full_id, name: Some("whole".into()), order_only: false },
-        Need { task: others[1], name: None, order_only: true },
-    ];
-    late.template = Some(Box::new(Template {
+    hands.one(Command::Progress { proof, note: json("{\"percent\":50}") }).await;
+    running
+}
+
+/// A task that needs another and will be rendered, and one that can be rendered now.
+async fn tasks_that_wait(hands: &Hands<'_>, needed: segue_core::ids::TaskId) {
+    let mut blocked = hands.spec("a");
+    blocked.needs = vec![Need { task: needed, name: Some("whole".into()), order_only: false }];
+    blocked.template = Some(Box::new(Template {
         input: true,
         when: Some("tasks.whole.output".into()),
-        for_each: None,
         max_parallel: Some(3),
         ..Template::default()
     }));
-    hands.submit(late).await;
+    hands.submit(blocked).await;
     let mut render = hands.spec("b");
     render.template = Some(Box::new(Template { input: true, ..Template::default() }));
     hands.submit(render).await;
-    let before = everything(&hands).await;
-    let states = hands.store().counts().await.expect("reads");
-    assert!(states.len() >= 5, "many states are met: {states:?}");
-    assert_eq!(states.get(&TaskState::Running), Some(&1));
-    drop(hands);
-    let hands = place.open().await;
-    hands.trust(worker.spec.instance);
-    assert_eq!(everything(&hands).await, before);
-    // And the store goes on with it.
-    let mut finish = of(full_id).clone();
-    finish.request.number = 1;
-    let response = match finish.complete() {
-        Command::Finish { task, mut response } => {
-            response.usage = Some(Usage {
-                input_tokens: 1_000,
-                cost_usd: Some(0.25),
-                cpu_ms: 77,
-                ..Usage::default()
-            });
-            Command::Finish { task, response }
-        }
-        other => other,
-    };
-    hands.one(response).await;
-    let record = hands.store().attempts(full_id).await.expect("reads").remove(0);
-    assert_eq!(record.usage.and_then(|usage| usage.cost_usd), Some(0.25));
-    assert_eq!(record.attempt.process, process);
 }
 
 /// A letter that was committed and not settled comes again with the same number and content; a settled one does not.

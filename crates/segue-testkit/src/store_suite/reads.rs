@@ -11,11 +11,18 @@ async fn ids(hands: &Hands<'_>, filter: TaskFilter) -> Vec<TaskId> {
     tasks.iter().map(|task| task.id()).collect()
 }
 
+fn all() -> TaskFilter {
+    TaskFilter { limit: 100, ..TaskFilter::default() }
+}
+
+fn state(states: &[TaskState]) -> TaskFilter {
+    TaskFilter { states: states.to_vec(), ..all() }
+}
+
 /// Tasks come newest first, those of a parent oldest first; by state, by run, a page at a time.
 pub async fn tasks_are_filtered_and_paged(place: &Place) {
     let hands = place.open().await;
     hands.register("a", 3).await;
-    let all = || TaskFilter { limit: 100, ..TaskFilter::default() };
     assert!(ids(&hands, all()).await.is_empty());
     let mut single = Vec::new();
     for _ in 0..9 {
@@ -36,62 +43,12 @@ pub async fn tasks_are_filtered_and_paged(place: &Place) {
     hands.one(work[1].fail(ErrorClass::Permanent)).await;
     hands.one(Command::Cancel { task: single[8], reason: "no".into() }).await;
 
-    let mut newest: Vec<TaskId> = single.iter().chain(&family).copied().collect();
-    newest.reverse();
-    assert_eq!(ids(&hands, all()).await, newest);
-    let mut paged = Vec::new();
-    loop {
-        let filter =
-            TaskFilter { before: paged.last().copied(), limit: 4, ..TaskFilter::default() };
-        let page = ids(&hands, filter).await;
-        if page.is_empty() {
-            break;
-        }
-        paged.extend(page);
-    }
-    assert_eq!(paged, newest);
-
-    let state = |states: &[TaskState]| TaskFilter { states: states.to_vec(), ..all() };
-    assert_eq!(ids(&hands, state(&[TaskState::Completed])).await, single[..1]);
-    assert_eq!(ids(&hands, state(&[TaskState::Assigned])).await, single[2..3]);
-    assert_eq!(
-        ids(&hands, state(&[TaskState::Failed, TaskState::Cancelled])).await,
-        [single[8], single[1]]
-    );
-    assert_eq!(ids(&hands, state(&[TaskState::Waiting])).await, [root]);
-    assert!(ids(&hands, state(&[TaskState::Retrying])).await.is_empty());
-    let ready: Vec<TaskId> =
-        family[1..].iter().rev().chain(single[3..8].iter().rev()).copied().collect();
-    assert_eq!(ids(&hands, state(&[TaskState::Ready])).await, ready);
-    let second = TaskFilter { before: Some(ready[1]), limit: 2, ..state(&[TaskState::Ready]) };
-    assert_eq!(ids(&hands, second).await, ready[2..4]);
-    let mixed = TaskFilter { limit: 3, ..state(&[TaskState::Completed, TaskState::Ready]) };
-    assert_eq!(ids(&hands, mixed).await, ready[..3]);
-
-    let run = TaskFilter { run: Some(root), ..all() };
-    let mut of_run = family.clone();
-    of_run.reverse();
-    assert_eq!(ids(&hands, run.clone()).await, of_run);
-    let two = TaskFilter { before: Some(of_run[1]), limit: 2, ..run.clone() };
-    assert_eq!(ids(&hands, two).await, of_run[2..4]);
-    let ready_of_run = TaskFilter { states: vec![TaskState::Ready], ..run };
-    assert_eq!(ids(&hands, ready_of_run).await, of_run[..4]);
-    let alone = TaskFilter { run: Some(single[0]), ..all() };
-    assert_eq!(ids(&hands, alone).await, single[..1]);
-    let parent = TaskFilter { parent: Some(root), ..all() };
-    assert_eq!(ids(&hands, parent.clone()).await, family[1..]);
-    let first = TaskFilter { limit: 1, ..parent };
-    assert_eq!(ids(&hands, first).await, family[1..2]);
-
+    check_pages(&hands, &single, &family).await;
+    check_states(&hands, &single, &family).await;
+    check_families(&hands, &single, &family).await;
     let some = vec![single[3], TaskId(place.id()), family[2], single[3]];
-    let mut found: Vec<TaskId> = hands
-        .store()
-        .tasks_by_id(some)
-        .await
-        .expect("reads")
-        .iter()
-        .map(|task| task.id())
-        .collect();
+    let found = hands.store().tasks_by_id(some).await.expect("reads");
+    let mut found: Vec<TaskId> = found.iter().map(|task| task.id()).collect();
     found.sort();
     found.dedup();
     assert_eq!(found, [single[3], family[2]]);
@@ -99,6 +56,55 @@ pub async fn tasks_are_filtered_and_paged(place: &Place) {
     assert_eq!(counts.values().sum::<u64>(), 14);
     assert_eq!(counts.get(&TaskState::Ready), Some(&9));
     assert_eq!(counts.get(&TaskState::Retrying), None);
+}
+
+async fn check_pages(hands: &Hands<'_>, single: &[TaskId], family: &[TaskId]) {
+    let mut newest: Vec<TaskId> = single.iter().chain(family).copied().collect();
+    newest.reverse();
+    assert_eq!(ids(hands, all()).await, newest);
+    let mut paged = Vec::new();
+    loop {
+        let filter =
+            TaskFilter { before: paged.last().copied(), limit: 4, ..TaskFilter::default() };
+        let page = ids(hands, filter).await;
+        if page.is_empty() {
+            break;
+        }
+        paged.extend(page);
+    }
+    assert_eq!(paged, newest);
+}
+
+async fn check_states(hands: &Hands<'_>, single: &[TaskId], family: &[TaskId]) {
+    assert_eq!(ids(hands, state(&[TaskState::Completed])).await, single[..1]);
+    assert_eq!(ids(hands, state(&[TaskState::Assigned])).await, single[2..3]);
+    let ended = state(&[TaskState::Failed, TaskState::Cancelled]);
+    assert_eq!(ids(hands, ended).await, [single[8], single[1]]);
+    assert_eq!(ids(hands, state(&[TaskState::Waiting])).await, family[..1]);
+    assert!(ids(hands, state(&[TaskState::Retrying])).await.is_empty());
+    let ready: Vec<TaskId> =
+        family[1..].iter().rev().chain(single[3..8].iter().rev()).copied().collect();
+    assert_eq!(ids(hands, state(&[TaskState::Ready])).await, ready);
+    let second = TaskFilter { before: Some(ready[1]), limit: 2, ..state(&[TaskState::Ready]) };
+    assert_eq!(ids(hands, second).await, ready[2..4]);
+    let mixed = TaskFilter { limit: 3, ..state(&[TaskState::Completed, TaskState::Ready]) };
+    assert_eq!(ids(hands, mixed).await, ready[..3]);
+}
+
+async fn check_families(hands: &Hands<'_>, single: &[TaskId], family: &[TaskId]) {
+    let run = TaskFilter { run: Some(family[0]), ..all() };
+    let of_run: Vec<TaskId> = family.iter().rev().copied().collect();
+    assert_eq!(ids(hands, run.clone()).await, of_run);
+    let two = TaskFilter { before: Some(of_run[1]), limit: 2, ..run.clone() };
+    assert_eq!(ids(hands, two).await, of_run[2..4]);
+    let ready_of_run = TaskFilter { states: vec![TaskState::Ready], ..run };
+    assert_eq!(ids(hands, ready_of_run).await, of_run[..4]);
+    let alone = TaskFilter { run: Some(single[0]), ..all() };
+    assert_eq!(ids(hands, alone).await, single[..1]);
+    let parent = TaskFilter { parent: Some(family[0]), ..all() };
+    assert_eq!(ids(hands, parent.clone()).await, family[1..]);
+    let first = TaskFilter { limit: 1, ..parent };
+    assert_eq!(ids(hands, first).await, family[1..2]);
 }
 
 /// Events come in the order of their cursors; of all, of a run, of a task, after a cursor.
