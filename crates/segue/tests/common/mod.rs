@@ -273,16 +273,6 @@ impl Started {
         line_with(&mut self.err, part)
     }
 
-    /// Waits for lines of standard output that hold these texts, one after another, and ends it.
-    #[track_caller]
-    pub fn until(mut self, parts: &[&str]) {
-        for part in parts {
-            line_with(&mut self.out, part);
-        }
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
     /// Sends it a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
