@@ -27,11 +27,13 @@ input() {
     [ -f "${SEGUE_IN:-}/$1" ] || fail permanent "the task's input has no property $1"
 }
 
-# enter_work: everything below happens in an empty folder of this attempt.
+# enter_work: everything below happens in an empty folder of this attempt. It stays where something
+# went wrong, so that one can look at it.
 enter_work() {
     [ -d "${SEGUE_PROJECT_DIR:-}" ] || fail permanent "SEGUE_PROJECT_DIR is not a folder: '${SEGUE_PROJECT_DIR:-}'"
     work=$(pwd)/work
     rm -rf "$work" && mkdir "$work" && cd "$work" || fail transient "cannot make a working folder in $(pwd)"
+    trap 'status=$?; if [ "$status" -eq 0 ]; then cd "$work/.." && rm -rf "$work"; fi; exit "$status"' EXIT
 }
 
 # open_repository: after this, `g` reads the project's repository and only that. The user's and the

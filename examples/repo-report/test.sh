@@ -222,6 +222,7 @@ for name in languages hotspots markers bus-factor; do
     fi
 done
 equal 'report: nothing left over' '5' "$(ls -A "$report" | wc -l | tr -d ' ')"
+equal 'nothing is left to work with' '' "$(ls -A "$runs/reporter/cwd")"
 equal 'report: given on as output' "$(cksum <"$report/report.md")" "$(cksum <"$runs/reporter/out/report")"
 
 # ---- The same commit gives the same bytes, whatever stands around it ---------------------------------

@@ -194,8 +194,12 @@ impl Place {
         let _ = std::fs::remove_file(&self.record);
         let _ = std::fs::remove_file(&self.last_words);
         let _ = std::fs::remove_dir_all(&self.scratch);
-        // An own folder in which nothing was left is of no use to anybody.
-        let _ = std::fs::remove_dir(&self.cwd);
+        // An own folder in which nothing was left is of no use to anybody, and neither is the empty one around it.
+        if std::fs::remove_dir(&self.cwd).is_ok()
+            && let Some(of_task) = self.cwd.parent()
+        {
+            let _ = std::fs::remove_dir(of_task);
+        }
     }
 
     pub(crate) fn read_outcome(&self, bytes_max: usize) -> Result<Option<Vec<u8>>, TaskError> {

@@ -228,7 +228,7 @@ fn check(letter: &Letter) -> Result<(), String> {
     }
 }
 
-/// Who answers, for [`answer`] and [`Responder`].
+/// Who answers: one question with [`Responder::answer`], or all of a queue with [`Responder::serve`].
 #[derive(Clone)]
 pub struct Responder {
     /// Carries questions and answers.

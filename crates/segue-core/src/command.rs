@@ -241,14 +241,15 @@ pub struct Duty {
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DutyKind {
-    /// Tell the dependents of an ended task, those after `after`; and its parent, if `parent`.
+    /// The dependents of a task follow it, those after `after`: their needs are counted anew.
     Propagate {
         /// The last dependent that knows already.
         after: Option<TaskId>,
-        /// Whether the parent does not know yet.
+        /// Not in use: the parent knows at once. Always false.
         parent: bool,
     },
-    /// Cancel the children of a cancelled task, those after `after`.
+    /// The children of a task follow it, those after `after`: they are cancelled where it has failed or was cancelled, and
+    /// come back where it is a group that was requeued.
     CancelChildren {
         /// The last child that is done.
         after: Option<TaskId>,

@@ -13,12 +13,14 @@ mod ended;
 mod expand;
 mod finish;
 mod report;
+mod requeue;
 mod submit;
 mod timers;
 
 pub use assign::task_request;
 pub use chance::{Chance, secret_of};
-pub(crate) use ended::{ended_by_needs, failed_waiting, refuses};
+pub(crate) use ended::{ended_by_needs, refuses};
+pub(crate) use requeue::failed_waiting;
 
 use crate::changes::ChangeSet;
 use crate::command::{Command, Reject};
@@ -56,7 +58,7 @@ pub fn decide(snapshot: &Snapshot, command: &Command, ctx: &mut Ctx) -> Result<C
         Command::Resume { task } => timers::resume(&mut draft, *task)?,
         Command::Cancel { task, reason } => cancel::cancel(&mut draft, *task, reason)?,
         Command::Retry { task } => timers::retry(&mut draft, *task)?,
-        Command::Requeue { task } => timers::requeue(&mut draft, *task)?,
+        Command::Requeue { task } => requeue::requeue(&mut draft, *task)?,
         Command::Tick { limit } => timers::tick(&mut draft, *limit)?,
         Command::Register { host, incarnation, agents, lease_ms } => {
             agents::register(&mut draft, *host, *incarnation, agents, *lease_ms)?

@@ -12,7 +12,7 @@ use crate::ids::{AttemptId, InstanceId, TaskId};
 use crate::letter::TaskResponse;
 use crate::outcome::Outcome;
 use crate::snapshot::Snapshot;
-use crate::task::{Task, TaskState};
+use crate::task::{Route, Task, TaskState};
 use crate::time::Time;
 use std::sync::Arc;
 
@@ -179,10 +179,14 @@ impl Want<'_> {
 
     fn requeue(&mut self, id: TaskId) {
         let Some(task) = self.family(id) else { return };
+        self.above(&task);
+        if task.spec.route == Route::Group {
+            self.undone_children(id, None);
+            return;
+        }
         if task.resumes() {
             self.children(id, None);
         }
-        self.above(&task);
         self.needs(&task);
         self.dependents(&task, None, Count::All);
     }
@@ -191,6 +195,19 @@ impl Want<'_> {
     fn open_children(&mut self, id: TaskId, after: Option<TaskId>) {
         if self.snapshot.task(id).is_some_and(|task| task.open_children > 0) {
             self.children(id, after);
+        }
+    }
+
+    /// The children of a task with the needs of those that did not complete.
+    fn undone_children(&mut self, id: TaskId, after: Option<TaskId>) {
+        self.children(id, after);
+        let snapshot = self.snapshot;
+        for child in snapshot.children(id).into_iter().flat_map(|page| &page.items) {
+            if let Some(child) = snapshot.task(*child)
+                && matches!(child.state, TaskState::Failed | TaskState::Cancelled)
+            {
+                self.needs(child);
+            }
         }
     }
 
@@ -262,8 +279,12 @@ impl Want<'_> {
                 }
             }
             DutyKind::CancelChildren { after } => {
-                self.family(duty.task);
-                self.open_children(duty.task, after);
+                let task = self.family(duty.task);
+                if task.is_some_and(|task| task.state == TaskState::Waiting) {
+                    self.undone_children(duty.task, after);
+                } else {
+                    self.open_children(duty.task, after);
+                }
             }
             DutyKind::Render | DutyKind::Collect => {
                 self.family(duty.task);

@@ -482,6 +482,75 @@ fn a_dependent_that_had_gone_on_without_the_failed_task_waits_for_it_again() {
 }
 
 #[test]
+fn requeueing_a_failed_run_continues_it_where_it_stopped() {
+    let mut town = broken_workflow();
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    assert_eq!((town.state(1), town.state(2)), (TaskState::Waiting, TaskState::Ready));
+    town.run_out();
+    for n in [1, 2, 3, 4, 5, 6, 20] {
+        assert_eq!(town.state(n), TaskState::Completed, "task {n}");
+    }
+    assert_eq!(town.task(5).attempts, 1, "what was done is not done again");
+}
+
+#[test]
+fn requeueing_a_cancelled_run_continues_it_where_it_stopped() {
+    let mut town = Town::new();
+    let mut each = spec(4, "each").under(1);
+    each.template =
+        Some(Box::new(Template { for_each: Some("[1, 2, 3]".into()), ..Template::default() }));
+    town.submit(vec![
+        group(1, "run"),
+        spec(2, "done").under(1),
+        // The one that needs stands before the one needed.
+        spec(3, "last").under(1).needs(&[4, 5]),
+        each,
+        spec(5, "running").under(1).needs(&[2]),
+    ]);
+    town.do_duties();
+    town.work(2, complete());
+    town.assign();
+    town.act(Command::Cancel { task: task_id(1), reason: "not now".into() }).unwrap();
+    while town.do_duties() > 0 {}
+    assert!(town.world.tasks.values().all(|task| task.state.is_terminal()));
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    assert_eq!((town.state(3), town.task(3).unmet), (TaskState::Blocked, 2));
+    town.run_out();
+    assert!(town.world.tasks.values().all(|task| task.state == TaskState::Completed));
+    assert_eq!(town.task(2).attempts, 1);
+}
+
+#[test]
+fn requeueing_a_run_whose_children_have_all_completed_collects_them_again() {
+    let mut town = Town::new();
+    town.submit(vec![group(1, "run"), spec(2, "child").under(1)]);
+    town.work(2, complete());
+    let error = TaskError::new(ErrorClass::Template, "the blob store was away");
+    town.act(Command::Expand { task: task_id(1), rendered: Err(error) }).unwrap();
+    assert_eq!(town.state(1), TaskState::Failed);
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Completed);
+}
+
+#[test]
+fn requeueing_a_wide_run_is_cut_at_the_bound() {
+    let mut town = Town::unchecked();
+    let many = 2 * CASCADE_MAX as u64 + 10;
+    let mut tasks = vec![group(1, "run")];
+    tasks.extend((0..many).map(|n| spec(10 + n, "child").under(1)));
+    town.submit(tasks);
+    town.act(Command::Cancel { task: task_id(1), reason: "enough".into() }).unwrap();
+    while town.do_duties() > 0 {}
+    town.world.rows_max = 0;
+    town.act(Command::Requeue { task: task_id(1) }).unwrap();
+    while town.do_duties() > 0 {}
+    assert!(town.world.rows_max <= CASCADE_MAX + 8, "{} rows", town.world.rows_max);
+    assert!((0..many).all(|n| town.state(10 + n) == TaskState::Ready));
+    invariants::check(&town.world).unwrap();
+}
+
+#[test]
 fn a_task_that_came_back_and_ended_before_its_dependents_heard_of_it_is_counted_once() {
     let mut town = Town::new();
     town.submit(vec![

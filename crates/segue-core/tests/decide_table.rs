@@ -148,6 +148,7 @@ fn rows(state: TaskState) -> Vec<(&'static str, Build)> {
                 town.work(NEED, fail(ErrorClass::Permanent));
                 town
             }),
+            ("a group", || cancelled(group_town(1))),
             ("under a cancelled run", || {
                 let mut town = assigned();
                 let reason = "enough".to_owned();
@@ -766,8 +767,10 @@ const RULES: &str = "
 - A dead letter or a cancelled task takes its open children with it. A completed one leaves them: they were handed out and
   not waited for.
 - `requeue` counts the attempts of a dead letter anew. What failed or was skipped on its account waits for it again, and a group
-  that failed for it waits again. What failed on account of another task is refused: requeue that one. A task that was cancelled
-  while it waited for children begins anew, finds what was done by its keys, and has the rest done again.
+  that failed for it waits again. What failed on account of another task is refused: requeue that one. Of a group that is requeued
+  the children come back that did not complete, so that a run that failed or was cancelled goes on where it stopped.
+- A requeued task that had handed out work does its last step again if all of that completed; otherwise it begins anew, finds by
+  their keys what its children have done, and has the rest done again.
 ";
 
 fn check(path: PathBuf, now: &str) {

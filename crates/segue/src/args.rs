@@ -23,7 +23,7 @@ Exit codes:
 
 /// Runs a team of agents unattended: they find each other by what they can do, hand each other work, and survive crashes.
 #[derive(Debug, Parser)]
-#[command(name = "segue", version, styles = STYLES, max_term_width = 100, propagate_version = true)]
+#[command(name = "segue", bin_name = "segue", version, styles = STYLES, max_term_width = 100)]
 #[command(after_help = EXIT_CODES, disable_help_subcommand = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What applies to every command.
@@ -37,17 +37,19 @@ pub struct Cli {
 /// What applies to every command.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Folder of the project [default: the nearest one upwards with .segue or segue.toml]
+    /// Folder of the project [default: the nearest one upwards]
     #[arg(short = 'C', long, value_name = "DIR", global = true, help_heading = "Global options")]
     pub project: Option<PathBuf>,
     /// Print JSON on standard output
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
-    /// When to use colours
+    /// When to use colours: auto, always or never [default: auto]
     #[arg(
         long,
         value_name = "WHEN",
         default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true,
         global = true,
         help_heading = "Global options"
     )]
@@ -102,13 +104,15 @@ pub enum Command {
     /// Cancel a task and everything under it
     #[command(after_help = "Example:\n  segue cancel 4f3a9c1e --reason \"wrong branch\"")]
     Cancel(CancelArgs),
-    /// Try a task again: now, if it waits for its backoff; anew, if it failed or was cancelled
-    #[command(after_help = "Example:\n  segue retry 4f3a9c1e")]
+    /// Try a task again
+    #[command(
+        after_help = "A task that waits for its backoff is tried now; one that failed or was cancelled starts anew.\n\nExample:\n  segue retry 4f3a9c1e"
+    )]
     Retry(IdArgs),
     /// Print what the agent of a task wrote
     #[command(after_help = "Examples:\n  segue logs 4f3a9c1e\n  segue logs 4f3a9c1e --attempt 1")]
     Logs(LogsArgs),
-    /// Run a node that stays: it hosts the agents, and other commands in the project talk to it
+    /// Run a node that stays; other commands in the project talk to it
     #[command(
         after_help = "The first SIGINT or SIGTERM lets what runs end, the second one ends at once.\n\nExamples:\n  segue up\n  segue up --team examples/repo-report"
     )]
@@ -155,8 +159,11 @@ pub enum Command {
 }
 
 const RUN_HELP: &str = "\
-An input is NAME=VALUE, NAME=@FILE (the text of a file, or its value if it ends in .json), @FILE.json (an object
-with all of them), or - (the same, from standard input).
+Inputs:
+  NAME=VALUE   a value: JSON, else text
+  NAME=@FILE   the text of a file; of a .json file its value
+  @FILE.json   an object that holds several
+  -            the same, from standard input
 
 Examples:
   segue run workflow.yaml --input goal=\"tidy up\" --input files=@files.json
@@ -396,14 +403,16 @@ pub struct UpArgs {
 /// Arguments of `segue completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// The shell
+    /// The shell: bash, elvish, fish, powershell or zsh
+    #[arg(hide_possible_values = true)]
     pub shell: clap_complete::Shell,
 }
 
 /// Arguments of `segue schema`.
 #[derive(Debug, Args)]
 pub struct SchemaArgs {
-    /// Of what
+    /// Of what: workflow
+    #[arg(hide_possible_values = true)]
     pub of: SchemaOf,
 }
 

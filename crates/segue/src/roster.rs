@@ -92,10 +92,9 @@ mod tests {
 
     #[test]
     fn paths_are_shown_relative_to_the_project_or_to_home() {
-        let of =
-            |path: &str| shown(Path::new(path), Path::new("/home/a/p"), Some(Path::new("/home/a")));
-        assert_eq!(of("/home/a/p/.claude/agents/x.md"), ".claude/agents/x.md");
-        assert_eq!(of("/home/a/.claude/agents/x.md"), "~/.claude/agents/x.md");
+        let of = |path: &str| shown(Path::new(path), Path::new("/h/a/p"), Some(Path::new("/h/a")));
+        assert_eq!(of("/h/a/p/.claude/agents/x.md"), ".claude/agents/x.md");
+        assert_eq!(of("/h/a/.claude/agents/x.md"), "~/.claude/agents/x.md");
         assert_eq!(of("/srv/team/segue.toml"), "/srv/team/segue.toml");
     }
 }

@@ -220,11 +220,7 @@ command = ["sh", "-c", "echo arrived > \"$SEGUE_PROJECT_DIR/arrivals\"; cat \"$S
     let run = place.ok(&["run", "f.yaml", "--detach"]).out.trim().to_owned();
     place.arrival();
     // By then the attempt's record is on the disk.
-    place.start(&["events", &run, "--follow"]).until(&[
-        "assigned",
-        "assigned",
-        "started  number=1",
-    ]);
+    place.start(&["events", &run, "--follow"]).until(&["assigned", "assigned", "process={"]);
     let pids: Vec<u64> = records(&place);
     up.signal(Signal::SIGKILL);
     assert_eq!(up.child.wait().unwrap().code(), None);

@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::report::{self, Standing};
-use super::{ended, finish, submit};
+use super::{ended, finish, requeue, submit};
 use crate::command::{HOPS_MAX, Proof, Reject, Reply, SUBMIT_MAX};
 use crate::event::Fact;
 use crate::ids::TaskId;
@@ -178,10 +178,11 @@ fn add_children(
     }
     // First all of them come back, then their needs are counted: they may need each other in any order.
     for child in &undone {
-        ended::bring_back(draft, *child)?;
+        requeue::bring_back(draft, *child)?;
     }
     for child in &undone {
-        ended::follow_back(draft, *child)?;
+        requeue::count_back(draft, *child)?;
+        ended::follow_later(draft, *child)?;
     }
     let parent = draft.task(id)?.spec.clone();
     for (task, child) in new {

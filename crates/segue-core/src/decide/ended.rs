@@ -1,7 +1,8 @@
 //! What the end of a task means for those that wait for it, and what its return means for them.
 
-use super::cancel;
 use super::draft::Draft;
+use super::requeue::{bring_back, may_return};
+use super::{cancel, requeue};
 use crate::changes::Edge;
 use crate::command::{CASCADE_MAX, Duty, DutyKind, Reject, Reply};
 use crate::event::Fact;
@@ -87,7 +88,7 @@ fn close(draft: &mut Draft<'_>, id: TaskId, ending: Ending) -> Result<(), Reject
 }
 
 /// Leaves it to a duty to bring the dependents in line.
-fn follow_later(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+pub(super) fn follow_later(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
     if draft.task(id)?.dependents > 0 {
         draft.duty(id, DutyKind::Propagate { after: None, parent: false });
     }
@@ -196,7 +197,7 @@ pub(super) fn outlook(
 }
 
 /// Does something for the dependents after `after`; what does not fit into this commit becomes a duty.
-fn each_dependent<'a>(
+pub(super) fn each_dependent<'a>(
     draft: &mut Draft<'a>,
     id: TaskId,
     after: Option<TaskId>,
@@ -252,7 +253,7 @@ pub(super) fn meet(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
     set_unmet(draft, id, unmet)
 }
 
-fn set_unmet(draft: &mut Draft<'_>, id: TaskId, unmet: u32) -> Result<(), Reject> {
+pub(super) fn set_unmet(draft: &mut Draft<'_>, id: TaskId, unmet: u32) -> Result<(), Reject> {
     let task = draft.task_mut(id)?;
     task.unmet = unmet;
     if unmet == 0 {
@@ -265,7 +266,7 @@ fn set_unmet(draft: &mut Draft<'_>, id: TaskId, unmet: u32) -> Result<(), Reject
 }
 
 /// Brings a dependent in line with how its need stands now. This may be done at any time and any number of times.
-fn follow(draft: &mut Draft<'_>, edge: &Edge) -> Result<(), Reject> {
+pub(super) fn follow(draft: &mut Draft<'_>, edge: &Edge) -> Result<(), Reject> {
     if refuses(draft.task(edge.need)?, edge.order_only) {
         // However the other needs stand, so that those need not even be loaded.
         return tell(draft, edge);
@@ -275,7 +276,7 @@ fn follow(draft: &mut Draft<'_>, edge: &Edge) -> Result<(), Reject> {
 
 /// Brings a task in line with how its needs stand now, counting them anew. A task that was ended on account of a need
 /// that was requeued since comes back.
-fn count_anew(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
+pub(super) fn count_anew(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
     let task = draft.task(id)?;
     let (before, ended) = (task.unmet, ended_by_needs(task));
     if !ended && task.state != TaskState::Blocked {
@@ -300,108 +301,13 @@ fn count_anew(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
     }
 }
 
-/// Counts the needs of a task that was just brought back, where it had not begun.
-pub(super) fn follow_back(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
-    if draft.task(id)?.state == TaskState::Blocked {
-        // A count that cannot be right makes sure that whatever is counted counts as news.
-        draft.task_mut(id)?.unmet = u32::MAX;
-        count_anew(draft, id)?;
-    }
-    follow_later(draft, id)
-}
-
 /// A need that the store does not keep any more cannot be waited for.
-fn gone(draft: &Draft<'_>, need: TaskId) -> Result<Verdict, Reject> {
+pub(super) fn gone(draft: &Draft<'_>, need: TaskId) -> Result<Verdict, Reject> {
     if !draft.snapshot.knows_task(need) {
         return Err(Reject::NotLoaded(format!("task {need}")));
     }
     let message = format!("task {need}, which it needs, is no longer kept");
     Ok(Verdict::Fail(TaskError::new(ErrorClass::Upstream, message)))
-}
-
-/// Whether a task has failed while it waited for its children: it goes on waiting once one of them comes back.
-pub(crate) fn failed_waiting(task: &Task) -> bool {
-    task.state == TaskState::Failed && task.wait_for.is_some()
-}
-
-/// Whether what stands above a task lets it come back: it is open, or failed while it waited for its children.
-pub(super) fn may_return(draft: &Draft<'_>, id: TaskId) -> Result<bool, Reject> {
-    let mut above = draft.task(id)?.spec.parent;
-    while let Some(parent) = above {
-        let task = draft.task(parent)?;
-        if !task.state.is_terminal() {
-            return Ok(true);
-        }
-        if !failed_waiting(task) {
-            return Ok(false);
-        }
-        above = task.spec.parent;
-    }
-    Ok(true)
-}
-
-/// Puts an ended task back, and those that ended on its account with it: false where a need refuses it. The caller has
-/// seen that it [`may_return`].
-pub(super) fn requeue(draft: &mut Draft<'_>, id: TaskId) -> Result<bool, Reject> {
-    let task = draft.task(id)?;
-    let (began, spec) = (task.unmet == 0, task.spec.clone());
-    if began {
-        bring_back(draft, id)?;
-    } else {
-        let sum = outlook(draft, &spec, |need| gone(draft, need))?;
-        if matches!(sum.verdict, Verdict::Fail(_) | Verdict::Skip(_)) {
-            return Ok(false);
-        }
-        bring_back(draft, id)?;
-        set_unmet(draft, id, sum.unmet)?;
-    }
-    each_dependent(draft, id, None, follow)?;
-    Ok(true)
-}
-
-/// Takes an ended task back among those that have not ended: ready, if it had begun, else blocked until its needs are
-/// counted. Its error stays until it ends again: [`end_alone`] tells by it that this is not its first end.
-pub(super) fn bring_back(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
-    let task = draft.task_mut(id)?;
-    task.tried = 0;
-    task.lost = 0;
-    task.wait_for = None;
-    reopen(draft, id)?;
-    if draft.task(id)?.unmet == 0 {
-        draft.make_ready(id)?;
-    } else {
-        draft.task_mut(id)?.state = TaskState::Blocked;
-    }
-    wait_above(draft, id)
-}
-
-fn reopen(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
-    let now = draft.now();
-    let task = draft.task_mut(id)?;
-    task.finished_at = None;
-    // The whole limit counts anew: otherwise a task that passed it could never come back.
-    task.created_at = now;
-    draft.event(id, Fact::Requeued)
-}
-
-/// Those above a task that came back wait for it again.
-fn wait_above(draft: &mut Draft<'_>, id: TaskId) -> Result<(), Reject> {
-    let mut above = draft.task(id)?.spec.parent;
-    while let Some(parent) = above {
-        let task = draft.task_mut(parent)?;
-        task.open_children += 1;
-        if !task.state.is_terminal() {
-            return Ok(());
-        }
-        task.state = TaskState::Waiting;
-        above = task.spec.parent;
-        let children = task.open_children;
-        let number = task.attempt.as_ref().map_or(0, |attempt| attempt.number);
-        reopen(draft, parent)?;
-        draft.event(parent, Fact::Waiting { number, children })?;
-        follow_later(draft, parent)?;
-    }
-    Ok(())
 }
 
 /// Lets the parent know that one child less is open. That is never put off: so the number of open children
@@ -444,11 +350,17 @@ pub(super) fn go_on(draft: &mut Draft<'_>, duty: &Duty) -> Result<Reply, Reject>
         DutyKind::Propagate { after, parent: _ } => {
             each_dependent(draft, duty.task, after, follow)?;
         }
-        DutyKind::CancelChildren { after } => {
-            if matches!(state, TaskState::Failed | TaskState::Cancelled) {
-                cancel::children(draft, duty.task, after)?;
-            }
-        }
+        DutyKind::CancelChildren { after } => match state {
+            TaskState::Failed | TaskState::Cancelled => cancel::children(draft, duty.task, after)?,
+            // It waits again: its children follow it there as well.
+            TaskState::Waiting => requeue::children(draft, duty.task, after)?,
+            TaskState::Blocked
+            | TaskState::Ready
+            | TaskState::Assigned
+            | TaskState::Running
+            | TaskState::Retrying
+            | TaskState::Completed => {}
+        },
         DutyKind::Render | DutyKind::Collect => {
             return Err(Reject::Invalid(format!(
                 "`{}` is work for the engine, which answers it by `expand`",

@@ -8,7 +8,7 @@ use crate::command::{RUN_GRACE_MS, Reject, Reply};
 use crate::event::Fact;
 use crate::ids::TaskId;
 use crate::letter::{LetterBody, Notice};
-use crate::task::{AttemptEnd, ErrorClass, Route, TaskError, TaskState, WaitFor};
+use crate::task::{AttemptEnd, ErrorClass, TaskError, TaskState, WaitFor};
 use crate::time::Time;
 use std::collections::BTreeSet;
 
@@ -126,59 +126,6 @@ pub(super) fn retry(draft: &mut Draft<'_>, id: TaskId) -> Result<Reply, Reject> 
             Err(Reject::Illegal { task: id, state, command: "retry", hint: "" })
         }
     }
-}
-
-/// Puts a dead letter or a cancelled task back. What ended on its account follows: dependents that failed or were skipped
-/// because of it wait for it again, and a parent that failed while it waited for its children waits again.
-pub(super) fn requeue(draft: &mut Draft<'_>, id: TaskId) -> Result<Reply, Reject> {
-    let task = draft.task(id)?;
-    let state = task.state;
-    let refuse = |hint| Err(Reject::Illegal { task: id, state, command: "requeue", hint });
-    match state {
-        TaskState::Failed | TaskState::Cancelled => {}
-        TaskState::Completed => return refuse(": it has its output; submit it anew"),
-        TaskState::Retrying => return refuse(": retry it"),
-        TaskState::Blocked
-        | TaskState::Ready
-        | TaskState::Assigned
-        | TaskState::Running
-        | TaskState::Waiting => return refuse(": it has not ended"),
-    }
-    if task.spec.route == Route::Group {
-        return refuse(
-            ": requeue the task under it that failed, and it goes on; or submit it anew",
-        );
-    }
-    if !ended::may_return(draft, id)? {
-        return refuse(": the task that it belongs to has ended; requeue or submit that one");
-    }
-    let anew = !has_results(draft, id)?;
-    if !ended::requeue(draft, id)? {
-        return refuse(": a task that it needs did not complete; requeue that one, and it follows");
-    }
-    if anew {
-        let task = draft.task_mut(id)?;
-        task.continuation = None;
-        task.prefer = None;
-    }
-    Ok(Reply::Done { changed: true })
-}
-
-/// Whether an ended task has the results of all work that it handed out. Then its last step alone is done again;
-/// otherwise it begins anew, finds by their keys what its children have done, and has the rest done again.
-fn has_results(draft: &Draft<'_>, id: TaskId) -> Result<bool, Reject> {
-    let task = draft.task(id)?;
-    if !task.resumes() || task.wait_for.is_some() {
-        return Ok(false);
-    }
-    let children = draft.snapshot.children(id);
-    let children = children.ok_or_else(|| Reject::NotLoaded(format!("the children of {id}")))?;
-    for child in &children.items {
-        if draft.task(*child)?.state != TaskState::Completed {
-            return Ok(false);
-        }
-    }
-    Ok(!children.more)
 }
 
 pub(super) fn resume(draft: &mut Draft<'_>, id: TaskId) -> Result<Reply, Reject> {

@@ -169,8 +169,9 @@ fn check_mover(world: &World, task: &Task) -> Result<(), String> {
             hold(waits || renders, "something will unblock it")
         }
         TaskState::Waiting => {
-            let collects = world.duties.contains_key(&(id, "collect"));
-            hold(task.open_children > 0 || collects, "something will end its wait")
+            let has = |kind| world.duties.contains_key(&(id, kind));
+            let moved = task.open_children > 0 || has("collect") || has("cancel_children");
+            hold(moved, "something will end its wait")
         }
         // A free slot, the report or the lease of its agent, or a timer: not rows of its own.
         TaskState::Ready | TaskState::Assigned | TaskState::Running | TaskState::Retrying => Ok(()),

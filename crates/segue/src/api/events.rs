@@ -1,10 +1,10 @@
 //! `GET /v1/events`: the log, one JSON object a line, and on request what is added to it.
 
 use super::error::{ApiError, ErrorBody};
+use super::event_view::EventView;
 use super::extract::{Params, flag};
 use super::ids::resolve;
 use super::state::Shared;
-use super::views::EventView;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;

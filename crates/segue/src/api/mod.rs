@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod error;
+pub mod event_view;
 pub mod events;
 pub mod extract;
 pub mod ids;

@@ -2,7 +2,8 @@
 
 use super::follow::{Show, Target, follow};
 use super::result::print_result;
-use crate::api::views::{EventView, TaskDetail};
+use crate::api::event_view::EventView;
+use crate::api::views::TaskDetail;
 use crate::args::{EventsArgs, WatchArgs};
 use crate::client::{Client, encoded, with_params};
 use crate::context::{Context, block_on};

@@ -1,6 +1,7 @@
 //! Follows a task to its end: as a live tree, as lines, as JSON, or in silence.
 
-use crate::api::views::{ErrorView, EventView, TaskDetail, at};
+use crate::api::event_view::EventView;
+use crate::api::views::{ErrorView, TaskDetail, at};
 use crate::client::{Client, Lines, with_params};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};

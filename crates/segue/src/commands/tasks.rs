@@ -114,10 +114,11 @@ fn age(task: &TaskView) -> String {
     time_of(&task.created_at).map(|at| ago(now().since_ms(at))).unwrap_or_default()
 }
 
-/// From when its latest attempt was given out, or of a group from submit, to its end or now.
+/// From when its latest attempt was given out, or with children from submit, to its end or now.
 fn took(task: &TaskView) -> Option<u64> {
     let group = task.agent.is_none() && task.capability.is_none();
-    let began = if group { Some(&task.created_at) } else { task.assigned_at.as_ref() };
+    let began =
+        if group || task.children > 0 { Some(&task.created_at) } else { task.assigned_at.as_ref() };
     let began = began.and_then(|at| time_of(at))?;
     let ended = task.finished_at.as_deref().and_then(time_of);
     match (ended, task.state.holds_slot() || task.state == TaskState::Waiting) {

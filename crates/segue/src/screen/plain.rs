@@ -3,7 +3,8 @@
 use super::style::Paint;
 use super::text::{count, duration, line, note, padded, short};
 use super::tree::Tree;
-use crate::api::views::{EventView, What, time_of};
+use crate::api::event_view::{EventView, What};
+use crate::api::views::time_of;
 use segue_core::task::TaskState;
 use segue_core::time::Time;
 

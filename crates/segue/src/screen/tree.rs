@@ -2,7 +2,8 @@
 
 use super::style::Paint;
 use super::text::{count, cut, duration, line, note, padded, width};
-use crate::api::views::{EventView, What, time_of};
+use crate::api::event_view::{EventView, What};
+use crate::api::views::time_of;
 use segue_core::task::TaskState;
 use segue_core::time::Time;
 use std::collections::HashMap;
@@ -72,7 +73,6 @@ impl Tree {
     }
 
     /// Takes in an event.
-    // tidy: allow(fn-lines) one arm an event, nothing else
     pub fn apply(&mut self, event: &EventView) {
         self.cursor = event.cursor;
         let Some(id) = &event.task else { return };
