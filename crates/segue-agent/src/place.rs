@@ -140,6 +140,7 @@ impl Place {
         };
         std::fs::create_dir_all(&place.output)?;
         std::fs::create_dir_all(&place.input)?;
+        std::fs::File::create(&place.last_words)?;
         if let Value::Object(fields) = &wanted.input {
             place.write_input(fields)?;
         }

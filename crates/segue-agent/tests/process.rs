@@ -785,6 +785,7 @@ async fn kill_9_of_the_node_ends_everything_at_once() {
 async fn a_supervisor_leaves_its_evidence_for_the_next_node() {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("last-words.json");
+    File::create(&file).expect("made");
     let mut node = node("last-words", None, Some(&file));
     node.process.kill().expect("killed");
     node.process.wait().expect("reaped");

@@ -7,12 +7,17 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// The name of Segue's folder.
 pub const STATE_FOLDER: &str = ".segue";
 /// The name of the project's configuration.
 pub const CONFIG_FILE: &str = "segue.toml";
+/// How long a lock is waited for whose holder is dead.
+const DEAD_HOLDER_WAIT: Duration = Duration::from_secs(3);
+/// The pause between two tries to take it.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// A project on this machine.
 #[derive(Clone, Debug)]
@@ -86,18 +91,25 @@ impl Project {
 
     /// Takes the lock of the project's node. It is held until the file is dropped, or the process ends in any way.
     ///
+    /// A node that was killed while it started a process may seem to hold it for a moment longer: until that process has
+    /// become the program that it was to be, it has the node's open files. So a dead holder is waited for, but not long.
+    ///
     /// # Errors
     /// When another node holds it.
     pub fn lock(&self) -> Result<NodeLock> {
-        match self.try_lock()? {
-            Some(lock) => Ok(lock),
-            None => {
-                let holder = std::fs::read_to_string(self.lock_path()).unwrap_or_default();
+        let until = Instant::now() + DEAD_HOLDER_WAIT;
+        loop {
+            if let Some(lock) = self.try_lock()? {
+                return Ok(lock);
+            }
+            let holder = std::fs::read_to_string(self.lock_path()).unwrap_or_default();
+            let holder = holder.trim();
+            if is_alive(holder) || Instant::now() > until {
                 bail!(
-                    "another node of this project runs already (process {}): use it, or end it first",
-                    holder.trim()
+                    "another node of this project runs already (process {holder}): use it, or end it first"
                 )
             }
+            std::thread::sleep(LOCK_PAUSE);
         }
     }
 
@@ -136,6 +148,14 @@ impl Project {
     pub fn socket(&self) -> PathBuf {
         self.state.join("node.sock")
     }
+}
+
+/// Whether the process with this number is there.
+fn is_alive(pid: &str) -> bool {
+    pid.parse().is_ok_and(|pid| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None)
+            != Err(nix::errno::Errno::ESRCH)
+    })
 }
 
 /// Proof that this process is the project's node.
@@ -205,4 +225,28 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
         std::fs::rename(&draft, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_of_a_living_node_is_refused_at_once_and_that_of_a_dead_one_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let project = Project::open_or_make(folder.path()).unwrap();
+        let held = project.lock().unwrap();
+        let refused = format!("{:#}", project.lock().unwrap_err());
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        // What a process that the dead node was just starting looks like: it has the lock, under the dead node's number.
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        std::fs::write(project.lock_path(), format!("{}\n", dead.id())).unwrap();
+        let waiting = {
+            let project = project.clone();
+            std::thread::spawn(move || project.lock())
+        };
+        drop(held);
+        waiting.join().unwrap().unwrap();
+    }
 }

@@ -3,7 +3,7 @@
 use crate::project::Project;
 use segue_agent::command::evidence;
 use segue_agent::place::{RunningRecord, records_folder, scratch_folder};
-use segue_agent::process::{Leftover, attempts_before_me, end_leftovers};
+use segue_agent::process::{Launcher, Leftover, attempts_before_me, end_leftovers};
 use segue_core::ids::{AttemptId, TaskId};
 use segue_core::letter::EndedProcess;
 use std::collections::BTreeMap;
@@ -71,9 +71,10 @@ impl Found {
     fn end(self, dir: &str) -> Vec<Remains> {
         let mut tasks: BTreeMap<String, String> = BTreeMap::new();
         let mut left: Vec<Leftover> = Vec::new();
+        let last_words = |attempt: &str| Some(self.folder.join(format!("{attempt}.last")));
         for record in self.records {
             left.push(Leftover {
-                last_words: Some(self.folder.join(format!("{}.last", record.attempt))),
+                last_words: last_words(&record.attempt),
                 started: Some(record.started),
                 attempt: Some(record.attempt.clone()),
             });
@@ -82,7 +83,11 @@ impl Found {
         // A node may die between the start of a program and the record of it.
         for (attempt, task) in attempts_before_me("SEGUE_PROJECT_DIR", dir, "SEGUE_TASK_ID") {
             if let (Some(task), false) = (task, tasks.contains_key(&attempt)) {
-                left.push(Leftover { attempt: Some(attempt.clone()), ..Leftover::default() });
+                left.push(Leftover {
+                    last_words: last_words(&attempt),
+                    started: None,
+                    attempt: Some(attempt.clone()),
+                });
                 tasks.insert(attempt, task);
             }
         }
@@ -93,6 +98,7 @@ impl Found {
                 Vec::new()
             }
         };
+        Launcher::this_binary().end_stale_cgroups();
         for path in &self.files {
             let _ = std::fs::remove_file(path);
         }

@@ -54,7 +54,8 @@ pub struct Spawn {
     /// by which [`super::kill_marked`] finds what survived its supervisor.
     pub attempt: Option<String>,
     /// A file that the supervisor writes the evidence of the end to if its node is dead by then; an
-    /// absolute path in a folder that exists. [`super::end_leftover`] reads it.
+    /// absolute path. It has to be there, and empty: [`super::end_leftover`] reads and removes it, and a supervisor
+    /// that comes too late for that leaves nothing.
     pub last_words: Option<PathBuf>,
 }
 

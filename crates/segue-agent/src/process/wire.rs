@@ -5,6 +5,7 @@
 //! Both ends are the same binary, so the lines carry no version.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -174,10 +175,13 @@ pub(super) struct TreeEnd {
 }
 
 impl TreeEnd {
-    /// Writes the report where the next node looks for it. It may fail: the tree has ended all the same.
+    /// Writes the report where the next node looks for it, if that has not looked yet and removed the file. It may
+    /// fail: the tree has ended all the same.
     pub(super) fn leave_in(&self, path: &Path) {
-        if let Ok(text) = serde_json::to_vec(self) {
-            let _ = std::fs::write(path, text);
+        if let (Ok(text), Ok(mut file)) =
+            (serde_json::to_vec(self), std::fs::File::options().write(true).open(path))
+        {
+            let _ = file.write_all(&text);
         }
     }
 
