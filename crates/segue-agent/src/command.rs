@@ -87,7 +87,13 @@ impl CommandRunner {
             Ok(place) => place,
             Err(error) => return error.into_ran(),
         };
-        let spawn = match self.spawn(&job, &input, &place) {
+        let ran = self.in_place(&mut job, &input, &place).await;
+        place.forget();
+        ran
+    }
+
+    async fn in_place(&self, job: &mut Job, input: &Value, place: &Place) -> Ran {
+        let spawn = match self.spawn(job, input, place) {
             Ok(spawn) => spawn,
             Err(message) => return permanent(message),
         };
@@ -96,15 +102,14 @@ impl CommandRunner {
             Err(error) => return not_started(&error),
         };
         let process = process_ref(running.started());
-        place.record(&job, running.started());
+        place.record(job, running.started());
         job.control.started(process);
         let (ended, cancelled) = wait(&mut running, &mut job.control, self.agent.grace_ms).await;
         let end = if cancelled && ended.cause == Cause::Cancelled {
             End::Cancelled
         } else {
-            self.end(&job, &place, &ended)
+            self.end(job, place, &ended)
         };
-        place.forget();
         Ran {
             end,
             usage: ended.usage.as_ref().map(usage),
@@ -206,7 +211,13 @@ impl CommandRunner {
             )),
             ResultFrom::Json if ended.stdout.iter().all(u8::is_ascii_whitespace) => Ok(None),
             ResultFrom::Json => {
-                let value = json_of(&ended.stdout, "its standard output")?;
+                let value = json_of(&ended.stdout, "its standard output").map_err(|error| {
+                    let message = format!(
+                        "{} (set `result` to \"text\" or \"files\" if it is no JSON on purpose)",
+                        error.message
+                    );
+                    TaskError::new(error.class, message)
+                })?;
                 Ok(Some(End::Complete(value.to_string())))
             }
             ResultFrom::Text => {

@@ -154,11 +154,31 @@ struct SaidTask {
     #[serde(default)]
     on_failure: OnFailure,
     #[serde(default)]
-    retry: Option<RetryPolicy>,
+    retry: Option<SaidRetry>,
     #[serde(default)]
     timeout_s: Option<f64>,
     #[serde(default)]
     workspace: Option<WorkspaceKind>,
+}
+
+/// A retry policy as a program says it: as [`RetryPolicy`], but a misspelt field is no default.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SaidRetry {
+    attempts: u32,
+    base_ms: u64,
+    cap_ms: u64,
+    factor_percent: u32,
+    jitter: bool,
+    lost_max: u32,
+}
+
+impl Default for SaidRetry {
+    fn default() -> SaidRetry {
+        let RetryPolicy { attempts, base_ms, cap_ms, factor_percent, jitter, lost_max } =
+            RetryPolicy::default();
+        SaidRetry { attempts, base_ms, cap_ms, factor_percent, jitter, lost_max }
+    }
 }
 
 /// Whether a value is an outcome of this contract rather than a plain output.
@@ -172,6 +192,11 @@ pub fn is_outcome(value: &Value) -> bool {
 /// `invalid_output` says which part of the outcome is wrong.
 pub fn outcome(value: Value) -> Result<End, TaskError> {
     let wrong = |message: String| TaskError::new(ErrorClass::InvalidOutput, message);
+    if value.get("segue").is_none() {
+        return Err(wrong(format!(
+            "the outcome names no version of the contract: it begins {{\"segue\": {CONTRACT_VERSION}, \"outcome\": .."
+        )));
+    }
     if value["segue"] != json!(CONTRACT_VERSION) {
         return Err(wrong(format!(
             "the outcome is of version {} of the contract; this is version {CONTRACT_VERSION}",
@@ -189,6 +214,10 @@ pub fn outcome(value: Value) -> Result<End, TaskError> {
                 FailClass::RateLimited => ErrorClass::RateLimited,
                 FailClass::Timeout => ErrorClass::Timeout,
                 FailClass::InvalidOutput => ErrorClass::InvalidOutput,
+            };
+            let message = match message.trim() {
+                "" => "it gave no reason".to_owned(),
+                _ => message,
             };
             End::Fail { error: TaskError::new(class, message), retry_after_ms }
         }
@@ -217,11 +246,23 @@ fn delegated(task: SaidTask) -> Result<(Delegated, String), String> {
     };
     let run_ms = match task.timeout_s {
         None => None,
-        Some(seconds) if seconds > 0.0 && seconds < 1e9 => Some((seconds * 1000.0) as u64),
+        // What is shorter than the clock can tell is the shortest that it can.
+        Some(seconds) if seconds > 0.0 && seconds < 1e9 => Some(((seconds * 1000.0) as u64).max(1)),
         Some(seconds) => {
             return Err(format!(
                 "`timeout_s` of the delegated task `{key}` is {seconds}: give seconds above 0"
             ));
+        }
+    };
+    let retry = match task.retry {
+        None => RetryPolicy::default(),
+        Some(SaidRetry { attempts: 0, .. }) => {
+            return Err(format!(
+                "`attempts` of the delegated task `{key}` is 0: it is tried at least once"
+            ));
+        }
+        Some(SaidRetry { attempts, base_ms, cap_ms, factor_percent, jitter, lost_max }) => {
+            RetryPolicy { attempts, base_ms, cap_ms, factor_percent, jitter, lost_max }
         }
     };
     let delegated = Delegated {
@@ -232,7 +273,7 @@ fn delegated(task: SaidTask) -> Result<(Delegated, String), String> {
         needs: task.needs.into_iter().map(Into::into).collect(),
         priority: task.priority,
         on_failure: task.on_failure,
-        retry: task.retry.unwrap_or_default(),
+        retry,
         timeouts: Timeouts { run_ms, ..Timeouts::default() },
         workspace: task.workspace,
         template: task.template,

@@ -111,9 +111,16 @@ impl Place {
             number: job.number,
             input: input.clone(),
         };
-        tokio::task::spawn_blocking(move || Place::make_now(&wanted))
-            .await
-            .map_err(|error| PlaceError::Io(io::Error::other(error)))?
+        tokio::task::spawn_blocking(move || {
+            let made = Place::make_now(&wanted);
+            if made.is_err() {
+                let scratch = scratch_folder(&wanted.folders.state).join(&wanted.attempt);
+                let _ = std::fs::remove_dir_all(scratch);
+            }
+            made
+        })
+        .await
+        .map_err(|error| PlaceError::Io(io::Error::other(error)))?
     }
 
     fn make_now(wanted: &Wanted) -> Result<Place, PlaceError> {
@@ -203,7 +210,7 @@ impl Place {
     }
 
     pub(crate) fn read_outcome(&self, bytes_max: usize) -> Result<Option<Vec<u8>>, TaskError> {
-        read_bounded(&self.outcome, bytes_max)
+        read_bounded(&self.outcome, "the file SEGUE_OUTCOME", bytes_max)
     }
 
     pub(crate) fn read_files(&self, bytes_max: usize) -> Result<Map<String, Value>, TaskError> {
@@ -213,6 +220,11 @@ impl Place {
                 format!("the folder SEGUE_OUT could not be read: {error}"),
             )
         };
+        // A link in its place could point anywhere.
+        if !std::fs::symlink_metadata(&self.output).is_ok_and(|found| found.is_dir()) {
+            let message = "SEGUE_OUT is no folder any more: it writes its files into that folder, and lets it stay";
+            return Err(TaskError::new(ErrorClass::InvalidOutput, message));
+        }
         let mut output = Map::new();
         let mut left = bytes_max;
         let mut names: Vec<_> = std::fs::read_dir(&self.output)
@@ -221,40 +233,53 @@ impl Place {
             .map_err(broken)?;
         names.sort_by_key(|entry| entry.file_name());
         if names.len() > OUT_FILES_MAX {
-            let message =
-                format!("it left {} files in SEGUE_OUT, more than {OUT_FILES_MAX}", names.len());
+            let message = format!(
+                "it left {} files in SEGUE_OUT, more than {OUT_FILES_MAX}: each is a property of its output; put lists into one file",
+                names.len()
+            );
             return Err(TaskError::new(ErrorClass::InvalidOutput, message));
         }
         for entry in names {
-            let name = entry.file_name().to_string_lossy().into_owned();
+            let name = entry.file_name().into_string().map_err(|name| {
+                let message = format!(
+                    "the name of the file `{}` in SEGUE_OUT is not UTF-8, so it cannot name a property",
+                    name.to_string_lossy()
+                );
+                TaskError::new(ErrorClass::InvalidOutput, message)
+            })?;
             // A link could point anywhere: only plain files are read.
             if !entry.file_type().map_err(broken)?.is_file() {
-                let message = format!("`{name}` in SEGUE_OUT is no plain file");
+                let message = format!(
+                    "`{name}` in SEGUE_OUT is no plain file: each file there is a property of its output, no folders, links or pipes"
+                );
                 return Err(TaskError::new(ErrorClass::InvalidOutput, message));
             }
-            let bytes = read_bounded(&entry.path(), left)?.unwrap_or_default();
+            let what = format!("the file `{name}` in SEGUE_OUT");
+            let bytes = read_bounded(&entry.path(), &what, left)?.unwrap_or_default();
             left -= bytes.len();
-            let text = utf8_of(&bytes, &format!("the file `{name}` in SEGUE_OUT"))?;
+            let text = utf8_of(&bytes, &what)?;
             output.insert(name, Value::String(text.to_owned()));
         }
         Ok(output)
     }
 }
 
-pub(crate) fn read_bounded(path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, TaskError> {
+/// Reads a file that a program may have written, `what` to people.
+pub(crate) fn read_bounded(
+    path: &Path,
+    what: &str,
+    bytes_max: usize,
+) -> Result<Option<Vec<u8>>, TaskError> {
     use std::io::Read;
     let broken = |error: io::Error| {
-        TaskError::new(
-            ErrorClass::Transient,
-            format!("{} could not be read: {error}", path.display()),
-        )
+        TaskError::new(ErrorClass::Transient, format!("{what} could not be read: {error}"))
     };
     // Never through a link: the program chooses what stands there.
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(broken(error)),
         Ok(found) if !found.is_file() => {
-            let message = format!("{} is no plain file", path.display());
+            let message = format!("{what} is no plain file, and only such a one is read");
             return Err(TaskError::new(ErrorClass::InvalidOutput, message));
         }
         Ok(_) => {}
@@ -264,8 +289,7 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: usize) -> Result<Option<Vec<u
     file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(broken)?;
     if bytes.len() > bytes_max {
         let message = format!(
-            "{} is larger than the {bytes_max} bytes that are left for its output",
-            path.display()
+            "{what} is larger than the {bytes_max} bytes that are left for its output; write less, or raise `output_max`"
         );
         return Err(TaskError::new(ErrorClass::Permanent, message));
     }

@@ -105,11 +105,17 @@ impl PresetRunner {
             Ok(place) => place,
             Err(error) => return error.into_ran(),
         };
-        let line = match self.line(preset, &job, &input, &place) {
+        let ran = self.in_place(preset, &mut job, &input, &place).await;
+        place.forget();
+        ran
+    }
+
+    async fn in_place(&self, preset: Preset, job: &mut Job, input: &Value, place: &Place) -> Ran {
+        let line = match self.line(preset, job, input, place) {
             Ok(line) => line,
             Err(message) => return permanent(message),
         };
-        let spawn = match self.spawn(preset, &line, &job, &place) {
+        let spawn = match self.spawn(preset, &line, job, place) {
             Ok(spawn) => spawn,
             Err(error) => return failed(ErrorClass::Transient, error),
         };
@@ -118,7 +124,7 @@ impl PresetRunner {
             Err(error) => return not_started(&error),
         };
         let process = process_ref(running.started());
-        place.record(&job, running.started());
+        place.record(job, running.started());
         job.control.started(process);
         let grace_ms = self.agent.base.grace_ms;
         let (ended, cancelled) = wait(&mut running, &mut job.control, grace_ms).await;
@@ -127,9 +133,8 @@ impl PresetRunner {
         let end = if cancelled && ended.cause == Cause::Cancelled && parsed.result.is_err() {
             End::Cancelled
         } else {
-            self.end(&job, &ended, &parsed)
+            self.end(job, &ended, &parsed)
         };
-        place.forget();
         Ran {
             end,
             usage: Some(Usage {
@@ -231,10 +236,9 @@ impl PresetRunner {
     }
 
     fn parse(&self, preset: Preset, line: &CommandLine, ended: &Ended) -> Parsed {
-        let result_file = line
-            .result_file
-            .as_deref()
-            .and_then(|path| read_bounded(path, self.agent.base.output_bytes_max).ok().flatten());
+        let result_file = line.result_file.as_deref().and_then(|path| {
+            read_bounded(path, "its result file", self.agent.base.output_bytes_max).ok().flatten()
+        });
         let exit =
             ended.exit.map(|exit| crate::presets::Exit { code: exit.code, signal: exit.signal });
         let output = Output {
