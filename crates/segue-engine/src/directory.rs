@@ -7,7 +7,8 @@ use segue_core::ids::InstanceId;
 use segue_core::task::ErrorClass;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Instances not heard of for this long get no work.
 pub const TTL: Duration = Duration::from_secs(30);

@@ -77,6 +77,14 @@ pub(crate) async fn publish_loop(
     loop {
         let riders = engine.has_riders();
         tokio::select! {
+            // What is rare comes first: so nothing starves, and the same run goes the same way again.
+            biased;
+            () = crate::engine::stopped(&mut stopping) => return,
+            () = tokio::time::sleep_until(next_beat) => {
+                republish(&engine).await;
+                engine.look_again().await;
+                next_beat = tokio::time::Instant::now() + beat;
+            }
             batch = letters.recv() => {
                 let Some(mut batch) = batch else { return };
                 while batch.len() < UNSENT_PAGE && let Ok(more) = letters.try_recv() {
@@ -86,12 +94,6 @@ pub(crate) async fn publish_loop(
             }
             _ = listener.next(&[Topic::Ready]) => engine.look_again().await,
             () = tokio::time::sleep(RIDER_WAIT), if riders => engine.look_again().await,
-            () = tokio::time::sleep_until(next_beat) => {
-                republish(&engine).await;
-                engine.look_again().await;
-                next_beat = tokio::time::Instant::now() + beat;
-            }
-            () = crate::engine::stopped(&mut stopping) => return,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::engine::{Engine, EngineError};
 use crate::submit::payload;
-use segue_core::command::{Command, Duty, DutyKind, Rendered};
+use segue_core::command::{Command, Duty, DutyKind, Reject, Rendered};
 use segue_core::ids::TaskId;
 use segue_core::payload::Payload;
 use segue_core::ports::{StoreError, TaskFilter};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 
 /// Duties handled in one batch.
@@ -28,13 +29,8 @@ pub(crate) async fn duty_loop(engine: Arc<Engine>, mut duties: mpsc::UnboundedRe
     loop {
         let mut batch = Vec::new();
         tokio::select! {
-            duty = duties.recv() => {
-                let Some(duty) = duty else { return };
-                batch.push(duty);
-                while batch.len() < BATCH_MAX && let Ok(duty) = duties.try_recv() {
-                    batch.push(duty);
-                }
-            }
+            biased;
+            () = crate::engine::stopped(&mut stopping) => return,
             () = tokio::time::sleep_until(next_beat) => {
                 next_beat = tokio::time::Instant::now() + beat;
                 match engine.parts.store.duties(BATCH_MAX).await {
@@ -42,7 +38,13 @@ pub(crate) async fn duty_loop(engine: Arc<Engine>, mut duties: mpsc::UnboundedRe
                     Err(error) => tracing::warn!(%error, "could not read what was left behind"),
                 }
             }
-            () = crate::engine::stopped(&mut stopping) => return,
+            duty = duties.recv() => {
+                let Some(duty) = duty else { return };
+                batch.push(duty);
+                while batch.len() < BATCH_MAX && let Ok(duty) = duties.try_recv() {
+                    batch.push(duty);
+                }
+            }
         }
         batch.sort_unstable();
         batch.dedup();
@@ -55,18 +57,22 @@ pub(crate) async fn duty_loop(engine: Arc<Engine>, mut duties: mpsc::UnboundedRe
 async fn carry_out(engine: &Engine, duties: Vec<Duty>) -> Result<(), EngineError> {
     let mut commands = Vec::with_capacity(duties.len());
     for duty in duties {
-        let command = match duty.kind {
-            DutyKind::Propagate { .. } | DutyKind::CancelChildren { .. } => Command::Continue(duty),
-            DutyKind::Render => match render(engine, duty.task).await? {
-                Some(rendered) => Command::Expand { task: duty.task, rendered },
-                None => continue,
-            },
-            DutyKind::Collect => match collect(engine, duty.task).await? {
-                Some(rendered) => Command::Expand { task: duty.task, rendered },
-                None => continue,
-            },
+        let rendered = match duty.kind {
+            DutyKind::Propagate { .. } | DutyKind::CancelChildren { .. } => {
+                commands.push(Command::Continue(duty));
+                continue;
+            }
+            DutyKind::Render => render(engine, duty.task).await,
+            DutyKind::Collect => collect(engine, duty.task).await,
         };
-        commands.push(command);
+        // Each by itself: one that cannot be done must not hold up the others.
+        match lasting(rendered) {
+            Ok(Some(rendered)) => commands.push(Command::Expand { task: duty.task, rendered }),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, task = %duty.task, "a task could not be rendered now; it is tried again");
+            }
+        }
     }
     if commands.is_empty() {
         return Ok(());
@@ -80,6 +86,22 @@ async fn carry_out(engine: &Engine, duties: Vec<Duty>) -> Result<(), EngineError
 }
 
 type Outcome = Result<Rendered, TaskError>;
+
+/// An error that will be the same every time is the task's: otherwise it would be tried for ever.
+fn lasting(
+    rendered: Result<Option<Outcome>, EngineError>,
+) -> Result<Option<Outcome>, EngineError> {
+    match rendered {
+        Err(
+            error @ (EngineError::Store(StoreError::MissingPayload(_) | StoreError::Corrupt(_))
+            | EngineError::Rejected(_)),
+        ) => {
+            let message = format!("what it needs cannot be read: {error}");
+            Ok(Some(Err(TaskError::new(ErrorClass::Permanent, message))))
+        }
+        other => other,
+    }
+}
 
 /// Renders what a task holds in templates. `None` where there is no such task any more.
 async fn render(engine: &Engine, id: TaskId) -> Result<Option<Outcome>, EngineError> {
@@ -284,11 +306,20 @@ async fn stored(engine: &Engine, value: &Value) -> Result<Payload, EngineError> 
     payload(engine.parts.blobs.as_ref(), value.to_string()).await
 }
 
-/// Runs something that may take a while apart from the loops.
+/// Runs something that may take a while apart from the loops. A runtime of one thread is one that wants everything in the same
+/// order each time: there it runs where it is.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, EngineError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| StoreError::Io(format!("rendering was cut off: {error}")).into())
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        let message = format!("rendering was cut off: {error}");
+        if error.is_panic() {
+            EngineError::Rejected(Reject::Invalid(message))
+        } else {
+            EngineError::Store(StoreError::Io(message))
+        }
+    })
 }

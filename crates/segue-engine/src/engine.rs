@@ -5,13 +5,15 @@ use crate::dispatch::Outbox;
 use crate::wait::Waiters;
 use crate::{dispatch, duties, intake, timers};
 use parking_lot::Mutex;
+use segue_core::agent::AgentSpec;
 use segue_core::command::{Assign, Command, Duty, Reject, Reply};
-use segue_core::ids::TaskId;
+use segue_core::ids::{HostId, TaskId};
 use segue_core::ports::{
     Blobs, BusError, Decision, Effects, Signals, Store, StoreError, Topic, WorkBus,
 };
 use segue_core::task::Task;
 use segue_core::time::Time;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -73,6 +75,8 @@ pub struct Engine {
     pub directory: Directory,
     pub(crate) outbox: Outbox,
     pub(crate) duties: mpsc::UnboundedSender<Duty>,
+    /// What the hosts of this process said last that they have.
+    pub(crate) hosted: tokio::sync::Mutex<BTreeMap<HostId, Vec<AgentSpec>>>,
     /// Commands that ride in the next batch and gate nothing.
     riders: Mutex<Vec<Command>>,
     waiters: Waiters,
@@ -97,6 +101,7 @@ impl Engine {
             config,
             outbox,
             duties: duty_sender,
+            hosted: tokio::sync::Mutex::default(),
             riders: Mutex::new(Vec::new()),
             waiters: Waiters::default(),
             next_due: AtomicI64::new(i64::MIN),

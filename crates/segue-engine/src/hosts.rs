@@ -1,7 +1,7 @@
 //! The hosts of this process: which agents it has, and that they are alive.
 
 use crate::engine::{Engine, EngineError, stopped};
-use segue_core::agent::AgentSpec;
+use segue_core::agent::{Agent, AgentSpec};
 use segue_core::command::{Command, Reject};
 use segue_core::ids::{HostId, Incarnation, InstanceId};
 use std::sync::Arc;
@@ -27,16 +27,29 @@ impl Engine {
         host: &LocalHost,
         agents: Vec<AgentSpec>,
     ) -> Result<(), EngineError> {
-        let before = self.instances_of(host).await?;
-        self.directory.introduce(&agents);
+        // One after another: an earlier list must not overtake a later one.
+        let mut hosted = self.hosted.lock().await;
+        self.register_these(host, &agents).await?;
+        hosted.insert(host.host, agents);
+        Ok(())
+    }
+
+    async fn register_these(
+        &self,
+        host: &LocalHost,
+        agents: &[AgentSpec],
+    ) -> Result<(), EngineError> {
+        let before = self.agents_of(host).await?;
+        self.directory.introduce(agents);
         let now: Vec<InstanceId> = agents.iter().map(|agent| agent.instance).collect();
-        for gone in before.iter().filter(|instance| !now.contains(instance)) {
-            self.directory.remove(*gone);
+        let before = before.iter().map(|agent| agent.spec.instance);
+        for gone in before.filter(|instance| !now.contains(instance)) {
+            self.directory.remove(gone);
         }
         let register = Command::Register {
             host: host.host,
             incarnation: host.incarnation,
-            agents,
+            agents: agents.to_vec(),
             lease_ms: self.config.lease_ms,
         };
         self.command(register).await?;
@@ -45,13 +58,10 @@ impl Engine {
         Ok(())
     }
 
-    async fn instances_of(&self, host: &LocalHost) -> Result<Vec<InstanceId>, EngineError> {
-        let agents = self.parts.store.agents().await?;
-        Ok(agents
-            .into_iter()
-            .filter(|agent| agent.host == host.host && agent.incarnation == host.incarnation)
-            .map(|agent| agent.spec.instance)
-            .collect())
+    async fn agents_of(&self, host: &LocalHost) -> Result<Vec<Agent>, EngineError> {
+        let mut agents = self.parts.store.agents().await?;
+        agents.retain(|agent| agent.host == host.host && agent.incarnation == host.incarnation);
+        Ok(agents)
     }
 
     /// Keeps the lease of a host of this process until the engine stops.
@@ -62,8 +72,9 @@ impl Engine {
             let pause = Duration::from_millis(engine.config.lease_ms / 3);
             loop {
                 tokio::select! {
-                    () = tokio::time::sleep(pause) => engine.renew(&host).await,
+                    biased;
                     () = stopped(&mut stopping) => return,
+                    () = tokio::time::sleep(pause) => engine.renew(&host).await,
                 }
             }
         });
@@ -76,8 +87,8 @@ impl Engine {
             lease_ms: self.config.lease_ms,
         };
         match self.command(renew).await {
-            Ok(_) => match self.instances_of(host).await {
-                Ok(instances) => self.directory.beat(instances, 0.0),
+            Ok(_) => match self.agents_of(host).await {
+                Ok(agents) => self.check_presence(host, &agents).await,
                 Err(error) => tracing::warn!(%error, "could not read the agents of this host"),
             },
             Err(EngineError::Rejected(reject @ Reject::Superseded(_))) => {
@@ -89,16 +100,24 @@ impl Engine {
         }
     }
 
-    async fn register_again(&self, host: &LocalHost) {
-        let specs = match self.parts.store.agents().await {
-            Ok(agents) => agents
-                .into_iter()
-                .filter(|agent| agent.host == host.host && agent.incarnation == host.incarnation)
-                .map(|agent| agent.spec.as_ref().clone())
-                .collect(),
-            Err(error) => return tracing::warn!(%error, "could not read the agents of this host"),
+    /// Beats for the agents of a host. Where somebody took one for gone that is there, all of them register again: otherwise nothing
+    /// would ever bring it back.
+    async fn check_presence(&self, host: &LocalHost, agents: &[Agent]) {
+        let gone = |spec: &AgentSpec| {
+            agents.iter().any(|agent| agent.gone && agent.spec.instance == spec.instance)
         };
-        if let Err(error) = self.register(host, specs).await {
+        let hosted = self.hosted.lock().await.get(&host.host).cloned().unwrap_or_default();
+        if hosted.iter().any(gone) {
+            tracing::warn!("an agent of this host was taken for gone; its agents register again");
+            return self.register_again(host).await;
+        }
+        self.directory.beat(agents.iter().map(|agent| agent.spec.instance), 0.0);
+    }
+
+    async fn register_again(&self, host: &LocalHost) {
+        let hosted = self.hosted.lock().await;
+        let agents = hosted.get(&host.host).map(Vec::as_slice).unwrap_or_default();
+        if let Err(error) = self.register_these(host, agents).await {
             tracing::error!(%error, "the agents of this host could not register again");
         }
     }

@@ -39,6 +39,7 @@ impl Intake {
         loop {
             tokio::select! {
                 biased;
+                () = crate::engine::stopped(&mut stopping) => return,
                 Some(applied) = in_flight.next(), if !in_flight.is_empty() => {
                     if !self.settle(applied).await {
                         return;
@@ -56,7 +57,6 @@ impl Intake {
                         tokio::time::sleep(BACKOFF).await;
                     }
                 },
-                () = crate::engine::stopped(&mut stopping) => return,
             }
         }
     }

@@ -17,9 +17,10 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
     loop {
         let wait = Duration::from_millis(engine.next_due().since_ms(engine.now())).min(beat);
         tokio::select! {
+            biased;
+            () = crate::engine::stopped(&mut stopping) => return,
             () = tokio::time::sleep(wait) => {}
             _ = listener.next(&[Topic::Due]) => continue,
-            () = crate::engine::stopped(&mut stopping) => return,
         }
         tick(&engine).await;
     }

@@ -23,9 +23,22 @@ pub fn new_task_id() -> TaskId {
 /// # Errors
 /// When an input template is too large for a row.
 pub fn graph(workflow: &Workflow, name: &str, input: Payload) -> Result<Vec<NewTask>, BadPayload> {
-    let root = new_task_id();
+    graph_with(workflow, name, input, new_task_id)
+}
+
+/// The same, with the ids that `new_id` gives.
+///
+/// # Errors
+/// When an input template is too large for a row.
+pub fn graph_with(
+    workflow: &Workflow,
+    name: &str,
+    input: Payload,
+    mut new_id: impl FnMut() -> TaskId,
+) -> Result<Vec<NewTask>, BadPayload> {
+    let root = new_id();
     let ids: HashMap<&str, TaskId> =
-        workflow.tasks.iter().map(|task| (task.name.as_str(), new_task_id())).collect();
+        workflow.tasks.iter().map(|task| (task.name.as_str(), new_id())).collect();
     let mut spec = TaskSpec::new(root, workflow.name.as_deref().unwrap_or(name), Route::Group);
     spec.timeouts.whole_ms = workflow.timeout_ms;
     if let Some(output) = &workflow.output {

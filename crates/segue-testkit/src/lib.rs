@@ -1,5 +1,7 @@
 //! The same questions asked of every backend
 
 pub mod bus_suite;
+pub mod faults;
 pub mod memory;
+pub mod simulator;
 pub mod store_suite;
