@@ -88,9 +88,7 @@ async fn carry_out(engine: &Engine, duties: Vec<Duty>) -> Result<(), EngineError
 type Outcome = Result<Rendered, TaskError>;
 
 /// An error that will be the same every time is the task's: otherwise it would be tried for ever.
-fn lasting(
-    rendered: Result<Option<Outcome>, EngineError>,
-) -> Result<Option<Outcome>, EngineError> {
+fn lasting(rendered: Result<Option<Outcome>, EngineError>) -> Result<Option<Outcome>, EngineError> {
     match rendered {
         Err(
             error @ (EngineError::Store(StoreError::MissingPayload(_) | StoreError::Corrupt(_))

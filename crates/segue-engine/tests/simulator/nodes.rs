@@ -64,8 +64,7 @@ async fn live(sim: Arc<Sim>, index: usize, life: Life) -> Result<String, EngineE
     let engine = Engine::start(parts, config).await?;
     let mut host = None;
     if own_bus.is_some() {
-        let local =
-            LocalHost { host: host_id(index), incarnation: Incarnation(sim.uuid()) };
+        let local = LocalHost { host: host_id(index), incarnation: Incarnation(sim.uuid()) };
         let parts = HostParts {
             host: local.host,
             incarnation: local.incarnation,

@@ -117,11 +117,8 @@ impl Trouble {
     /// The time that a call takes.
     pub(super) async fn delay(&self) {
         let rates = self.rates();
-        let most = if self.strikes(|rates| rates.slow) {
-            rates.slow_ms_max
-        } else {
-            rates.latency_ms_max
-        };
+        let most =
+            if self.strikes(|rates| rates.slow) { rates.slow_ms_max } else { rates.latency_ms_max };
         if most > 0 {
             let ms = self.roll(most + 1);
             if ms > 0 {

@@ -96,8 +96,9 @@ impl Log {
                     return Err("an attempt at a task that was completed");
                 }
                 let needs = world.tasks.get(&id).map(|task| task.spec.needs.as_slice());
-                let open =
-                    |need: &&segue_core::task::Need| before == 0 && !self.ended.contains(&need.task);
+                let open = |need: &&segue_core::task::Need| {
+                    before == 0 && !self.ended.contains(&need.task)
+                };
                 if needs.unwrap_or_default().iter().any(|need| open(&need)) {
                     return Err("an attempt at a task before its needs had ended");
                 }

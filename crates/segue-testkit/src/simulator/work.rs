@@ -89,8 +89,9 @@ impl Writer {
     }
 
     fn timeouts(&mut self) -> Timeouts {
-        let mut limit =
-            |times: u64, most: u64| self.dice.per_mille(times).then(|| self.dice.between(500, most));
+        let mut limit = |times: u64, most: u64| {
+            self.dice.per_mille(times).then(|| self.dice.between(500, most))
+        };
         Timeouts {
             queue_ms: limit(40, 60_000),
             run_ms: limit(150, 20_000),
