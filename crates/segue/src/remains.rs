@@ -12,8 +12,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// How long a new node waits for what an earlier one left running to end, before it goes on all the same. Supervisors kill
-/// it the moment their node dies, so this is long for anything but a process that hangs in the kernel.
-const WAIT: Duration = Duration::from_millis(1_500);
+/// it the moment their node dies, so this is long for anything but a process that hangs in the kernel, or a machine with far
+/// more to do than it can; and it leaves as much again of the two seconds within which work has to go on.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// What was ended of an attempt.
 #[derive(Clone, Debug, PartialEq)]
