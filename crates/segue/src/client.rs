@@ -85,6 +85,25 @@ impl Client {
         }
     }
 
+    /// The project's node, in this process.
+    ///
+    /// # Errors
+    /// When another one runs, or it cannot start.
+    pub async fn up(project: &Project, team: Option<&Path>) -> Outcome<Client> {
+        match reach(project).await? {
+            Reached::Lock(lock) => Client::node(project, lock, team).await,
+            Reached::Node => {
+                let client = Client { way: Way::Socket(project.socket()) };
+                let health: crate::api::views::HealthView = client.get("/v1/health").await?;
+                let message = format!(
+                    "another node of this project runs already (process {}): use it, or end it first",
+                    health.pid
+                );
+                Err(Failure::node(message))
+            }
+        }
+    }
+
     fn over_store(project: &Project, lock: NodeLock, team: Option<&Path>) -> Outcome<Client> {
         let roster = Roster::look(project, team);
         let store = open_store(project).code(Exit::Node)?;
@@ -103,7 +122,7 @@ impl Client {
     ///
     /// # Errors
     /// When it cannot start.
-    pub async fn node(project: &Project, lock: NodeLock, team: Option<&Path>) -> Outcome<Client> {
+    async fn node(project: &Project, lock: NodeLock, team: Option<&Path>) -> Outcome<Client> {
         let (roster, hosted) = Roster::load(project, team).code(Exit::Usage)?;
         let node = Node::start(project.clone(), lock, hosted, NodeOptions::default())
             .await
@@ -160,6 +179,11 @@ impl Client {
             Way::Here(here) => Some(here),
             Way::Socket(_) => None,
         }
+    }
+
+    /// Whether the API is in this process.
+    pub fn is_here(&self) -> bool {
+        self.in_process().is_some()
     }
 
     /// Whether something runs that does the work which is submitted.

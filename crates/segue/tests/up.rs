@@ -243,6 +243,27 @@ fn arrived(place: &Place) -> u64 {
 }
 
 #[test]
+fn whoever_waits_takes_the_place_of_a_node_that_was_started_by_another_command() {
+    let place = Place::new();
+    place.gates();
+    place.write("g.yaml", "tasks: {a: {agent: gate}}");
+    let mut first = place.start(&["run", "g.yaml"]);
+    place.arrival();
+    let tasks = place.ok(&["tasks", "--json"]).json();
+    let root = tasks["tasks"].as_array().unwrap().iter().find(|task| task["parent"].is_null());
+    let root = root.unwrap()["id"].as_str().unwrap().to_owned();
+    let mut second = place.start(&["submit", "--agent", "echo", "--needs", &root, "--wait"]);
+    second.err_line("run ");
+    first.signal(Signal::SIGKILL);
+    first.child.wait().unwrap();
+    second.err_line("it goes on here");
+    place.arrival();
+    place.let_go();
+    assert_eq!(second.end().with(0).json(), json!({}));
+    assert_eq!(place.state(&root), "completed");
+}
+
+#[test]
 fn work_that_is_submitted_while_no_node_runs_begins_with_the_next_one() {
     let place = Place::new();
     let came = place.ok(&["submit", "--agent", "echo", "--input", "n=5"]);

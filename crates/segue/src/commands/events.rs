@@ -1,14 +1,14 @@
 //! `segue events` and `segue watch`: what happens, as lines or as a tree.
 
-use super::follow::{Show, Target, follow};
-use super::result::print_result;
+use super::attend::watched;
+use super::follow::{Show, Target};
 use crate::api::event_view::EventView;
 use crate::api::views::TaskDetail;
 use crate::args::{EventsArgs, WatchArgs};
 use crate::client::{Client, encoded, with_params};
 use crate::context::{Context, block_on};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::screen::live::{restore, say};
+use crate::screen::live::say;
 use crate::screen::text::{line, short};
 use crate::signals::Signals;
 use serde_json::Value;
@@ -107,35 +107,22 @@ fn event_text(cx: &Context, event: &EventView, text: &str) -> String {
 pub fn watch(cx: &Context, args: &WatchArgs) -> Outcome {
     let project = cx.project()?;
     block_on(async {
-        let mut signals = Signals::listen()?;
-        let mut insisting = signals.clone();
         let client = Client::of(&project, None).await?;
-        let result = tokio::select! {
-            result = watch_by(cx, args, &client, &mut signals) => result,
-            exit = insisting.second() => {
-                restore();
-                Err(Failure::silent(exit))
+        let found: Outcome<TaskDetail> =
+            client.get(&format!("/v1/tasks/{}", encoded(&args.id))).await;
+        let (task, idle) = match found {
+            Ok(detail) => (detail.task, !client.has_engine()),
+            Err(failure) => {
+                client.close(Duration::ZERO).await;
+                return Err(failure);
             }
         };
-        client.close(Duration::ZERO).await;
-        result
+        if idle && !task.state.is_terminal() {
+            client.close(Duration::ZERO).await;
+            let message = format!("no node runs, so task {} stays {}", task.id, task.state);
+            return Err(Failure::node(message).hint("start one with `segue up`"));
+        }
+        let target = Target { task: task.id, run: task.run, own: false };
+        watched(cx, &project, client, &target, Show::of(cx, args.quiet)).await
     })
-}
-
-async fn watch_by(
-    cx: &Context,
-    args: &WatchArgs,
-    client: &Client,
-    signals: &mut Signals,
-) -> Outcome {
-    let detail: TaskDetail = client.get(&format!("/v1/tasks/{}", encoded(&args.id))).await?;
-    let task = detail.task;
-    if !client.has_engine() && !task.state.is_terminal() {
-        let message = format!("no node runs, so task {} stays {}", task.id, task.state);
-        return Err(Failure::new(Exit::Node, message).hint("start one with `segue up`"));
-    }
-    let target = Target { task: task.id, run: task.run, own: false };
-    let show = Show::of(cx, args.quiet);
-    let ended = follow(cx, client, &target, show, signals).await?;
-    print_result(cx, client, &target, &ended, show).await
 }

@@ -17,10 +17,6 @@ use std::time::Duration;
 
 /// Pictures of the spinner a second.
 const FRAMES_PER_S: u64 = 10;
-/// Tries to hear again of a node that went away.
-const TRIES: u32 = 20;
-/// The pause between them.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// How to show what happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,32 +74,19 @@ pub struct Target {
     pub own: bool,
 }
 
-/// Follows a task to its end.
-///
-/// # Errors
-/// When the node goes away and does not come back, or a signal ends a mere onlooker.
-pub async fn follow(
-    cx: &Context,
-    client: &Client,
-    target: &Target,
-    show: Show,
-    signals: &mut Signals,
-) -> Outcome<Ended> {
-    let mut follower = Follower::new(cx, target, show);
-    let (signal, detail) = follower.attend(client, signals).await?;
-    follower.finish(detail.task.state);
-    Ok(Ended { state: detail.task.state, error: detail.task.error, signal })
+/// What following came to.
+#[derive(Debug)]
+pub enum Followed {
+    /// The task has ended.
+    Ended(Ended),
+    /// The node that had it went away.
+    Gone,
 }
 
-/// What there is after a stream broke off.
-enum Again {
-    Lines(Lines),
-    Ended(Box<TaskDetail>),
-}
-
-struct Follower<'a> {
+/// Follows a task, over several nodes if need be.
+pub struct Follower<'a> {
     cx: &'a Context,
-    target: &'a Target,
+    target: Target,
     show: Show,
     tree: Tree,
     live: Option<Live>,
@@ -111,10 +94,12 @@ struct Follower<'a> {
     frame: usize,
     /// Whoever read standard output has gone; the run goes on.
     deaf: bool,
+    told: Option<Exit>,
 }
 
 impl<'a> Follower<'a> {
-    fn new(cx: &'a Context, target: &'a Target, show: Show) -> Follower<'a> {
+    /// Follows from the first event on.
+    pub fn new(cx: &'a Context, target: Target, show: Show) -> Follower<'a> {
         let live = if show == Show::People { Live::start() } else { None };
         Follower {
             cx,
@@ -125,36 +110,52 @@ impl<'a> Follower<'a> {
             since: now(),
             frame: 0,
             deaf: false,
+            told: None,
         }
     }
 
-    /// Waits for the end: the task as it is then, and the signal that came before it, if one did.
+    /// Follows by this client until the task has ended, or its node has gone.
+    ///
+    /// # Errors
+    /// When a signal ends a mere onlooker, or the API refuses.
+    pub async fn follow(&mut self, client: &Client, signals: &mut Signals) -> Outcome<Followed> {
+        let detail = match self.attend(client, signals).await {
+            Ok(Some(detail)) => detail,
+            Ok(None) => return Ok(Followed::Gone),
+            // A node that goes away between two questions.
+            Err(failure) if failure.exit == Exit::Node && !client.is_here() => {
+                return Ok(Followed::Gone);
+            }
+            Err(failure) => return Err(failure),
+        };
+        self.finish(detail.task.state);
+        let ended = Ended { state: detail.task.state, error: detail.task.error, signal: self.told };
+        Ok(Followed::Ended(ended))
+    }
+
+    /// Waits for the end: the task as it is then. Nothing where the stream broke off and the node is gone.
     async fn attend(
         &mut self,
         client: &Client,
         signals: &mut Signals,
-    ) -> Outcome<(Option<Exit>, TaskDetail)> {
+    ) -> Outcome<Option<TaskDetail>> {
         let mut lines = self.open(client).await?;
         let mut ticks = tokio::time::interval(Duration::from_millis(1_000 / FRAMES_PER_S));
-        let mut told = None;
         loop {
             tokio::select! {
                 biased;
                 line = lines.next() => match line {
                     // Of a task that was put back into the queue the log has an end that is none.
                     Ok(Some(line)) => if self.take(&line) && let Some(detail) = self.ended(client).await? {
-                        return Ok((told, detail));
+                        return Ok(Some(detail));
                     },
-                    Ok(None) | Err(_) => match self.again(client).await? {
-                        Again::Lines(more) => lines = more,
-                        Again::Ended(detail) => return Ok((told, *detail)),
-                    },
+                    Ok(None) | Err(_) => return self.ended(client).await,
                 },
-                exit = signals.first(), if told.is_none() => {
+                exit = signals.first(), if self.told.is_none() => {
                     if !self.target.own {
                         return Err(Failure::silent(exit));
                     }
-                    told = Some(exit);
+                    self.told = Some(exit);
                     say("cancelling the run; once more leaves at once");
                     self.cancel(client, exit).await?;
                 }
@@ -176,27 +177,6 @@ impl<'a> Follower<'a> {
             ("follow", Some("1".to_owned())),
         ];
         client.lines(&with_params("/v1/events", &params)).await
-    }
-
-    /// The stream broke off: the task has ended meanwhile, or there is another stream, once a node runs again.
-    async fn again(&mut self, client: &Client) -> Outcome<Again> {
-        let mut last = None;
-        for _ in 0..TRIES {
-            match self.ended(client).await {
-                Ok(Some(detail)) => return Ok(Again::Ended(Box::new(detail))),
-                Ok(None) => match self.open(client).await {
-                    Ok(lines) => return Ok(Again::Lines(lines)),
-                    Err(failure) => last = Some(failure),
-                },
-                Err(failure) => last = Some(failure),
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        let why = last.map_or_else(String::new, |failure| format!(": {}", failure.message));
-        Err(Failure::node(format!("the node went away{why}")).hint(format!(
-            "the run goes on when a node runs again: `segue up`, and `segue watch {}`",
-            self.target.task
-        )))
     }
 
     async fn cancel(&self, client: &Client, exit: Exit) -> Outcome<()> {

@@ -1,6 +1,7 @@
 //! The commands, one file each or a few that belong together. Each speaks to the API and to nothing below it.
 
 pub mod agents;
+pub mod attend;
 pub mod doctor;
 pub mod events;
 pub mod follow;

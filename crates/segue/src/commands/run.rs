@@ -1,8 +1,8 @@
 //! `segue run`: a workflow file or a goal, shown live to its end.
 
-use super::follow::{Show, Target, follow};
+use super::attend::attended;
+use super::follow::Show;
 use super::input;
-use super::result::print_result;
 use crate::api::runs::RunBody;
 use crate::api::views::{SubmittedView, WarningView};
 use crate::args::RunArgs;
@@ -10,16 +10,12 @@ use crate::client::Client;
 use crate::context::{Context, block_on};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::project::Project;
-use crate::screen::live::{restore, say};
+use crate::screen::live::say;
 use crate::screen::text::short;
-use crate::signals::Signals;
 use segue_core::workflow::{self, MAX_FILE_BYTES};
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
-
-/// What attempts that do not belong to the run have once the run has ended and the node ends with it.
-const PATIENCE: Duration = Duration::from_millis(0);
 
 /// Runs a workflow or a goal.
 ///
@@ -31,44 +27,10 @@ pub fn run(cx: &Context, args: &RunArgs) -> Outcome {
     if args.detach {
         return block_on(detach(cx, args, &project, &body));
     }
-    block_on(async {
-        let mut signals = Signals::listen()?;
-        let mut insisting = signals.clone();
-        tokio::select! {
-            result = attended(cx, args, &project, &body, &mut signals) => result,
-            exit = insisting.second() => {
-                restore();
-                Err(Failure::silent(exit))
-            }
-        }
-    })
-}
-
-async fn attended(
-    cx: &Context,
-    args: &RunArgs,
-    project: &Project,
-    body: &RunBody,
-    signals: &mut Signals,
-) -> Outcome {
-    let client = Client::working(project, args.team.as_deref()).await?;
-    let result = to_the_end(cx, args, &client, body, signals).await;
-    client.close(PATIENCE).await;
-    result
-}
-
-async fn to_the_end(
-    cx: &Context,
-    args: &RunArgs,
-    client: &Client,
-    body: &RunBody,
-    signals: &mut Signals,
-) -> Outcome {
-    let submitted = submit(cx, args, client, body).await?;
-    let target = Target { task: submitted.id.clone(), run: submitted.id, own: true };
     let show = Show::of(cx, args.quiet);
-    let ended = follow(cx, client, &target, show, signals).await?;
-    print_result(cx, client, &target, &ended, show).await
+    block_on(attended(cx, &project, args.team.as_deref(), show, async |client: &Client| {
+        Ok(submit(cx, args, client, &body).await?.id)
+    }))
 }
 
 async fn submit(
@@ -113,7 +75,7 @@ async fn detach(cx: &Context, args: &RunArgs, project: &Project, body: &RunBody)
     let client = Client::of(project, args.team.as_deref()).await?;
     let submitted = submit(cx, args, &client, body).await;
     let runs = client.has_engine();
-    client.close(PATIENCE).await;
+    client.close(Duration::ZERO).await;
     let submitted = submitted?;
     if cx.json {
         cx.print_json(&submitted)?;

@@ -1,19 +1,18 @@
 //! `segue submit`: one task.
 
-use super::follow::{Show, Target, follow};
+use super::attend::attended;
+use super::follow::Show;
 use super::input;
-use super::result::print_result;
 use super::run::{allow_missing_hint, warn};
 use crate::api::submit::TaskBody;
 use crate::api::views::SubmittedView;
 use crate::args::SubmitArgs;
 use crate::client::Client;
 use crate::context::{Context, block_on};
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::{Exit, Outcome};
 use crate::project::Project;
-use crate::screen::live::{restore, say};
+use crate::screen::live::say;
 use crate::screen::text::short;
-use crate::signals::Signals;
 use segue_core::retry::RetryPolicy;
 use std::time::Duration;
 
@@ -24,20 +23,13 @@ use std::time::Duration;
 pub fn submit(cx: &Context, args: &SubmitArgs) -> Outcome {
     let body = body(args)?;
     let project = cx.project()?;
-    block_on(async {
-        if !args.wait {
-            return leave(cx, args, &project, &body).await;
-        }
-        let mut signals = Signals::listen()?;
-        let mut insisting = signals.clone();
-        tokio::select! {
-            result = attended(cx, args, &project, &body, &mut signals) => result,
-            exit = insisting.second() => {
-                restore();
-                Err(Failure::silent(exit))
-            }
-        }
-    })
+    if !args.wait {
+        return block_on(leave(cx, args, &project, &body));
+    }
+    let show = Show::of(cx, args.quiet);
+    block_on(attended(cx, &project, args.team.as_deref(), show, async |client: &Client| {
+        Ok(send(cx, args, client, &body).await?.id)
+    }))
 }
 
 fn body(args: &SubmitArgs) -> Outcome<TaskBody> {
@@ -93,24 +85,4 @@ async fn leave(cx: &Context, args: &SubmitArgs, project: &Project, body: &TaskBo
         )));
     }
     Ok(Exit::Done)
-}
-
-async fn attended(
-    cx: &Context,
-    args: &SubmitArgs,
-    project: &Project,
-    body: &TaskBody,
-    signals: &mut Signals,
-) -> Outcome {
-    let client = Client::working(project, args.team.as_deref()).await?;
-    let result = async {
-        let submitted = send(cx, args, &client, body).await?;
-        let target = Target { task: submitted.id.clone(), run: submitted.id, own: true };
-        let show = Show::of(cx, args.quiet);
-        let ended = follow(cx, &client, &target, show, signals).await?;
-        print_result(cx, &client, &target, &ended, show).await
-    }
-    .await;
-    client.close(Duration::ZERO).await;
-    result
 }

@@ -36,9 +36,8 @@ pub fn up(cx: &Context, args: &UpArgs) -> Outcome {
 }
 
 async fn stay(cx: &Context, args: &UpArgs, project: &Project, signals: &mut Signals) -> Outcome {
-    let lock = project.lock().code(Exit::Node)?;
     let team = args.team.as_deref();
-    let client = Client::node(project, lock, team).await?;
+    let client = Client::up(project, team).await?;
     if let Some(here) = client.in_process() {
         announce(cx, here, project)?;
         tokio::select! {
