@@ -31,6 +31,10 @@ pub fn object(given: &[String], reading: Reading<'_>) -> Outcome<Map<String, Val
     for item in given {
         match item.as_str() {
             "-" => fields.extend(an_object(read_stdin()?, "standard input")?),
+            // No name begins with a brace: this is an object as it stands.
+            text if text.starts_with('{') => {
+                fields.extend(an_object(json(text, "the input")?, "it")?)
+            }
             text => match text.strip_prefix('@') {
                 Some(path) => fields.extend(an_object(json_file(path)?, path)?),
                 None => {
@@ -60,8 +64,9 @@ pub fn value(given: &[String]) -> Outcome<Value> {
 
 fn field(text: &str, reading: Reading<'_>) -> Outcome<(String, Value)> {
     let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-        return Err(Failure::usage(format!("`{text}` is no input"))
-            .hint("write NAME=VALUE, NAME=@FILE, @FILE.json, or - for standard input"));
+        return Err(Failure::usage(format!("`{text}` is no input")).hint(
+            "write NAME=VALUE, NAME=@FILE, @FILE.json, a JSON object, or - for standard input",
+        ));
     };
     let value = match value.strip_prefix('@') {
         None => reading(name, value),
@@ -118,6 +123,14 @@ fn read(source: impl Read, from: &str) -> Outcome<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_may_stand_on_the_command_line() {
+        let given = [r#"{"a": 1, "b": 2}"#.to_owned(), "b=3".to_owned()];
+        let fields = object(&given, &json_or_text).unwrap_or_default();
+        assert_eq!(Value::Object(fields), serde_json::json!({ "a": 1, "b": 3 }));
+        assert!(object(&["{\"a\":".to_owned()], &json_or_text).is_err());
+    }
     use serde_json::json;
 
     fn strings(given: &[&str]) -> Vec<String> {
