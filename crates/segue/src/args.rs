@@ -162,7 +162,7 @@ const RUN_HELP: &str = "\
 Inputs:
   NAME=VALUE   a value: JSON, else text
   NAME=@FILE   the text of a file; of a .json file its value
-  @FILE.json   an object that holds several; or the object itself: '{"n": 3}'
+  @FILE.json   an object that holds several; or the object itself
   -            the same, from standard input
 
 Examples:
