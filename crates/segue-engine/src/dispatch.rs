@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use segue_core::command::Command;
 use segue_core::failpoint;
 use segue_core::ids::{AttemptId, InstanceId};
-use segue_core::letter::{ChildResult, Letter, LetterBody, TeamMember};
+use segue_core::letter::{ChildResult, Letter, LetterBody, Notice, TeamMember};
 use segue_core::payload::Payload;
 use segue_core::ports::{BusError, StoreError, TaskFilter, Topic};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -36,10 +36,20 @@ impl Outbox {
     /// As many letters wait here as there are slots and cancellations, so the channel needs no bound of its own.
     pub(crate) fn send(&self, letters: Vec<Letter>) {
         self.in_flight.lock().extend(letters.iter().map(|letter| letter.seq));
-        self.given.lock().extend(letters.iter().filter_map(|letter| match &letter.body {
-            LetterBody::TaskRequest(request) => Some((request.attempt, request.instance)),
-            LetterBody::TaskResponse(_) | LetterBody::Event(_) | LetterBody::Query { .. } => None,
-        }));
+        let mut given = self.given.lock();
+        for letter in &letters {
+            match &letter.body {
+                LetterBody::TaskRequest(request) => {
+                    given.insert(request.attempt, request.instance);
+                }
+                // Whoever is told to end says nothing of its health any more, and may not answer at all.
+                LetterBody::Event(Notice::Cancel { attempt, .. }) => {
+                    given.remove(attempt);
+                }
+                LetterBody::Event(_) | LetterBody::TaskResponse(_) | LetterBody::Query { .. } => {}
+            }
+        }
+        drop(given);
         let _ = self.letters.send(letters);
     }
 
@@ -99,13 +109,18 @@ pub(crate) async fn publish_loop(
 }
 
 /// Completes letters with what the outbox does not keep, hands them to the bus, and lets their settling ride in the next batch.
-async fn publish(engine: &Engine, mut letters: Vec<Letter>) {
-    let numbers: Vec<u64> = letters.iter().map(|letter| letter.seq).collect();
-    for letter in &mut letters {
-        if let Err(error) = complete(engine, letter).await {
-            tracing::warn!(%error, letter = letter.seq, "a letter could not be completed; it stays in the outbox");
+async fn publish(engine: &Engine, found: Vec<Letter>) {
+    let mut letters = Vec::with_capacity(found.len());
+    for mut letter in found {
+        match complete(engine, &mut letter).await {
+            Ok(()) => letters.push(letter),
+            Err(error) => {
+                tracing::warn!(%error, letter = letter.seq, "a letter could not be completed; it stays in the outbox");
+                engine.outbox.landed(&[letter.seq]);
+            }
         }
     }
+    let numbers: Vec<u64> = letters.iter().map(|letter| letter.seq).collect();
     failpoint::pass("before-publish");
     let published = engine.parts.bus.publish(letters).await;
     failpoint::pass("after-publish");

@@ -28,13 +28,17 @@ pub(crate) async fn duty_loop(engine: Arc<Engine>, mut duties: mpsc::UnboundedRe
     let mut next_beat = tokio::time::Instant::now();
     loop {
         let mut batch = Vec::new();
+        let mut is_full_page = false;
         tokio::select! {
             biased;
             () = crate::engine::stopped(&mut stopping) => return,
             () = tokio::time::sleep_until(next_beat) => {
                 next_beat = tokio::time::Instant::now() + beat;
                 match engine.parts.store.duties(BATCH_MAX).await {
-                    Ok(found) => batch = found,
+                    Ok(found) => {
+                        is_full_page = found.len() == BATCH_MAX;
+                        batch = found;
+                    }
                     Err(error) => tracing::warn!(%error, "could not read what was left behind"),
                 }
             }
@@ -48,13 +52,19 @@ pub(crate) async fn duty_loop(engine: Arc<Engine>, mut duties: mpsc::UnboundedRe
         }
         batch.sort_unstable();
         batch.dedup();
-        if let Err(error) = carry_out(&engine, batch).await {
-            tracing::warn!(%error, "work left behind could not be done now; it is in the table");
+        match carry_out(&engine, batch).await {
+            // There is more in the table than one page, and this page went well: the next one need not wait.
+            Ok(done) if is_full_page && done > 0 => next_beat = tokio::time::Instant::now(),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "work left behind could not be done now; it is in the table");
+            }
         }
     }
 }
 
-async fn carry_out(engine: &Engine, duties: Vec<Duty>) -> Result<(), EngineError> {
+/// Does these duties, and returns how many are done.
+async fn carry_out(engine: &Engine, duties: Vec<Duty>) -> Result<usize, EngineError> {
     let mut commands = Vec::with_capacity(duties.len());
     for duty in duties {
         let rendered = match duty.kind {
@@ -75,14 +85,16 @@ async fn carry_out(engine: &Engine, duties: Vec<Duty>) -> Result<(), EngineError
         }
     }
     if commands.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
+    let mut done = 0;
     for decision in engine.apply(commands).await? {
-        if let Err(reject) = decision {
-            tracing::warn!(%reject, "work left behind was refused");
+        match decision {
+            Ok(_) => done += 1,
+            Err(reject) => tracing::warn!(%reject, "work left behind was refused"),
         }
     }
-    Ok(())
+    Ok(done)
 }
 
 type Outcome = Result<Rendered, TaskError>;

@@ -4,6 +4,7 @@ use crate::directory::Directory;
 use crate::dispatch::Outbox;
 use crate::wait::Waiters;
 use crate::{dispatch, duties, intake, timers};
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use segue_core::agent::AgentSpec;
 use segue_core::command::{Assign, Command, Duty, Reject, Reply};
@@ -14,8 +15,9 @@ use segue_core::ports::{
 use segue_core::task::Task;
 use segue_core::time::Time;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -69,6 +71,7 @@ pub enum EngineError {
 
 /// A running engine. Cheap to share; ends with [`Engine::stop`].
 pub struct Engine {
+    me: Weak<Engine>,
     pub(crate) parts: Parts,
     pub(crate) config: Config,
     /// Soft state of the agents.
@@ -95,7 +98,8 @@ impl Engine {
     pub async fn start(parts: Parts, config: Config) -> Result<Arc<Engine>, EngineError> {
         let (duty_sender, duty_receiver) = mpsc::unbounded_channel();
         let (outbox, letters) = Outbox::new();
-        let engine = Arc::new(Engine {
+        let engine = Arc::new_cyclic(|me| Engine {
+            me: me.clone(),
             directory: Directory::new(),
             parts,
             config,
@@ -111,12 +115,10 @@ impl Engine {
             loops: Mutex::new(JoinSet::new()),
         });
         let intake = intake::Intake::open(&engine).await?;
-        let mut loops = engine.loops.lock();
-        loops.spawn(dispatch::publish_loop(engine.clone(), letters));
-        loops.spawn(intake.run());
-        loops.spawn(timers::timer_loop(engine.clone()));
-        loops.spawn(duties::duty_loop(engine.clone(), duty_receiver));
-        drop(loops);
+        engine.supervise("dispatch", dispatch::publish_loop(engine.clone(), letters));
+        engine.supervise("intake", intake.run());
+        engine.supervise("timers", timers::timer_loop(engine.clone()));
+        engine.supervise("duties", duties::duty_loop(engine.clone(), duty_receiver));
         Ok(engine)
     }
 
@@ -158,9 +160,21 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot. Refused commands are in the answer.
-    pub async fn apply(&self, mut batch: Vec<Command>) -> Result<Vec<Decision>, StoreError> {
+    pub async fn apply(&self, batch: Vec<Command>) -> Result<Vec<Decision>, StoreError> {
+        // In a task of its own: whoever asked may go away half-way (a client that hangs up), and what the commit led to must happen
+        // all the same.
+        let Some(engine) = self.me.upgrade() else {
+            return Err(StoreError::Stopped("the engine has ended".into()));
+        };
+        tokio::spawn(async move { engine.apply_now(batch).await })
+            .await
+            .unwrap_or_else(|error| Err(StoreError::Stopped(format!("the engine: {error}"))))
+    }
+
+    async fn apply_now(&self, mut batch: Vec<Command>) -> Result<Vec<Decision>, StoreError> {
         let asked = batch.len();
-        batch.append(&mut self.riders.lock());
+        let riders = std::mem::take(&mut *self.riders.lock());
+        batch.extend(riders.iter().cloned());
         if self.assigning.load(Ordering::Relaxed) {
             let candidates = self.directory.candidates();
             if !candidates.is_empty() {
@@ -173,6 +187,7 @@ impl Engine {
         let mut decisions = match self.parts.store.apply(batch).await {
             Ok(decisions) => decisions,
             Err(error) => {
+                self.ride(riders);
                 self.note_failure(&error);
                 return Err(error);
             }
@@ -187,14 +202,35 @@ impl Engine {
     /// A store that cannot keep anything more ends the work: nothing is given out that could not be written down.
     fn note_failure(&self, error: &StoreError) {
         if self.parts.store.health().is_err() {
-            tracing::error!(%error, "the store has stopped; this node takes no more work");
-            self.stop_assigning();
-            self.failure.send_if_modified(|failure| {
-                let first = failure.is_none();
-                failure.get_or_insert_with(|| error.clone());
-                first
-            });
+            self.fail(error.clone());
         }
+    }
+
+    /// Nothing more can be done: gives out no more work, and tells those who wait for [`Engine::failed`].
+    fn fail(&self, error: StoreError) {
+        self.stop_assigning();
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                tracing::error!(%error, "this node takes no more work");
+                *failure = Some(error);
+            }
+            first
+        });
+    }
+
+    /// Runs a loop of the engine. A loop that ends by a defect would leave a node that looks well and does nothing: it ends the node.
+    fn supervise(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let me = self.me.clone();
+        self.loops.lock().spawn(async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err()
+                && let Some(engine) = me.upgrade()
+            {
+                engine.fail(StoreError::Stopped(format!(
+                    "the {name} of the engine ended by a defect"
+                )));
+            }
+        });
     }
 
     /// Waits until the store has stopped for good, and says why. Never returns while it works.
@@ -284,7 +320,7 @@ impl Engine {
     }
 
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.loops.lock().spawn(work);
+        self.supervise("keeper of a lease", work);
     }
 
     /// Gives out no more work from now on; what runs goes on.

@@ -1,6 +1,6 @@
 //! The side stair: what time brings.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 use segue_core::command::{Command, Reply};
 use segue_core::ports::Topic;
 use std::sync::Arc;
@@ -14,20 +14,23 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
     let mut stopping = engine.stopping();
     let mut listener = engine.parts.signals.listen();
     let beat = Duration::from_millis(engine.config.beat_ms);
+    let mut failed = false;
     loop {
-        let wait = Duration::from_millis(engine.next_due().since_ms(engine.now())).min(beat);
+        let due = Duration::from_millis(engine.next_due().since_ms(engine.now()));
+        // What is due stays due while the store cannot write: then it is looked at once a beat.
+        let wait = if failed { beat } else { due.min(beat) };
         tokio::select! {
             biased;
             () = crate::engine::stopped(&mut stopping) => return,
             () = tokio::time::sleep(wait) => {}
-            _ = listener.next(&[Topic::Due]) => continue,
+            _ = listener.next(&[Topic::Due]), if !failed => continue,
         }
-        tick(&engine).await;
+        failed = tick(&engine).await.is_err();
     }
 }
 
 /// Lets everything that is due happen.
-async fn tick(engine: &Engine) {
+async fn tick(engine: &Engine) -> Result<(), EngineError> {
     loop {
         // What becomes due while the tick runs lowers the mark again.
         engine.set_next_due(None);
@@ -36,13 +39,17 @@ async fn tick(engine: &Engine) {
             Ok(_) => break,
             Err(error) => {
                 tracing::warn!(%error, "timers could not be looked at");
-                break;
+                return Err(error);
             }
         }
     }
     match engine.parts.store.next_due().await {
         Ok(Some(due)) => engine.lower_next_due(due),
         Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "could not read when the next timer is due"),
+        Err(error) => {
+            tracing::warn!(%error, "could not read when the next timer is due");
+            return Err(error.into());
+        }
     }
+    Ok(())
 }

@@ -186,6 +186,14 @@ impl Client {
         self.in_process().is_some()
     }
 
+    /// Waits until the node in this process cannot work any more, and says why. Never returns where it is another process's.
+    pub async fn failed(&self) -> String {
+        match self.in_process().and_then(|here| here.api.engine.as_ref()) {
+            Some(engine) => engine.failed().await.to_string(),
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether something runs that does the work which is submitted.
     pub fn has_engine(&self) -> bool {
         self.in_process().is_none_or(|here| here.node.is_some())

@@ -131,7 +131,13 @@ impl Node {
     /// Stops: gives out no more work, lets what runs end for as long as `patience`, then ends it.
     pub async fn stop(&self, patience: Duration) {
         self.engine.stop_assigning();
-        if tokio::time::timeout(patience, self.host.idle()).await.is_err() {
+        // What was assigned just now may still be on its way to the host.
+        let quiet = async {
+            self.host.idle().await;
+            self.engine.drain_reports().await;
+            self.host.idle().await;
+        };
+        if tokio::time::timeout(patience, quiet).await.is_err() {
             self.host.cancel_all("the node stops").await;
         }
         // Outcomes that are on their way are written before the engine ends.

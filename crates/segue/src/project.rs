@@ -72,6 +72,8 @@ impl Project {
             std::fs::write(&ignore, "*\n")
                 .with_context(|| format!("cannot write {}", ignore.display()))?;
         }
+        // Of several first commands at once one makes the identity, and the others read it.
+        let _setup = setup_lock(&state)?;
         let identity = identity(&state)?;
         let key = key(&state)?;
         Ok(Project { dir, state, id: identity.project, host: identity.host, key })
@@ -162,6 +164,18 @@ fn is_alive(pid: &str) -> bool {
 #[derive(Debug)]
 pub struct NodeLock(#[allow(dead_code, reason = "held, never read")] File);
 
+/// Held while the files of the project's identity are read or made: for moments only.
+fn setup_lock(state: &Path) -> Result<File> {
+    let path = state.join("setup.lock");
+    let open = || -> std::io::Result<File> {
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    open().with_context(|| format!("cannot lock {}", path.display()))
+}
+
 fn identity(state: &Path) -> Result<Identity> {
     let path = state.join("project.json");
     let inode = std::fs::metadata(state)?.ino();
@@ -217,7 +231,7 @@ fn read_if_there(path: &Path) -> Result<Option<String>> {
 
 /// Writes a file that only its owner may read, whole or not at all.
 fn write_private(path: &Path, text: &str) -> Result<()> {
-    let draft = path.with_extension(format!("draft-{}", std::process::id()));
+    let draft = path.with_extension(format!("draft-{}", Uuid::new_v4().simple()));
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
         file.write_all(text.as_bytes())?;
@@ -230,6 +244,19 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn first_commands_at_once_agree_who_the_project_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened: Vec<Project> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16)
+                .map(|_| scope.spawn(|| Project::open_or_make(folder.path()).unwrap()))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let first = &opened[0];
+        assert!(opened.iter().all(|one| one.id == first.id && one.key == first.key));
+    }
 
     #[test]
     fn the_lock_of_a_living_node_is_refused_at_once_and_that_of_a_dead_one_waited_for() {

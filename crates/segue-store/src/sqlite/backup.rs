@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path};
 
 /// The version of the manifest.
@@ -85,7 +86,8 @@ pub(super) fn backup(
 /// An empty folder, made where it is missing.
 fn make_empty(dir: &Path) -> Result<(), Failure> {
     let here = |error| at(dir, error);
-    fs::create_dir_all(dir).map_err(here)?;
+    // It holds every input and output of the project: nobody else's business.
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(dir).map_err(here)?;
     if fs::read_dir(dir).map_err(here)?.next().is_some() {
         let detail = format!("{} is not empty: name a new folder for the backup", dir.display());
         return Err(Failure::new(Kind::Data, detail));

@@ -44,7 +44,12 @@ pub async fn attended(
         let target = Target { task: task.clone(), run: task, own: true };
         let mut follower = Follower::new(cx, target.clone(), show);
         let result = loop {
-            match follower.follow(&client, &mut signals).await {
+            let followed = tokio::select! {
+                followed = follower.follow(&client, &mut signals) => followed,
+                why = client.failed() => Err(Failure::node(format!("the node cannot work any more: {why}"))
+                    .hint("`segue doctor` looks for the cause; what was begun goes on when a node runs again")),
+            };
+            match followed {
                 Ok(Followed::Ended(ended)) => {
                     break print_result(cx, &client, &target, &ended, show).await;
                 }

@@ -99,14 +99,11 @@ fn announce(cx: &Context, here: &Here, project: &Project) -> Outcome<()> {
     ))
 }
 
-/// Ends when the store has failed for good.
+/// Ends when the node cannot work any more: its store has failed for good, or a part of the engine ended by a defect.
 async fn store_fails(here: &Here) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        if let Err(error) = here.api.store().health() {
-            say(&format!("the store: {error}"));
-            return;
-        }
+    match &here.api.engine {
+        Some(engine) => say(&format!("the node: {}", engine.failed().await)),
+        None => std::future::pending().await,
     }
 }
 

@@ -48,6 +48,9 @@ pub fn prune(cx: &Context, args: &PruneArgs) -> Outcome {
 pub fn backup(cx: &Context, args: &BackupArgs) -> Outcome {
     let dir = std::path::absolute(&args.dir)
         .map_err(|error| Failure::usage(format!("{} is no path: {error}", args.dir.display())))?;
+    let Some(dir) = dir.to_str() else {
+        return Err(Failure::usage(format!("{} is not UTF-8: name another folder", dir.display())));
+    };
     let backup: BackupView = change(cx, "/v1/backup", &json!({ "dir": dir }))?;
     if cx.json {
         cx.print_json(&backup)?;
@@ -98,7 +101,11 @@ fn report(
     let backup = BackupView::of(manifest, &args.dir);
     if cx.json {
         let aside = aside.map(|aside| aside.display().to_string());
-        cx.print_json(&json!({ "restored": backup, "project": project.dir, "before": aside }))?;
+        cx.print_json(&json!({
+            "restored": backup,
+            "project": project.dir.display().to_string(),
+            "before": aside,
+        }))?;
         return Ok(Exit::Done);
     }
     cx.print(format!("{} has the state of {} again", project.dir.display(), backup.made_at))?;
