@@ -191,7 +191,9 @@ fn ctrl_c_cancels_the_run_and_leaves_no_process() {
     run.signal(Signal::SIGINT);
     run.err_line("cancelling the run");
     let came = run.end().with(130);
-    assert!(came.err.contains("cancelled"), "{came:#?}");
+    // The one that was still to come is cancelled as well, and that is told.
+    assert!(came.err.contains("b                     cancelled: `g`"), "{came:#?}");
+    assert!(came.err.contains("2 tasks, 1 attempt, 2 cancelled"), "{came:#?}");
     let shown = place.show(&id);
     assert_eq!(shown["task"]["state"], "cancelled");
     if let Some(pid) = shown["attempts"][0]["process"]["pid"].as_u64() {

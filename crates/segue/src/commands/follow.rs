@@ -14,9 +14,20 @@ use segue_core::task::TaskState;
 use segue_core::time::Time;
 use serde_json::json;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Pictures of the spinner a second.
 const FRAMES_PER_S: u64 = 10;
+
+/// Those below a task that has ended are cancelled after it: what they have for that.
+const STRAGGLERS: Duration = Duration::from_secs(2);
+
+async fn sleep_until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
 
 /// How to show what happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,13 +152,15 @@ impl<'a> Follower<'a> {
     ) -> Outcome<Option<TaskDetail>> {
         let mut lines = self.open(client).await?;
         let mut ticks = tokio::time::interval(Duration::from_millis(1_000 / FRAMES_PER_S));
+        let mut ended: Option<(TaskDetail, Instant)> = None;
         loop {
+            let enough = ended.as_ref().map(|(_, enough)| *enough);
             tokio::select! {
                 biased;
                 line = lines.next() => match line {
                     // Of a task that was put back into the queue the log has an end that is none.
-                    Ok(Some(line)) => if self.take(&line) && let Some(detail) = self.ended(client).await? {
-                        return Ok(Some(detail));
+                    Ok(Some(line)) => if self.take(&line) {
+                        ended = self.ended(client).await?.map(|task| (task, Instant::now() + STRAGGLERS));
                     },
                     Ok(None) | Err(_) => return self.ended(client).await,
                 },
@@ -159,7 +172,11 @@ impl<'a> Follower<'a> {
                     say("cancelling the run; once more leaves at once");
                     self.cancel(client, exit).await?;
                 }
+                () = sleep_until(enough), if enough.is_some() => return Ok(ended.map(|(task, _)| task)),
                 _ = ticks.tick(), if self.live.is_some() => self.draw(true),
+            }
+            if ended.is_some() && self.tree.is_over(&self.target.task) {
+                return Ok(ended.map(|(task, _)| task));
             }
         }
     }
@@ -216,7 +233,8 @@ impl<'a> Follower<'a> {
         let look = Look {
             paint: self.cx.err,
             width: width - 1,
-            height: moving.then_some(height - 1),
+            // The last picture shares the screen with the lines that follow it.
+            height: Some(if moving { height - 1 } else { height.saturating_sub(4).max(3) }),
             now: now(),
             frame: moving.then_some(self.frame),
         };

@@ -168,6 +168,20 @@ impl Tree {
         self.nodes.insert(id.to_owned(), node);
     }
 
+    /// Whether a task and everything below it has ended.
+    pub fn is_over(&self, top: &str) -> bool {
+        let mut open = vec![top];
+        while let Some(id) = open.pop() {
+            match self.nodes.get(id) {
+                Some(node) if node.state.is_terminal() => {
+                    open.extend(node.children.iter().map(String::as_str));
+                }
+                Some(_) | None => return false,
+            }
+        }
+        true
+    }
+
     /// The lines of the tree below `top`, or of everything.
     pub fn lines(&self, top: Option<&str>, look: &Look) -> Vec<String> {
         let mut rows = Vec::new();
@@ -326,10 +340,12 @@ fn thin_out<'a>(rows: &mut Vec<Row<'a>>, room: usize) -> Vec<&'a Node> {
             chain.into_iter().rev().for_each(|place| mark(place, &mut kept));
         }
     }
-    // What is to come next, and what has just ended, fill the rest.
-    let open = (0..rows.len()).filter(|place| !rows[*place].node.state.is_terminal());
-    let done = (0..rows.len()).rev().filter(|place| rows[*place].node.state.is_terminal());
-    for place in open.chain(done).collect::<Vec<_>>() {
+    // What is to come next, and what has ended, fill the rest; of that the larger pieces first, and the latest of them.
+    let (mut done, open): (Vec<usize>, Vec<usize>) =
+        (0..rows.len()).partition(|place| rows[*place].node.state.is_terminal());
+    done.reverse();
+    done.sort_by_key(|place| rows[*place].depth);
+    for place in open.into_iter().chain(done) {
         mark(place, &mut kept);
     }
     let mut hidden = Vec::new();
@@ -495,6 +511,9 @@ mod tests {
             tree.summary(),
             "3 tasks, 3 attempts, 1 of them failed or lost, 1 task failed, 1 skipped"
         );
+        assert!(tree.is_over(&id(3)) && !tree.is_over(ROOT));
+        tree.apply(&event(ROOT, 2_100, What::Completed { number: 0, output_bytes: 2 }));
+        assert!(tree.is_over(ROOT));
     }
 
     #[test]
