@@ -23,6 +23,7 @@ mod roster;
 mod screen;
 mod server;
 mod signals;
+mod worktrees;
 
 use args::{Cli, Command};
 use clap::Parser;

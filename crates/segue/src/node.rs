@@ -2,6 +2,7 @@
 
 use crate::project::{NodeLock, Project};
 use crate::remains::{self, Remains};
+use crate::worktrees;
 use anyhow::{Context, Result};
 use segue_agent::host::{Host, HostParts, Hosted};
 use segue_bus::in_process::InProcessBus;
@@ -87,6 +88,7 @@ impl Node {
         engine.keep_alive(local.clone());
         let node = Arc::new(Node { project, engine, host, bus, store, local, _lock: lock });
         node.clone().note_remains(ending);
+        tokio::spawn(worktrees::sweep(node.project.clone(), node.store.clone()));
         Ok(node)
     }
 

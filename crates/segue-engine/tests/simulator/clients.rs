@@ -1,4 +1,5 @@
 //! Those who submit work and wait for it: they try again until they have an answer.
+// tidy: allow-file(sleep) simulated time: tokio's clock is paused, nobody waits for real
 
 use crate::sim::{Sim, with};
 use segue_core::command::{NewTask, Reject};

@@ -2,6 +2,7 @@
 //! happens, everything ends, once, and nothing is lost. The same seed is the same run.
 //!
 //! `SEGUE_SIM_SEEDS=N` runs N seeds, from `SEGUE_SIM_FIRST` on; `SEGUE_SIM_LOG=debug` shows what the parts say.
+// tidy: allow-file(sleep) simulated time: tokio's clock is paused, nobody waits for real
 
 mod clients;
 mod hosts;

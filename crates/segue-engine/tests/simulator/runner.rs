@@ -1,4 +1,5 @@
 //! Agents that do what the number in their input says: well, slowly, badly, or through others.
+// tidy: allow-file(sleep) simulated time: tokio's clock is paused, nobody waits for real
 
 use parking_lot::Mutex;
 use segue_agent::runner::{Control, End, Job, Ran, Runner};

@@ -1,4 +1,5 @@
 //! What all parts of a simulation share.
+// tidy: allow-file(sleep) simulated time: tokio's clock is paused, nobody waits for real
 
 use crate::setting::{Keeps, Setting};
 use parking_lot::Mutex;

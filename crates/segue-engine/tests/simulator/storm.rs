@@ -1,4 +1,5 @@
 //! What happens to the processes, and what operators do, at random moments.
+// tidy: allow-file(sleep) simulated time: tokio's clock is paused, nobody waits for real
 
 use crate::sim::{Sim, agents, with};
 use segue_core::command::Command;
