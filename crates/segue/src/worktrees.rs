@@ -17,8 +17,9 @@ pub async fn sweep(project: Project, store: Arc<dyn Store>) {
     for left in found.into_iter().filter(|left| left.kind == WorkspaceKind::Worktree) {
         let Ok(task) = left.task.parse::<TaskId>() else { continue };
         match store.task(task).await {
-            Ok(known) if known.is_none_or(|task| task.state.is_terminal()) => {}
-            Ok(_) => continue,
+            Ok(None) => {}
+            Ok(Some(task)) if task.state.is_terminal() => {}
+            Ok(Some(_)) => continue,
             Err(_) => return,
         }
         let workspaces = workspaces.clone();
