@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use segue_core::command::Command;
 use segue_core::failpoint;
 use segue_core::ids::{AttemptId, InstanceId};
-use segue_core::letter::{ChildResult, Letter, LetterBody, Notice, TeamMember};
+use segue_core::letter::{ChildResult, Letter, LetterBody, TeamMember};
 use segue_core::payload::Payload;
 use segue_core::ports::{BusError, StoreError, TaskFilter, Topic};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -36,20 +36,11 @@ impl Outbox {
     /// As many letters wait here as there are slots and cancellations, so the channel needs no bound of its own.
     pub(crate) fn send(&self, letters: Vec<Letter>) {
         self.in_flight.lock().extend(letters.iter().map(|letter| letter.seq));
-        let mut given = self.given.lock();
-        for letter in &letters {
-            match &letter.body {
-                LetterBody::TaskRequest(request) => {
-                    given.insert(request.attempt, request.instance);
-                }
-                // Whoever is told to end says nothing of its health any more, and may not answer at all.
-                LetterBody::Event(Notice::Cancel { attempt, .. }) => {
-                    given.remove(attempt);
-                }
-                LetterBody::Event(_) | LetterBody::TaskResponse(_) | LetterBody::Query { .. } => {}
-            }
-        }
-        drop(given);
+        // Whoever is told to end stays here as well: its outcome brings the proof of which processes ended.
+        self.given.lock().extend(letters.iter().filter_map(|letter| match &letter.body {
+            LetterBody::TaskRequest(request) => Some((request.attempt, request.instance)),
+            LetterBody::TaskResponse(_) | LetterBody::Event(_) | LetterBody::Query { .. } => None,
+        }));
         let _ = self.letters.send(letters);
     }
 
