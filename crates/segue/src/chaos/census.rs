@@ -332,13 +332,18 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_mark_and_its_life() {
         let marker = uuid::Uuid::new_v4().to_string();
-        let mut child = std::process::Command::new("tail")
-            .args(["-f", "/dev/null"])
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "echo ready; read -r end"])
             .env(MARKER, &marker)
             .env(LIFE, "12")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
+        // Before the program has begun its environment cannot be read.
+        let mut ready = [0; 5];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
         let table = |marker: &str| Table {
             me: -1,
             mark: format!("{MARKER}={marker}").into_bytes(),
