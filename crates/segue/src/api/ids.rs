@@ -123,6 +123,25 @@ async fn ending_with(api: &Api, digits: &str) -> Result<Vec<Arc<Task>>, ApiError
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_id_a_part_of_one_or_refused_in_words(text in ".{0,80}") {
+            match super::Part::parse(&text) {
+                Ok(super::Part::Whole(_)) => {}
+                Ok(super::Part::Digits(digits)) => {
+                    prop_assert!((4..32).contains(&digits.len()));
+                    prop_assert!(digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+                }
+                Err(error) => {
+                    let said = format!("{error:?}");
+                    prop_assert!(said.contains("no id of a task"), "{}", said);
+                }
+            }
+        }
+    }
+
     use super::*;
 
     #[test]

@@ -120,20 +120,20 @@ async fn w4(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
 async fn w5(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
     const RUN: usize = 10_000;
     // The small backlog comes first, so that the largest memory use is that of the large one.
-    let small = workloads::w5(base, RUN, RUN).await?;
-    let large = workloads::w5(base, args.backlog, RUN).await?;
-    let setup = |backlog| json!({ "backlog": backlog, "run": RUN, "submit": workloads::batch_setup(backlog) });
     let mut figures = Vec::new();
-    for (backlog, found) in [(RUN, small), (args.backlog, large)] {
-        figures.push(Figure::new(
-            "W5",
-            "submit_per_s",
-            "1/s",
-            vec![found.submit_per_s],
-            setup(backlog),
-        ));
-        figures.push(Figure::new("W5", "run_per_s", "1/s", vec![found.run_per_s], setup(backlog)));
-        figures.push(Figure::new("W5", "rss_mb", "MiB", vec![found.rss_mb], setup(backlog)));
+    for backlog in [RUN, args.backlog] {
+        let (mut submit, mut run, mut rss) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..args.runs {
+            let found = workloads::w5(base, backlog, RUN).await?;
+            submit.push(found.submit_per_s);
+            run.push(found.run_per_s);
+            rss.push(found.rss_mb);
+        }
+        let setup =
+            json!({ "backlog": backlog, "run": RUN, "submit": workloads::batch_setup(backlog) });
+        figures.push(Figure::new("W5", "submit_per_s", "1/s", submit, setup.clone()));
+        figures.push(Figure::new("W5", "run_per_s", "1/s", run, setup.clone()));
+        figures.push(Figure::new("W5", "rss_mb", "MiB", rss, setup));
     }
     Ok(figures)
 }
@@ -141,7 +141,7 @@ async fn w5(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
 async fn w6(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
     const WATCH: Duration = Duration::from_secs(10);
     let (mut ready, mut rss, mut core) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..args.runs.min(3) {
+    for _ in 0..args.runs {
         let idle = processes::w6(base, WATCH).await?;
         ready.push(idle.ready_ms);
         rss.push(idle.rss_mb);
