@@ -1,5 +1,7 @@
 //! The SQLite adapter, in a folder of its own.
 
+mod support;
+
 use segue_core::agent::{AgentKind, AgentSpec};
 use segue_core::command::{Assign, Candidate, Command, NewTask, Submit};
 use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};
@@ -77,4 +79,24 @@ async fn a_task_makes_the_trip_and_is_there_after_reopening() {
     let events = store.events(EventFilter { limit: 100, ..EventFilter::default() }).await;
     let seqs: Vec<u64> = events.expect("reads").iter().map(|event| event.run_seq).collect();
     assert_eq!(seqs, [1, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn letters_of_attempts_that_have_ended_leave_the_outbox() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = support::open(dir.path());
+    let assign = support::register(store.as_ref(), "a", 5).await;
+    let tasks = (0..3).map(|_| support::submit(vec![support::spec("a")])).collect();
+    support::accept(store.as_ref(), tasks).await;
+    let effects = support::accept(store.as_ref(), vec![assign]).await;
+    let work = segue_testkit::store_suite::work(&effects[0].letters);
+    support::accept(store.as_ref(), vec![work[1].complete()]).await;
+    let shell = support::shell(dir.path());
+    let kept = || -> i64 {
+        let sql = "SELECT count(*) FROM letters";
+        shell.query_row(sql, [], |row| row.get(0)).expect("reads")
+    };
+    assert_eq!(kept(), 3);
+    assert_eq!(store.unsent(0, 10).await.expect("reads").len(), 2);
+    assert_eq!(kept(), 2);
 }

@@ -233,19 +233,20 @@ pub(super) fn events(
     rows.collect()
 }
 
-/// Letters after this number; those that give out work are made again from their tasks.
+/// Letters after this number, those that give out work made again from their tasks; and the numbers of those that give out an attempt
+/// which has ended meanwhile: nobody needs to begin it.
 pub(super) fn unsent(
     conn: &Connection,
     project: i64,
     key: &[u8; 32],
     after: u64,
     limit: usize,
-) -> Result<Vec<Letter>, Failure> {
+) -> Result<(Vec<Letter>, Vec<u64>), Failure> {
     let mut statement = conn.prepare_cached(
         "SELECT seq, task, attempt, host, body FROM letters WHERE seq > ?1 ORDER BY seq",
     )?;
     let mut rows = statement.query(params![number(after)])?;
-    let mut letters = Vec::new();
+    let (mut letters, mut stale) = (Vec::new(), Vec::new());
     while letters.len() < limit
         && let Some(row) = rows.next()?
     {
@@ -259,10 +260,12 @@ pub(super) fn unsent(
         let attempt = AttemptId::from_bytes(decode::bytes(row, 2)?);
         let host = HostId::from_bytes(decode::bytes(row, 3)?);
         let task = task(conn, project, decode::task_id(row, 1)?)?;
-        // An attempt that has ended meanwhile needs nobody to begin it.
-        letters.extend(task.and_then(|task| request(seq, &task, attempt, host, key)));
+        match task.and_then(|task| request(seq, &task, attempt, host, key)) {
+            Some(letter) => letters.push(letter),
+            None => stale.push(seq),
+        }
     }
-    Ok(letters)
+    Ok((letters, stale))
 }
 
 /// The letter that gives out this attempt, as it was when it was committed.

@@ -400,7 +400,15 @@ impl Store for SqliteStore {
 
     fn unsent(&self, after: u64, limit: usize) -> Fut<'_, Result<Vec<Letter>, StoreError>> {
         let (project, key) = (self.project, self.key);
-        Box::pin(self.read(move |conn| queries::unsent(conn, project, &key, after, limit)))
+        Box::pin(async move {
+            let read = self.read(move |conn| queries::unsent(conn, project, &key, after, limit));
+            let (letters, stale) = read.await?;
+            if !stale.is_empty() {
+                // Nobody will ever settle these. Where it fails, the next look finds them again.
+                let _ = self.apply(vec![Command::Settle { letters: stale }]).await;
+            }
+            Ok(letters)
+        })
     }
 
     fn duties(&self, limit: usize) -> Fut<'_, Result<Vec<Duty>, StoreError>> {
