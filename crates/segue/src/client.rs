@@ -318,7 +318,9 @@ async fn reach(project: &Project) -> Outcome<Reached> {
         loop {
             let reachable = Reachable::new(&socket).code(Exit::Node)?;
             match UnixStream::connect(reachable.path()).await {
-                Ok(_) => return Ok(Reached::Node),
+                // The socket of a node that is just dying still takes connections: only an answer tells that one lives.
+                Ok(_) if answers(&socket).await => return Ok(Reached::Node),
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     let message = format!("the node of this project is not yours: {error}");
                     return Err(Failure::node(message));
@@ -338,6 +340,12 @@ async fn reach(project: &Project) -> Outcome<Reached> {
         );
         Err(Failure::node(message).hint("`segue doctor` says which one"))
     })
+}
+
+/// Whether somebody answers there, whatever the answer.
+async fn answers(socket: &Path) -> bool {
+    let client = Client { way: Way::Socket(socket.to_path_buf()) };
+    client.send(Method::GET, "/v1/health", Vec::new(), None).await.is_ok()
 }
 
 async fn read(response: Response<Body>) -> Outcome<Vec<u8>> {
@@ -397,11 +405,15 @@ impl Lines {
     /// The next line; nothing at the end. Can be waited for again when it was not waited for to the end.
     ///
     /// # Errors
-    /// When the stream breaks off.
+    /// When the stream breaks off, or ends with what went wrong.
     pub async fn next(&mut self) -> Outcome<Option<String>> {
         loop {
             if let Some(line) = self.ready.pop_front() {
-                return Ok(Some(line));
+                // What goes wrong in the middle of a stream is its last line.
+                return match line.starts_with(r#"{"error":{"#) {
+                    true => Err(refused(line.into_bytes())),
+                    false => Ok(Some(line)),
+                };
             }
             if self.ended {
                 return Ok(None);
@@ -469,6 +481,20 @@ pub fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_goes_wrong_in_the_middle_of_a_stream_is_a_failure() {
+        let body = concat!(
+            r#"{"cursor":1}"#,
+            "\n",
+            r#"{"error":{"code":"unavailable","message":"the disk is full"}}"#,
+            "\n"
+        );
+        let mut lines = Lines::of(Body::from(body));
+        assert_eq!(lines.next().await.unwrap_or_default().as_deref(), Some(r#"{"cursor":1}"#));
+        let failure = lines.next().await.err().expect("it failed");
+        assert_eq!((failure.exit, failure.message.as_str()), (Exit::Node, "the disk is full"));
+    }
 
     #[test]
     fn whatever_is_in_a_name_stays_one_part_of_a_path() {
