@@ -492,7 +492,7 @@ mod tests {
         );
         let mut lines = Lines::of(Body::from(body));
         assert_eq!(lines.next().await.unwrap_or_default().as_deref(), Some(r#"{"cursor":1}"#));
-        let failure = lines.next().await.err().expect("it failed");
+        let Err(failure) = lines.next().await else { panic!("it went on") };
         assert_eq!((failure.exit, failure.message.as_str()), (Exit::Node, "the disk is full"));
     }
 
