@@ -4,7 +4,7 @@ mod support;
 
 use segue_core::command::*;
 use segue_core::event::Fact;
-use segue_core::letter::{EndedProcess, TaskResponse};
+use segue_core::letter::{Address, EndedProcess, LetterBody, Notice, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::task::*;
 use support::*;
@@ -1067,4 +1067,162 @@ fn a_late_delegation_ends_the_wait_for_another_attempt() {
     assert_eq!(town.state(1), TaskState::Retrying);
     town.finish(1, delegate(vec![delegated("x", &[])], true));
     assert_eq!((town.state(1), town.task(1).retry_at), (TaskState::Waiting, None));
+}
+
+// ---- who gets what --------------------------------------------------------------------------
+
+/// Assigns among these instances with what the directory says of them; the task numbers that run then.
+fn assign_among(town: &mut Town, fit: &[(u64, f32, f32)], limit: usize) -> Vec<u64> {
+    let candidate = |(n, health, load): &(u64, f32, f32)| Candidate {
+        instance: instance(*n),
+        health: *health,
+        load: *load,
+    };
+    let candidates: Vec<Candidate> = fit.iter().map(candidate).collect();
+    let before = |n: &u64| town.state(*n) == TaskState::Ready;
+    let ready: Vec<u64> =
+        (1..=9).filter(|n| town.world.tasks.contains_key(&task_id(*n))).filter(before).collect();
+    town.act(Command::Assign(Assign { candidates: candidates.into(), limit })).unwrap();
+    ready.into_iter().filter(|n| town.state(*n) == TaskState::Assigned).collect()
+}
+
+#[test]
+fn the_most_urgent_goes_first_then_the_one_that_waits_longest() {
+    let mut town = Town::new();
+    town.register(1, 1, vec![agent(1, "a", 1, &[])]).unwrap();
+    town.submit(vec![spec(1, "first")]);
+    town.pass_ms(1);
+    town.submit(vec![spec(2, "second")]);
+    town.submit(vec![TaskSpec { priority: Priority::new(7).unwrap(), ..spec(3, "urgent") }]);
+    for n in [3, 1, 2] {
+        assert_eq!(assign_among(&mut town, &[(1, 1.0, 0.0)], 9), [n]);
+        town.finish(n, complete());
+    }
+}
+
+#[test]
+fn no_more_is_assigned_than_asked_for_and_none_to_the_sick_or_the_loaded() {
+    let mut town = Town::new();
+    town.submit(vec![spec(1, "one"), spec(2, "two")]);
+    assert!(assign_among(&mut town, &[(1, 0.69, 0.0)], 9).is_empty());
+    assert!(assign_among(&mut town, &[(1, 1.0, 0.81)], 9).is_empty());
+    assert_eq!(assign_among(&mut town, &[(1, 0.7, 0.8)], 1), [1]);
+    town.act(Command::Drain { agent: "a".into(), drained: true }).unwrap();
+    assert!(assign_among(&mut town, &[(1, 1.0, 0.0)], 9).is_empty());
+    // Drained is drained, in the next life as well.
+    town.register(1, 2, vec![agent(1, "a", 8, &[])]).unwrap();
+    assert!(assign_among(&mut town, &[(1, 1.0, 0.0)], 9).is_empty());
+}
+
+#[test]
+fn the_least_loaded_gets_it_then_the_cheapest() {
+    let mut town = Town::new();
+    let mut agents: Vec<_> = (1..=3).map(|n| agent(n, "a", 4, &["work"])).collect();
+    for (agent, cost_usd) in agents.iter_mut().zip([0.5, 0.1, 0.3]) {
+        let capability =
+            segue_core::agent::Capability { cost_usd, ..agent.capabilities[0].clone() };
+        agent.capabilities = vec![capability].into();
+    }
+    town.register(1, 1, agents).unwrap();
+    let asked = |n| TaskSpec::new(task_id(n), "task", Route::capability("work"));
+    town.submit((1..=4).map(asked).collect());
+    let all = [(1, 1.0, 0.0), (2, 1.0, 0.0), (3, 1.0, 0.0)];
+    let mut order = Vec::new();
+    for n in 1..=4 {
+        assign_among(&mut town, &all, 1);
+        order.push(town.attempt(task_id(n)).instance);
+    }
+    assert_eq!(order, [instance(2), instance(3), instance(1), instance(2)]);
+}
+
+#[test]
+fn a_tick_looks_at_no_more_tasks_than_asked_for() {
+    let mut town = Town::new();
+    let limits = Timeouts { queue_ms: Some(10), ..Timeouts::default() };
+    town.submit((1..=3).map(|n| spec(n, "hasty").limits(limits)).collect());
+    town.pass_ms(10);
+    town.act(Command::Tick { limit: 2 }).unwrap();
+    let failed = (1..=3).filter(|n| town.state(*n) == TaskState::Failed).count();
+    assert_eq!(failed, 2);
+}
+
+// ---- letters and keys -----------------------------------------------------------------------
+
+#[test]
+fn whoever_must_end_an_attempt_is_told() {
+    let is_notice = |effects: &segue_core::ports::Effects, of| {
+        effects.letters.iter().any(|letter| {
+            matches!(&letter.body, LetterBody::Event(Notice::Cancel { attempt, .. }) if *attempt == of)
+                && letter.to == Address::Host(host(1))
+        })
+    };
+    let mut town = Town::new();
+    let limits = Timeouts { run_ms: Some(5_000), ..Timeouts::default() };
+    town.submit(vec![spec(1, "cancelled"), spec(2, "overdue").limits(limits)]);
+    town.submit(vec![group(10, "run"), spec(11, "child").under(10)]);
+    town.assign();
+    let cancel = |n| Command::Cancel { task: task_id(n), reason: "enough".into() };
+    let effects = town.act(cancel(1)).unwrap();
+    assert!(is_notice(&effects, town.attempt(task_id(1)).id));
+    let effects = town.act(cancel(10)).unwrap();
+    assert!(is_notice(&effects, town.attempt(task_id(11)).id));
+    town.pass_ms(5_000 + RUN_GRACE_MS);
+    let effects = town.act(Command::Tick { limit: 9 }).unwrap();
+    assert!(is_notice(&effects, town.attempt(task_id(2)).id));
+}
+
+#[test]
+fn the_same_key_finds_the_task_of_the_earlier_submit_whatever_its_ids() {
+    let keyed = |n: u64, name: &str| {
+        let mut run = group(n, name);
+        run.idempotency_key = Some("key".into());
+        Town::submission(vec![
+            run,
+            spec(n + 1, "child").under(n),
+            spec(n + 2, "next").under(n).needs(&[n + 1]),
+        ])
+    };
+    let mut town = Town::new();
+    town.act(keyed(1, "run")).unwrap();
+    let again = town.act(keyed(101, "run")).unwrap().reply;
+    assert_eq!(again, Reply::Existing { root: task_id(1) });
+    assert!(matches!(town.act(keyed(201, "another")), Err(Reject::Conflict(_))));
+    assert_eq!(town.world.tasks.len(), 3);
+    // And within one batch.
+    let mut town = Town::new();
+    let decisions = town.batch(vec![keyed(1, "run"), keyed(101, "run")]);
+    assert_eq!(decisions[1].as_ref().unwrap().reply, Reply::Existing { root: task_id(1) });
+}
+
+#[test]
+fn an_agent_that_the_new_life_of_its_host_does_not_have_is_gone() {
+    let mut town = Town::new();
+    town.register(1, 1, vec![agent(1, "a", 8, &[]), agent(2, "b", 1, &[])]).unwrap();
+    let mut task = spec(1, "task");
+    task.route = Route::agent("b");
+    town.submit(vec![task]);
+    town.assign();
+    town.register(1, 2, vec![agent(1, "a", 8, &[])]).unwrap();
+    assert_eq!((town.state(1), town.task(1).lost), (TaskState::Ready, 1));
+    assert!(town.world.agents[&instance(2)].gone);
+    let gone = |event: &&segue_core::event::Event| matches!(event.fact, Fact::AgentGone { .. });
+    assert_eq!(town.world.events.iter().filter(gone).count(), 1);
+}
+
+#[test]
+fn the_items_of_a_for_each_go_on_where_one_of_them_failed() {
+    let mut town = Town::new();
+    let mut each = spec(1, "each").once();
+    each.template = Some(Box::new(Template {
+        for_each: Some("[1, 2, 3]".into()),
+        max_parallel: Some(1),
+        ..Template::default()
+    }));
+    town.submit(vec![each]);
+    town.do_duties();
+    town.assign();
+    town.finish_id(town.child(1, "00000"), fail(ErrorClass::Permanent));
+    assert_eq!(town.world.task(town.child(1, "00001")).state, TaskState::Ready);
+    town.run_out();
+    assert_eq!(town.state(1), TaskState::Failed);
 }
