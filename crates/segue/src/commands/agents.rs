@@ -62,7 +62,7 @@ fn list(cx: &Context, team: Option<&Path>) -> Outcome {
         return Ok(Exit::Done);
     }
     let mut table =
-        Table::new(&["NAME", "KIND", "STATUS", "SLOTS", "HEALTH", "CAPABILITIES", "SOURCE"])
+        Table::new(&["NAME", "KIND", "STATUS", "LOAD", "HEALTH", "CAPABILITIES", "SOURCE"])
             .give_way(&[5, 6, 0]);
     for agent in &everybody.agents {
         table.row(row(agent, cx.out));
