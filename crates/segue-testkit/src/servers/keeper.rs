@@ -192,9 +192,10 @@ impl Drop for Kept {
     }
 }
 
-/// Whether this process runs: it is there, and not only waits for its end to be heard of.
+/// Whether this process runs: it is there, and more of it than the wait for its end to be heard of.
 pub fn runs(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-    state.is_some_and(|state| state != 'Z')
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    state.is_some_and(|state| state != 'Z' || threads() > 1)
 }

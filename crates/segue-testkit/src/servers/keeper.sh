@@ -30,12 +30,13 @@ find_all() {
   done
 }
 
-# Whether one of them still runs.
+# Whether one of them still runs. The first thread of a process may be over while others still hold its sockets.
 any_left() {
   for pid in $found; do
     read -r line <"/proc/$pid/stat" || continue
     rest=${line##*) }
-    [ "${rest%% *}" = Z ] || return 0
+    set -- "/proc/$pid/task"/*
+    [ "${rest%% *}" = Z ] && [ "$#" -le 1 ] || return 0
   done 2>/dev/null
   return 1
 }
@@ -48,6 +49,7 @@ end_all() {
     tries=$((tries + 1))
     sleep 0.01
   done
+  wait "$server"
 }
 
 while read -r word; do
