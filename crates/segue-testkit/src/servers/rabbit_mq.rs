@@ -129,10 +129,9 @@ impl RabbitMq {
             options: options.clone(),
             password: secret(),
         };
-        // The first makes the cluster, the others find it there.
-        server.start_node(&server.nodes[0]).await?;
-        let others = server.nodes[1..].iter().map(|node| server.start_node(node));
-        join_all(others).await.into_iter().collect::<Result<(), String>>()?;
+        // All at once: each looks for the others, and one of them makes the cluster.
+        let nodes = server.nodes.iter().map(|node| server.start_node(node));
+        join_all(nodes).await.into_iter().collect::<Result<(), String>>()?;
         Ok(server)
     }
 
