@@ -7,5 +7,6 @@ pub mod lock_suite;
 pub mod memory;
 pub mod presence_suite;
 pub mod questions;
+pub mod servers;
 pub mod simulator;
 pub mod store_suite;
