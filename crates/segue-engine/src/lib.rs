@@ -10,6 +10,7 @@ pub mod engine;
 pub mod hosts;
 pub mod intake;
 mod lock_within;
+pub mod presence;
 pub mod submit;
 pub mod timers;
 mod wait;

@@ -46,6 +46,9 @@ pub struct InstanceBeat {
     pub name: Arc<str>,
     /// The names of what it can do.
     pub capabilities: Vec<Arc<str>>,
+    /// Whether it is told who else there is, so that it can delegate.
+    #[serde(default)]
+    pub delegates: bool,
     /// Load of its host as it reports it, 0 to 1.
     pub load: f32,
     /// Time since the node that tells of it heard of it, in milliseconds.
