@@ -18,7 +18,8 @@ const CHUNK: usize = 500;
 /// Entries of bygone instances that one reader clears away at a time.
 const SWEEP_MAX: usize = 1_000;
 
-/// Instances: `id -> when it was heard of, what was said`; of two words the later stays. Nodes and health likewise.
+/// Instances: `id -> when it was heard of, what was said`; of two words the later stays, unless it comes from a future that a
+/// clock has been set back from. Nodes and health likewise.
 static BEAT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -29,7 +30,7 @@ local function put(key, max, id, seen, text)
   local old = redis.call('HGET', key, id)
   if not old and redis.call('HLEN', key) >= max then refused = refused + 1; return false end
   local was = old and tonumber(string.match(old, '^%d+') or '0') or 0
-  if was > seen then return true end
+  if was > seen and was <= now then return true end
   redis.call('HSET', key, id, string.format('%.0f ', seen) .. text)
   return true
 end
