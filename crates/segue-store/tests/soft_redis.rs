@@ -329,33 +329,72 @@ async fn every_question_is_answered_by_tls_on_redis() {
     assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
 }
 
+/// Three servers, each with a third of the slots.
+async fn cluster(secret: &str) -> Vec<Redis> {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        let lines = ["cluster-enabled yes", "cluster-config-file nodes.conf"];
+        let mut configuration = lines.map(str::to_owned).to_vec();
+        configuration.push(format!("requirepass {secret}"));
+        let options = RedisOptions { configuration, ..RedisOptions::default() };
+        servers.push(Redis::start_with(options).await);
+    }
+    for (server, slots) in servers.iter().zip([(0, 5_460), (5_461, 10_922), (10_923, 16_383)]) {
+        let (from, to) = (slots.0.to_string(), slots.1.to_string());
+        ask(server, secret, &["CLUSTER", "ADDSLOTSRANGE", &from, &to]).await;
+        let port = server.port().to_string();
+        ask(&servers[0], secret, &["CLUSTER", "MEET", "127.0.0.1", &port]).await;
+    }
+    until_whole(&servers, secret).await;
+    servers
+}
+
+async fn until_whole(servers: &[Redis], secret: &str) {
+    for server in servers {
+        until("the cluster to be whole", async || {
+            let info = ask(server, secret, &["CLUSTER", "INFO"]).await;
+            let is_whole = info.contains("cluster_state:ok") && info.contains("cluster_size:3");
+            is_whole.then_some(())
+        })
+        .await;
+    }
+}
+
+async fn ask(server: &Redis, secret: &str, words: &[&str]) -> String {
+    let client = redis::Client::open(format!("redis://:{secret}@{}/", server.address())).unwrap();
+    let mut conn = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd(words[0]).arg(&words[1..]).query_async(&mut conn).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_question_is_answered_by_a_cluster_on_redis() {
-    let lines = ["cluster-enabled yes", "cluster-config-file nodes.conf"];
-    let configuration = lines.map(str::to_owned).to_vec();
-    let server = Redis::start_with(RedisOptions { configuration, ..RedisOptions::default() }).await;
-    server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
-    until("the cluster to be whole", async || {
-        server.command(&["CLUSTER", "INFO"]).await.contains("cluster_state:ok").then_some(())
-    })
-    .await;
-    let url = format!("redis+cluster://:{}@{}", server.password(), server.address());
-    let rig = Rig::of_cluster(&server.url(), &url);
-    let soft = rig.soft().await;
-    let status = soft.status().await.unwrap();
-    assert_eq!((status.mode, status.missing.len()), (Mode::Cluster, 0), "{status:?}");
+    let secret = Uuid::new_v4().simple().to_string();
+    let servers = cluster(&secret).await;
+    let direct: Vec<String> =
+        servers.iter().map(|server| format!("redis://:{secret}@{}/", server.address())).collect();
+    // One of them is enough to find the others.
+    let url = format!("redis+cluster://:{secret}@{}", servers[1].address());
     let make = {
-        let (eval, url) = (server.url(), url.clone());
-        move || ready(Rig::of_cluster(&eval, &url))
+        let url = url.clone();
+        move || ready(Rig::of_cluster(direct.clone(), &url))
     };
     presence_suite::ask_all(make.clone()).await;
     lock_suite::ask_all(make.clone()).await;
     gate_suite::ask_all(make.clone()).await;
     bus_suite::hints_are_heard_and_count_once(&make().await).await;
+
+    let soft = RedisSoft::connect(options(&url, "cluster")).await.unwrap();
+    let status = soft.status().await.unwrap();
+    assert_eq!((status.mode, status.missing.len()), (Mode::Cluster, 0), "{status:?}");
     let (node, instance) = some();
-    server.kill().await;
+    for server in &servers {
+        server.kill().await;
+    }
     assert!(matches!(soft.everybody().await, Err(SoftError::Away(_))));
-    server.start_again().await;
+    for server in &servers {
+        server.start_again().await;
+    }
+    until_whole(&servers, &secret).await;
     until("a beat to be taken", async || soft.beat(beat(node, instance)).await.ok()).await;
 }
 

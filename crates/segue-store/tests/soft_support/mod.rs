@@ -41,8 +41,8 @@ return 0";
 
 pub struct Rig {
     pub url: String,
-    /// A server that answers scripts itself.
-    eval: String,
+    /// The servers behind it.
+    servers: Vec<String>,
     pub prefix: String,
     bus: Arc<InProcessBus>,
 }
@@ -76,12 +76,12 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 impl Rig {
     pub fn new(url: &str) -> Rig {
         let prefix = Uuid::new_v4().simple().to_string();
-        Rig { url: url.to_owned(), eval: url.to_owned(), prefix, bus: InProcessBus::new() }
+        Rig { url: url.to_owned(), servers: vec![url.to_owned()], prefix, bus: InProcessBus::new() }
     }
 
-    /// In a cluster of the one server at `eval`.
-    pub fn of_cluster(eval: &str, url: &str) -> Rig {
-        Rig { url: url.to_owned(), ..Rig::new(eval) }
+    /// In a cluster of these servers.
+    pub fn of_cluster(servers: Vec<String>, url: &str) -> Rig {
+        Rig { servers, ..Rig::new(url) }
     }
 
     pub async fn soft(&self) -> Arc<RedisSoft> {
@@ -96,12 +96,14 @@ impl Rig {
     }
 
     async fn eval(&self, script: &str, args: &[String]) {
-        let client = redis::Client::open(&*self.eval).unwrap();
-        let mut conn = client.get_multiplexed_async_connection().await.unwrap();
-        let pattern = format!("{{segue:{}}}:*", self.prefix);
-        let mut call = redis::cmd("EVAL");
-        call.arg(script).arg(0).arg(pattern).arg(args);
-        call.query_async::<()>(&mut conn).await.unwrap();
+        for server in &self.servers {
+            let client = redis::Client::open(&**server).unwrap();
+            let mut conn = client.get_multiplexed_async_connection().await.unwrap();
+            let pattern = format!("{{segue:{}}}:*", self.prefix);
+            let mut call = redis::cmd("EVAL");
+            call.arg(script).arg(0).arg(pattern).arg(args);
+            call.query_async::<()>(&mut conn).await.unwrap();
+        }
     }
 }
 
