@@ -296,6 +296,12 @@ impl fmt::Display for StateConflict {
     }
 }
 
+/// Under what a store notes that a version refers to a body: where a run's bodies are noted under the id of the run. No run has such an
+/// id, since those of runs are UUIDs of a version.
+pub fn body_owner(version: u64) -> TaskId {
+    TaskId::from_bytes(u128::from(version).to_be_bytes())
+}
+
 /// What may stand in a key.
 const KEY_WORDS: &str =
     "letters, digits and `.`, `_`, `-`, `:`, in parts with `/` between them, none of them empty";

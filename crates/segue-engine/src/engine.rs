@@ -268,7 +268,15 @@ impl Engine {
         if effects.reply == Reply::Assigned(ASSIGN_MAX) {
             self.parts.signals.hint(Topic::Ready);
         }
-        if !matches!(effects.reply, Reply::Assigned(0) | Reply::Done { changed: false }) {
+        if effects.state_changed {
+            self.parts.signals.hint(Topic::State);
+        }
+        let silent = Reply::Done { changed: false };
+        let events = match &effects.reply {
+            Reply::Assigned(0) | Reply::Stored { .. } | Reply::Locked { .. } => false,
+            reply => *reply != silent,
+        };
+        if events {
             self.parts.signals.hint(Topic::Events);
         }
     }

@@ -121,13 +121,7 @@ mod tests {
         let base = json!({"a": 1, "b": {"c/d": 2, "e~f": 3}, "l": [1]});
         let ours = json!({"a": 2, "b": {"c/d": 5, "e~f": 4}, "l": [1, 2]});
         let theirs = json!({"a": 3, "b": {"c/d": 6}, "l": [0, 1]});
-        assert_eq!(
-            merged(base, ours, theirs),
-            pointers(&["/a", "/b/c~1d", "/l", "/b/e~0f"].map(|it| it)).map_err(|mut it| {
-                it.swap(2, 3);
-                it
-            })
-        );
+        assert_eq!(merged(base, ours, theirs), pointers(&["/a", "/b/c~1d", "/b/e~0f", "/l"]));
     }
 
     #[test]

@@ -142,7 +142,11 @@ impl From<Reject> for ApiError {
         let code = match reject {
             Reject::Unknown { .. } => ErrorCode::NotFound,
             Reject::Forbidden(_) | Reject::Illegal { .. } => ErrorCode::Illegal,
-            Reject::Conflict(_) | Reject::Superseded(_) => ErrorCode::Conflict,
+            Reject::Conflict(_)
+            | Reject::Superseded(_)
+            | Reject::StateConflict(_)
+            | Reject::Held { .. }
+            | Reject::Fenced(_) => ErrorCode::Conflict,
             Reject::Cycle { .. } | Reject::Invalid(_) => ErrorCode::Invalid,
             Reject::NotLoaded(_) => ErrorCode::Unavailable,
         };
