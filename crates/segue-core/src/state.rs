@@ -17,7 +17,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Longest key, pattern or name of a lock in bytes.
+/// Longest key or pattern in bytes.
 pub const KEY_MAX: usize = 200;
 /// Largest value in bytes.
 pub const VALUE_MAX: u64 = 4 << 20;
@@ -27,10 +27,10 @@ pub const HISTORY_MAX: usize = 64;
 pub const STATE_PAGE_MAX: usize = 1_000;
 /// Policies that a project has at most.
 pub const POLICIES_MAX: usize = 256;
-/// Longest name of a person who writes, or of who holds a lock, in bytes.
-pub const HOLDER_MAX: usize = 200;
+/// Longest name of a lock, of who holds it, or of a person who writes, in bytes.
+pub const NAME_MAX: usize = 256;
 /// Longest time that a lock is held without renewal, in milliseconds.
-pub const LOCK_TTL_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+pub const LOCK_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 /// A change of the state that a project shares.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,14 +56,14 @@ pub enum StateCommand {
     /// Hold a lock for longer.
     RenewLock {
         /// The lock, and the token under which it is held.
-        fence: Fence,
+        fence: Claim,
         /// How long from now, in milliseconds.
         ttl_ms: u64,
     },
     /// Give a lock back.
     ReleaseLock {
         /// The lock, and the token under which it was held.
-        fence: Fence,
+        fence: Claim,
     },
 }
 
@@ -95,7 +95,7 @@ pub struct Put {
     /// Who writes.
     pub writer: Writer,
     /// The lock under which it is written.
-    pub fence: Option<Fence>,
+    pub fence: Option<Claim>,
 }
 
 /// What a writer takes for granted about a key.
@@ -252,9 +252,9 @@ impl Lock {
     }
 }
 
-/// A lock and the token under which it is held.
+/// A lock, and the token under which somebody says to hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fence {
+pub struct Claim {
     /// The lock.
     pub name: Arc<str>,
     /// The token.
@@ -306,7 +306,7 @@ pub fn body_owner(version: u64) -> TaskId {
 const KEY_WORDS: &str =
     "letters, digits and `.`, `_`, `-`, `:`, in parts with `/` between them, none of them empty";
 
-/// Checks a key, or the name of a lock.
+/// Checks a key.
 ///
 /// # Errors
 /// What is wrong with it, in words.
@@ -344,13 +344,13 @@ pub fn check_prefix(prefix: &str) -> Result<(), String> {
     }
 }
 
-/// Checks a name of a person or holder.
+/// Checks the name of a lock, a holder or a person.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn check_holder(name: &str) -> Result<(), String> {
-    if name.trim().is_empty() || name.len() > HOLDER_MAX || name.contains(char::is_control) {
-        return Err(format!("a name has 1 to {HOLDER_MAX} bytes, and no control characters"));
+pub fn check_name(name: &str) -> Result<(), String> {
+    if name.trim().is_empty() || name.len() > NAME_MAX || name.contains(char::is_control) {
+        return Err(format!("a name has 1 to {NAME_MAX} bytes, and no control characters"));
     }
     Ok(())
 }

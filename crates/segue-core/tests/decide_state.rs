@@ -92,8 +92,8 @@ fn lock(holder: &str) -> StateCommand {
     StateCommand::Lock { name: LOCK.into(), holder: holder.into(), ttl_ms: TTL_MS }
 }
 
-fn fence(token: u64) -> Fence {
-    Fence { name: LOCK.into(), token }
+fn fence(token: u64) -> Claim {
+    Claim { name: LOCK.into(), token }
 }
 
 // ---- the table ------------------------------------------------------------------------------
@@ -335,12 +335,12 @@ fn what_is_out_of_bounds_is_refused_before_anything_is_loaded() {
         bad_put(|put| put.key = "".into()),
         bad_put(|put| put.key = "a\0".into()),
         bad_put(|put| put.writer = Writer::person("")),
-        bad_put(|put| put.fence = Some(Fence { name: "/".into(), token: 1 })),
+        bad_put(|put| put.fence = Some(Claim { name: "".into(), token: 1 })),
         StateCommand::SetPolicy { pattern: "a*b".into(), policy: None },
         of_lock("", "x", 1),
         of_lock("x", "\n", 1),
         of_lock("x", "x", 0),
-        of_lock("x", "x", LOCK_TTL_MAX_MS + 1),
+        of_lock("x", "x", LOCK_TTL_MS_MAX + 1),
         StateCommand::RenewLock { fence: fence(1), ttl_ms: 0 },
     ];
     for command in commands {

@@ -5,9 +5,9 @@ use crate::command::{Reject, Reply};
 use crate::payload::{DATABASE_MAX, Payload};
 use crate::state::merge::merge;
 use crate::state::{
-    Expect, Fence, HISTORY_MAX, KeyRow, LOCK_TTL_MAX_MS, Lock, POLICIES_MAX, Policy, Put,
-    StateChanges, StateCommand, StateConflict, StateVersion, VALUE_MAX, Writer, check_holder,
-    check_key, check_pattern,
+    Claim, Expect, HISTORY_MAX, KeyRow, LOCK_TTL_MS_MAX, Lock, POLICIES_MAX, Policy, Put,
+    StateChanges, StateCommand, StateConflict, StateVersion, VALUE_MAX, Writer, check_key,
+    check_name, check_pattern,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use std::sync::Arc;
 /// What is wrong with it.
 pub(crate) fn check(command: &StateCommand) -> Result<(), Reject> {
     let ttl = |ttl_ms: u64| match ttl_ms {
-        1..=LOCK_TTL_MAX_MS => Ok(()),
-        _ => Err(format!("a lock is held for 1 to {LOCK_TTL_MAX_MS} ms before it is renewed")),
+        1..=LOCK_TTL_MS_MAX => Ok(()),
+        _ => Err(format!("a lock is held for 1 to {LOCK_TTL_MS_MAX} ms before it is renewed")),
     };
     let checked = match command {
         StateCommand::Put(put) => check_put(put),
         StateCommand::SetPolicy { pattern, .. } => check_pattern(pattern),
         StateCommand::Lock { name, holder, ttl_ms } => {
-            check_key(name).and_then(|()| check_holder(holder)).and_then(|()| ttl(*ttl_ms))
+            check_name(name).and_then(|()| check_name(holder)).and_then(|()| ttl(*ttl_ms))
         }
         StateCommand::RenewLock { fence, ttl_ms } => {
-            check_key(&fence.name).and_then(|()| ttl(*ttl_ms))
+            check_name(&fence.name).and_then(|()| ttl(*ttl_ms))
         }
-        StateCommand::ReleaseLock { fence } => check_key(&fence.name),
+        StateCommand::ReleaseLock { fence } => check_name(&fence.name),
     };
     checked.map_err(Reject::Invalid)
 }
@@ -38,10 +38,10 @@ pub(crate) fn check(command: &StateCommand) -> Result<(), Reject> {
 fn check_put(put: &Put) -> Result<(), String> {
     check_key(&put.key)?;
     if let Some(fence) = &put.fence {
-        check_key(&fence.name)?;
+        check_name(&fence.name)?;
     }
     if let Writer::Person { person } = &put.writer {
-        check_holder(person)?;
+        check_name(person)?;
     }
     match &put.value {
         Some(value) if value.size() > VALUE_MAX => Err(format!(
@@ -232,8 +232,8 @@ fn holding<'a>(draft: &Draft<'a>, name: &str) -> Result<Option<&'a Lock>, Reject
 }
 
 /// The lock, if this is the token of whoever holds it.
-fn held<'a>(draft: &Draft<'a>, fence: &Fence) -> Result<&'a Lock, Reject> {
-    let Fence { name, token } = fence;
+fn held<'a>(draft: &Draft<'a>, fence: &Claim) -> Result<&'a Lock, Reject> {
+    let Claim { name, token } = fence;
     match holding(draft, name)? {
         Some(lock) if lock.token == *token => Ok(lock),
         Some(lock) => Err(Reject::Fenced(format!(
@@ -270,7 +270,7 @@ fn lock(
     Ok(Reply::Locked { token, until })
 }
 
-fn renew(draft: &mut Draft<'_>, fence: &Fence, ttl_ms: u64) -> Result<Reply, Reject> {
+fn renew(draft: &mut Draft<'_>, fence: &Claim, ttl_ms: u64) -> Result<Reply, Reject> {
     let until = draft.now().plus_ms(ttl_ms);
     let lock = Lock { until, ..held(draft, fence)?.clone() };
     let locks = vec![(fence.name.clone(), Some(lock))];
@@ -279,7 +279,7 @@ fn renew(draft: &mut Draft<'_>, fence: &Fence, ttl_ms: u64) -> Result<Reply, Rej
 }
 
 /// A lock that somebody else holds by now, or nobody, is left alone: whoever gives it back wants nothing else.
-fn release(draft: &mut Draft<'_>, fence: &Fence) -> Result<Reply, Reject> {
+fn release(draft: &mut Draft<'_>, fence: &Claim) -> Result<Reply, Reject> {
     let changed = holding(draft, &fence.name)?.is_some_and(|lock| lock.token == fence.token);
     if changed {
         let locks = vec![(fence.name.clone(), None)];
