@@ -121,7 +121,7 @@ impl Postgres {
         self.port
     }
 
-    /// Its address, `127.0.0.1:PORT`: what a proxy is put before.
+    /// Its address, `127.0.0.1:PORT`: what a [`Proxy`](super::Proxy) is put before.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

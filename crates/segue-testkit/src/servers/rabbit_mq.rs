@@ -176,7 +176,7 @@ impl RabbitMq {
         self.nodes.len()
     }
 
-    /// The address of a node, `127.0.0.1:PORT`: what a proxy is put before. The first is number 0.
+    /// The address of a node, `127.0.0.1:PORT`: what a [`Proxy`](super::Proxy) is put before. The first is number 0.
     pub fn address(&self, node: usize) -> String {
         format!("127.0.0.1:{}", self.nodes[node].port)
     }
