@@ -5,7 +5,7 @@ use crate::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
 use crate::letter::{EndedProcess, Secret, TaskResponse};
 use crate::outcome::Delegated;
 use crate::payload::Payload;
-use crate::state::{StateCommand, StateConflict};
+use crate::state::{Lock, StateCommand, StateConflict};
 use crate::task::{ProcessRef, TaskError, TaskSpec};
 use crate::time::Time;
 use std::sync::Arc;
@@ -369,12 +369,10 @@ pub enum Reject {
     #[error("{0}")]
     StateConflict(Box<StateConflict>),
     /// Somebody holds the lock.
-    #[error("the lock `{name}` is held by {holder}, for {} s unless it is renewed", *left_ms as f64 / 1_000.0)]
+    #[error("the lock `{}` is held by {}, for {} s unless it is renewed", lock.name, lock.holder, *left_ms as f64 / 1_000.0)]
     Held {
-        /// The lock.
-        name: Arc<str>,
-        /// Who holds it.
-        holder: Arc<str>,
+        /// The lock as it is held.
+        lock: Box<Lock>,
         /// How long at most, unless it is renewed, in milliseconds.
         left_ms: u64,
     },

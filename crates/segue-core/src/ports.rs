@@ -213,6 +213,9 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Fut<'_, Result<Vec<Lock>, StoreError>>;
 
+    /// The lock of this name, if there is a row of it; its time may be up.
+    fn lock_of(&self, name: Arc<str>) -> Fut<'_, Result<Option<Lock>, StoreError>>;
+
     /// Removes runs that ended before this time, with everything that belongs to them; keys of shared state that were deleted before it; and locks
     /// that have been free since before it.
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>>;
@@ -333,8 +336,8 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Topic; 5] =
-        [Topic::Ready, Topic::Due, Topic::Events, Topic::Duties, Topic::Letters];
+    pub const ALL: [Topic; 6] =
+        [Topic::Ready, Topic::Due, Topic::Events, Topic::Duties, Topic::Letters, Topic::State];
 
     /// The word by which nodes tell each other.
     pub fn as_str(self) -> &'static str {
@@ -344,6 +347,7 @@ impl Topic {
             Topic::Events => "events",
             Topic::Duties => "duties",
             Topic::Letters => "letters",
+            Topic::State => "state",
         }
     }
 

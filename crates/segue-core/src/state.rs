@@ -11,6 +11,7 @@ pub use rows::{KeyRow, StateRows};
 
 use crate::ids::{AttemptId, TaskId};
 use crate::payload::Payload;
+pub use crate::ports::{LOCK_TTL_MS_MAX, SOFT_NAME_MAX as NAME_MAX};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -27,10 +28,6 @@ pub const HISTORY_MAX: usize = 64;
 pub const STATE_PAGE_MAX: usize = 1_000;
 /// Policies that a project has at most.
 pub const POLICIES_MAX: usize = 256;
-/// Longest name of a lock, of who holds it, or of a person who writes, in bytes.
-pub const NAME_MAX: usize = 256;
-/// Longest time that a lock is held without renewal, in milliseconds.
-pub const LOCK_TTL_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 /// A change of the state that a project shares.
 #[derive(Clone, Debug, PartialEq)]

@@ -236,7 +236,11 @@ impl Engine {
     }
 
     /// Runs a loop of the engine. A loop that ends by a defect would leave a node that looks well and does nothing: it ends the node.
-    fn supervise(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn supervise(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         let me = self.me.clone();
         self.loops.lock().spawn(async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err()

@@ -19,6 +19,7 @@ use std::sync::Arc;
 pub(crate) fn check(command: &StateCommand) -> Result<(), Reject> {
     let ttl = |ttl_ms: u64| match ttl_ms {
         1..=LOCK_TTL_MS_MAX => Ok(()),
+        // total: any other number of milliseconds
         _ => Err(format!("a lock is held for 1 to {LOCK_TTL_MS_MAX} ms before it is renewed")),
     };
     let checked = match command {
@@ -169,7 +170,8 @@ fn base<'a>(
 ) -> Result<Option<&'a Payload>, Reject> {
     match kept_value(draft, version)? {
         Some(base) if base.key == put.key => Ok(base.value.as_ref()),
-        _ => {
+        // total: of another key, or not kept
+        Some(_) | None => {
             let oldest = match row.kept.first() {
                 Some(oldest) => format!("the oldest one that is kept is {oldest}"),
                 None => "none of it is kept".to_owned(),
@@ -254,11 +256,8 @@ fn lock(
 ) -> Result<Reply, Reject> {
     let now = draft.now();
     if let Some(lock) = holding(draft, name)? {
-        return Err(Reject::Held {
-            name: name.clone(),
-            holder: lock.holder.clone(),
-            left_ms: lock.until.since_ms(now),
-        });
+        let left_ms = lock.until.since_ms(now);
+        return Err(Reject::Held { lock: Box::new(lock.clone()), left_ms });
     }
     let (token, until) = (stamp(draft)?, now.plus_ms(ttl_ms));
     let lock = Lock { name: name.clone(), token, holder: holder.clone(), taken_at: now, until };

@@ -484,6 +484,11 @@ impl Store for SqliteStore {
         }))
     }
 
+    fn lock_of(&self, name: Arc<str>) -> Fut<'_, Result<Option<Lock>, StoreError>> {
+        let project = self.project;
+        Box::pin(self.read(move |conn| state::lock(conn, project, &name)))
+    }
+
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>> {
         Box::pin(async move {
             let mut total = Pruned::default();

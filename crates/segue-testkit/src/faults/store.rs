@@ -247,6 +247,10 @@ impl Store for FaultyStore {
         Box::pin(self.read(move |inner| inner.store.locks(after, limit)))
     }
 
+    fn lock_of(&self, name: Arc<str>) -> Fut<'_, Result<Option<Lock>, StoreError>> {
+        Box::pin(self.read(move |inner| inner.store.lock_of(name)))
+    }
+
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>> {
         Box::pin(self.read(move |inner| inner.store.prune(before)))
     }

@@ -210,6 +210,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn lock_of(&self, name: Arc<str>) -> Fut<'_, Result<Option<Lock>, StoreError>> {
+        self.read(move |world| world.locks.get(&name).cloned())
+    }
+
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>> {
         let pruned = prune(&mut self.inner.lock().world, before);
         Box::pin(std::future::ready(Ok(pruned)))

@@ -387,8 +387,8 @@ pub async fn a_lock_is_held_by_one_until_its_time_is_up(place: &Place) {
     let hands = place.open().await;
     let one = hands.locked("deploy", "left").await;
     match hands.try_one(lock("deploy", "right")).await {
-        Err(Reject::Held { holder, left_ms, .. }) => {
-            assert_eq!((&*holder, left_ms), ("left", TTL_MS));
+        Err(Reject::Held { lock, left_ms }) => {
+            assert_eq!((&*lock.holder, lock.token, left_ms), ("left", one, TTL_MS));
         }
         other => panic!("{other:?}"),
     }
@@ -416,6 +416,9 @@ pub async fn a_lock_is_held_by_one_until_its_time_is_up(place: &Place) {
     assert_eq!(locks.iter().map(|lock| &*lock.name).collect::<Vec<_>>(), ["build", "deploy"]);
     assert_eq!(hands.store().locks(Some("build".into()), 10).await.expect("reads").len(), 1);
     assert_eq!(hands.store().locks(None, 1).await.expect("reads").len(), 1);
+    let one = hands.store().lock_of("build".into()).await.expect("reads").expect("is there");
+    assert_eq!((one.token, &*one.holder), (other, "right"));
+    assert_eq!(hands.store().lock_of("nothing".into()).await.expect("reads"), None);
 }
 
 /// Who lost a lock does not write under it, in whatever order the commands come.
