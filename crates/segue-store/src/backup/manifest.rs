@@ -164,7 +164,9 @@ impl Manifest {
         let (Some(line), Some(sum)) = (lines.next(), lines.next()) else {
             return Err(damaged("was cut"));
         };
-        let line = line.strip_suffix(b"\n").ok_or_else(|| damaged("was cut"))?;
+        let (Some(line), Some(sum)) = (line.strip_suffix(b"\n"), sum.strip_suffix(b"\n")) else {
+            return Err(damaged("was cut"));
+        };
         let sum: Sum = serde_json::from_slice(sum).map_err(|_| damaged("has no sum"))?;
         if Hash::of(line) != sum.sha256 {
             return Err(damaged("does not fit its own sum"));
@@ -250,7 +252,7 @@ mod tests {
     #[test]
     fn every_cut_and_every_changed_byte_is_noticed() {
         let (bytes, _) = sample().spell().unwrap();
-        for end in 0..bytes.len() - 1 {
+        for end in 0..bytes.len() {
             Manifest::read("here", 7, &bytes[..end]).expect_err("it was cut");
         }
         for at in 0..bytes.len() - 1 {
