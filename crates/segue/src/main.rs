@@ -6,6 +6,7 @@
 mod agents;
 mod api;
 mod args;
+mod backups;
 mod bench;
 mod chaos;
 mod client;
@@ -27,7 +28,9 @@ mod worktrees;
 
 use args::{Cli, Command};
 use clap::Parser;
-use commands::{agents as team, doctor, events, init, quick, run, submit, tasks, up, upkeep};
+use commands::{
+    agents as team, backup, doctor, events, init, quick, run, submit, tasks, up, upkeep,
+};
 use context::{Context, block_on};
 use failure::{Code, Exit, Failure, Outcome};
 use screen::live::say;
@@ -72,8 +75,8 @@ fn start(cli: &Cli) -> Outcome {
         Command::Completions(args) => quick::completions(cx, args),
         Command::Schema(args) => quick::schema(cx, args),
         Command::Prune(args) => upkeep::prune(cx, args),
-        Command::Backup(args) => upkeep::backup(cx, args),
-        Command::Restore(args) => upkeep::restore(cx, args),
+        Command::Backup(args) => backup::backup(cx, args),
+        Command::Restore(args) => backup::restore(cx, args),
         Command::Bench(args) => {
             block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
         }

@@ -3,12 +3,14 @@
 use super::error::ApiError;
 use super::extract::Json;
 use super::state::{Api, Shared};
-use super::views::{AuditView, BackupView, HealthView, PrunedView};
+use super::views::{AuditView, BackupView, HealthView, ManifestView, PrunedView};
+use crate::backups;
 use axum::Json as Answer;
 use axum::extract::State;
 use segue_core::ids::TaskId;
 use segue_core::ports::StoreError;
 use segue_core::time::Time;
+use segue_store::objects::Options;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -100,22 +102,69 @@ async fn blocking<T: Send + 'static>(
 
 /// Where to write a backup.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum BackingUp {
+    /// A numbered backup, of which only what changed is written.
+    Objects(ToObjects),
+    /// A copy of the database in a folder.
+    Folder(ToFolder),
+}
+
+/// A place of numbered backups.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BackingUp {
+pub struct ToObjects {
+    /// `s3://bucket/prefix`, `file:///folder` or an absolute path.
+    pub to: String,
+    /// How S3 is reached; what is left out is taken from the node's environment.
+    #[serde(default)]
+    pub objects: Options,
+}
+
+/// A folder for a copy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToFolder {
     /// An absolute path of a folder that does not exist, or is empty.
     pub dir: PathBuf,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum BackedUp {
+    /// A numbered backup.
+    Objects(ManifestView),
+    /// A copy.
+    Folder(BackupView),
 }
 
 /// `POST /v1/backup`
 pub async fn backup(
     State(api): State<Shared>,
     Json(wanted): Json<BackingUp>,
-) -> Result<Answer<BackupView>, ApiError> {
-    if !wanted.dir.is_absolute() {
-        return Err(ApiError::invalid("`dir` has to be an absolute path of the node's machine"));
+) -> Result<Answer<BackedUp>, ApiError> {
+    let absolute = |path: &Path| match path.is_absolute() {
+        true => Ok(()),
+        false => {
+            Err(ApiError::invalid("the folder has to be an absolute path of the node's machine"))
+        }
+    };
+    match wanted {
+        BackingUp::Folder(ToFolder { dir }) => {
+            absolute(&dir)?;
+            let manifest = api.store.backup(&dir).await?;
+            Ok(Answer(BackedUp::Folder(BackupView::of(&manifest, &dir))))
+        }
+        BackingUp::Objects(ToObjects { to, objects }) => {
+            if let Some(folder) = backups::folder(&to) {
+                absolute(&folder)?;
+            }
+            let backups = backups::at(&to, &objects, &backups::scratch(&api.project))?;
+            let manifest = backups.write(api.store.as_ref(), None).await?;
+            Ok(Answer(BackedUp::Objects(ManifestView::of(&manifest, backups.url()))))
+        }
     }
-    let manifest = api.store.backup(&wanted.dir).await?;
-    Ok(Answer(BackupView::of(&manifest, &wanted.dir)))
 }
 
 /// `GET /v1/audit`
