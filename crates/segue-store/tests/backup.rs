@@ -459,7 +459,7 @@ async fn backups_in_a_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backups_in_s3() {
+async fn backups_on_s3() {
     let server = S3::start().await;
     ask_every_question!(bucket(&server));
     let server = &server;
