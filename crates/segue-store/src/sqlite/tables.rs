@@ -178,7 +178,7 @@ pub(super) const TABLES: [Table; 11] = [
     Table {
         name: "payloads",
         // Bodies of later runs stand behind those of earlier ones, so that a backup finds what is new at the end.
-        order: "(SELECT min(run) FROM payload_refs AS r WHERE r.hash = payloads.hash), hash",
+        order: "(SELECT r.run FROM payload_refs AS r WHERE r.hash = payloads.hash ORDER BY r.run LIMIT 1), hash",
         columns: &[("hash", H), ("body", T)],
         has_project: false,
     },
