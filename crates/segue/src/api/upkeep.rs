@@ -100,33 +100,19 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| StoreError::Io(format!("it was cut off: {error}")).into())
 }
 
-/// Where to write a backup.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum BackingUp {
-    /// A numbered backup, of which only what changed is written.
-    Objects(ToObjects),
-    /// A copy of the database in a folder.
-    Folder(ToFolder),
-}
-
-/// A place of numbered backups.
+/// Where to write a backup: `to` or `dir`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ToObjects {
-    /// `s3://bucket/prefix`, `file:///folder` or an absolute path.
-    pub to: String,
+pub struct BackingUp {
+    /// A place of numbered backups: `s3://bucket/prefix`, `file:///folder` or an absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
     /// How S3 is reached; what is left out is taken from the node's environment.
     #[serde(default)]
     pub objects: Options,
-}
-
-/// A folder for a copy.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ToFolder {
-    /// An absolute path of a folder that does not exist, or is empty.
-    pub dir: PathBuf,
+    /// Instead: an absolute path of a folder that does not exist, or is empty, for a copy of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
 }
 
 /// What came of it.
@@ -144,27 +130,23 @@ pub async fn backup(
     State(api): State<Shared>,
     Json(wanted): Json<BackingUp>,
 ) -> Result<Answer<BackedUp>, ApiError> {
-    let absolute = |path: &Path| match path.is_absolute() {
-        true => Ok(()),
-        false => {
-            Err(ApiError::invalid("the folder has to be an absolute path of the node's machine"))
-        }
+    let folder = match (&wanted.to, &wanted.dir) {
+        (Some(to), None) => backups::folder(to),
+        (None, Some(dir)) => Some(dir.clone()),
+        _ => return Err(ApiError::invalid("a backup goes either `to` a place or into a `dir`")),
     };
-    match wanted {
-        BackingUp::Folder(ToFolder { dir }) => {
-            absolute(&dir)?;
-            let manifest = api.store.backup(&dir).await?;
-            Ok(Answer(BackedUp::Folder(BackupView::of(&manifest, &dir))))
-        }
-        BackingUp::Objects(ToObjects { to, objects }) => {
-            if let Some(folder) = backups::folder(&to) {
-                absolute(&folder)?;
-            }
-            let backups = backups::at(&to, &objects, &backups::scratch(&api.project))?;
-            let manifest = backups.write(api.store.as_ref(), None).await?;
-            Ok(Answer(BackedUp::Objects(ManifestView::of(&manifest, backups.url()))))
-        }
+    if folder.is_some_and(|folder| !folder.is_absolute()) {
+        let what = "the folder has to be an absolute path of the node's machine";
+        return Err(ApiError::invalid(what));
     }
+    if let Some(dir) = wanted.dir {
+        let manifest = api.store.backup(&dir).await?;
+        return Ok(Answer(BackedUp::Folder(BackupView::of(&manifest, &dir))));
+    }
+    let to = wanted.to.unwrap_or_default();
+    let backups = backups::at(&to, &wanted.objects, &backups::scratch(&api.project))?;
+    let manifest = backups.write(api.store.as_ref(), None).await?;
+    Ok(Answer(BackedUp::Objects(ManifestView::of(&manifest, backups.url()))))
 }
 
 /// `GET /v1/audit`
