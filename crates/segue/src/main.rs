@@ -6,6 +6,7 @@
 mod agents;
 mod api;
 mod args;
+mod backups;
 mod bench;
 mod chaos;
 mod client;
@@ -28,7 +29,7 @@ mod worktrees;
 use args::{Cli, Command};
 use clap::Parser;
 use commands::{
-    agents as team, doctor, events, init, quick, run, shared, submit, tasks, up, upkeep,
+    agents as team, backup, doctor, events, init, quick, run, shared, submit, tasks, up, upkeep,
 };
 use context::{Context, block_on};
 use failure::{Code, Exit, Failure, Outcome};
@@ -76,8 +77,8 @@ fn start(cli: &Cli) -> Outcome {
         Command::State { command } => shared::state(cx, command),
         Command::Lock { command } => shared::lock(cx, command),
         Command::Prune(args) => upkeep::prune(cx, args),
-        Command::Backup(args) => upkeep::backup(cx, args),
-        Command::Restore(args) => upkeep::restore(cx, args),
+        Command::Backup(args) => backup::backup(cx, args),
+        Command::Restore(args) => backup::restore(cx, args),
         Command::Bench(args) => {
             block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
         }

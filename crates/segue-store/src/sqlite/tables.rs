@@ -171,7 +171,7 @@ pub(super) const TABLES: [Table; 16] = [
     },
     Table {
         name: "idempotency",
-        order: "key",
+        order: "task, key",
         columns: &[("key", T), ("task", I), ("body", H)],
         has_project: true,
     },
@@ -209,7 +209,8 @@ pub(super) const TABLES: [Table; 16] = [
     },
     Table {
         name: "payloads",
-        order: "hash",
+        // Bodies of later runs stand behind those of earlier ones, so that a backup finds what is new at the end.
+        order: "(SELECT r.run FROM payload_refs AS r WHERE r.hash = payloads.hash ORDER BY r.run LIMIT 1), hash",
         columns: &[("hash", H), ("body", T)],
         has_project: false,
     },

@@ -1,11 +1,14 @@
 //! What the API says when it refuses.
 
+use crate::backups;
+use crate::failure::Exit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use segue_core::command::Reject;
 use segue_core::ports::StoreError;
 use segue_core::workflow::Diagnostics;
 use segue_engine::EngineError;
+use segue_store::backup::BackupError;
 use serde::{Deserialize, Serialize};
 
 /// A refusal: `{"error": {"code": .., "message": .., "hint": ..}}`.
@@ -185,6 +188,17 @@ fn hint(reject: &Reject) -> Option<String> {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         ApiError::new(ErrorCode::Unavailable, error.to_string())
+    }
+}
+
+impl From<BackupError> for ApiError {
+    fn from(error: BackupError) -> ApiError {
+        let code = match backups::failure(&error).exit {
+            Exit::Node => ErrorCode::Unavailable,
+            Exit::Failed => ErrorCode::Conflict,
+            _ => ErrorCode::Invalid,
+        };
+        ApiError { hint: error.hint().map(str::to_owned), ..ApiError::new(code, error.to_string()) }
     }
 }
 

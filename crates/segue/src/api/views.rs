@@ -495,6 +495,50 @@ impl BackupView {
     }
 }
 
+/// A numbered backup at a place of backups.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ManifestView {
+    /// The place.
+    pub url: String,
+    /// Its number there.
+    pub number: u64,
+    /// The project whose state it is.
+    pub project: String,
+    /// When it was made.
+    pub made_at: String,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Objects that it refers to.
+    pub objects: u64,
+    /// Their length in all.
+    pub bytes: u64,
+    /// Objects that had to be written for it.
+    pub written_objects: u64,
+    /// Their length in all.
+    pub written_bytes: u64,
+    /// Whether retention has given it up, so that it goes soon.
+    pub given_up: bool,
+}
+
+impl ManifestView {
+    /// The view of a backup at this place.
+    pub fn of(manifest: &segue_store::backup::Manifest, url: &str) -> ManifestView {
+        let (objects, bytes) = manifest.size();
+        ManifestView {
+            url: url.to_owned(),
+            number: manifest.number,
+            project: manifest.project.to_string(),
+            made_at: at(manifest.made_at),
+            rows: manifest.rows(),
+            objects,
+            bytes,
+            written_objects: manifest.written.objects,
+            written_bytes: manifest.written.bytes,
+            given_up: manifest.retired,
+        }
+    }
+}
+
 /// Whether the database is whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditView {

@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod attend;
+pub mod backup;
 pub mod doctor;
 pub mod events;
 pub mod follow;
