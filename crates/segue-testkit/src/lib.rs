@@ -3,5 +3,6 @@
 pub mod bus_suite;
 pub mod faults;
 pub mod memory;
+pub mod questions;
 pub mod simulator;
 pub mod store_suite;
