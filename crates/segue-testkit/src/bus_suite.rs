@@ -77,6 +77,12 @@ pub trait BusRig: Send + Sync {
     /// Letters that a queue of this rig holds before `publish` waits. Best a small number.
     fn queue_max(&self) -> usize;
 
+    /// Letters beyond these that a queue may take before `publish` waits for sure: a broker learns that a queue is full once it is. With so many
+    /// more it is full, exactly.
+    fn queue_slack(&self) -> usize {
+        0
+    }
+
     /// The letters that were refused, oldest first.
     fn dead_letters(&self) -> Fut<'_, Vec<Dead>>;
 
