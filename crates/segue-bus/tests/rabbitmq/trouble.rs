@@ -137,7 +137,7 @@ pub async fn hostile_letters_are_dead_with_a_reason(mut rig: Rig) {
     for (_, expected) in &hostile {
         assert!(reasons.iter().any(|reason| reason.contains(expected)), "{expected}: {reasons:#?}");
     }
-    assert_eq!(reasons.len(), hostile.len());
+    assert_eq!(reasons.len(), hostile.len(), "{reasons:#?}");
     // Nothing of it is left in the queue.
     drop(consumer);
     let mut consumer = bus.consume(host.clone()).await.unwrap();
