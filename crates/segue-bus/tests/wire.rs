@@ -45,7 +45,7 @@ fn what_is_sent_is_what_the_schema_says_and_comes_back_whole() {
     let letters: Vec<Letter> =
         [host(), Address::Engine, Address::Agent("é b".into()), Address::All]
             .iter()
-            .flat_map(|to| one_of_each(to))
+            .flat_map(one_of_each)
             .collect();
     let data = message(&letters);
     let value: Value = serde_json::from_slice(&data).unwrap();
