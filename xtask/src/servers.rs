@@ -18,7 +18,7 @@ struct Needed {
     package: &'static str,
 }
 
-const NEEDED: [Needed; 8] = [
+const NEEDED: [Needed; 9] = [
     Needed { program: "postgres", package: "postgresql" },
     Needed { program: "createdb", package: "postgresql" },
     Needed { program: "rabbitmq-server", package: "rabbitmq-server" },
@@ -27,6 +27,8 @@ const NEEDED: [Needed; 8] = [
     Needed { program: "redis-cli", package: "redis-tools" },
     Needed { program: "redis-sentinel", package: "redis-sentinel" },
     Needed { program: "setpriv", package: "util-linux" },
+    // With it the tests look at the certificates of the servers.
+    Needed { program: "openssl", package: "openssl" },
 ];
 
 /// Answered by this to every question whether a package may start its services: never. The tests start their own.

@@ -6,6 +6,7 @@ use crate::command::Duty;
 use crate::event::Event;
 use crate::ids::{AttemptId, InstanceId, TaskId};
 use crate::letter::Letter;
+use crate::state::{StateChanges, StateRows};
 use crate::task::{AttemptRecord, Task};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,7 @@ pub struct Snapshot {
     old_attempts: FxHashMap<AttemptId, Option<AttemptRecord>>,
     due: Option<Vec<TaskId>>,
     project_events: u64,
+    state: StateRows,
     writes: Writes,
 }
 
@@ -84,6 +86,8 @@ pub struct Writes {
     pub idempotency: Vec<IdempotencyRecord>,
     /// The counter of the project's own log, where it changed.
     pub project_events: Option<u64>,
+    /// Rows of shared state.
+    pub state: StateChanges,
 }
 
 /// A duty that came or went.
@@ -171,6 +175,16 @@ impl Snapshot {
     /// Sets the tasks that a timer has to look at.
     pub fn set_due(&mut self, due: Vec<TaskId>) {
         self.due = Some(due);
+    }
+
+    /// What was loaded of shared state.
+    pub fn state(&self) -> &StateRows {
+        &self.state
+    }
+
+    /// The same, to add what the store has.
+    pub fn state_mut(&mut self) -> &mut StateRows {
+        &mut self.state
     }
 
     /// The task, if it exists and was loaded.
@@ -283,6 +297,9 @@ impl Snapshot {
             self.project_events = count;
             self.writes.project_events = Some(count);
         }
+        if let Some(state) = changes.state {
+            self.state.absorb(*state);
+        }
         let writes = &mut self.writes;
         writes.edges.extend(changes.edges);
         writes.attempts.extend(changes.attempts);
@@ -297,6 +314,7 @@ impl Snapshot {
     /// What the batch has to write. Tasks come in the order of their ids.
     pub fn take_writes(&mut self) -> Writes {
         let mut writes = std::mem::take(&mut self.writes);
+        writes.state = self.state.take_writes();
         for row in self.tasks.values_mut().filter(|row| row.dirty) {
             let list = if row.stored { &mut writes.updated } else { &mut writes.inserted };
             list.push(row.task.clone());

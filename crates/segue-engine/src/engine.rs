@@ -3,14 +3,15 @@
 use crate::directory::Directory;
 use crate::dispatch::Outbox;
 use crate::wait::Waiters;
-use crate::{dead_letters, dispatch, duties, intake, timers};
+use crate::{dead_letters, dispatch, duties, intake, presence, timers};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use segue_core::agent::AgentSpec;
 use segue_core::command::{Assign, Command, Duty, Reject, Reply};
 use segue_core::ids::{HostId, TaskId};
 use segue_core::ports::{
-    Blobs, BusError, Decision, Effects, Signals, Store, StoreError, Topic, WorkBus,
+    Blobs, BusError, Decision, Effects, NodeBeat, Presence, Signals, Store, StoreError, Topic,
+    WorkBus,
 };
 use segue_core::task::Task;
 use segue_core::time::Time;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 /// Tasks that one batch assigns at most.
 pub const ASSIGN_MAX: usize = 1_024;
@@ -36,6 +38,8 @@ pub struct Parts {
     pub bus: Arc<dyn WorkBus>,
     /// Carries hints.
     pub signals: Arc<dyn Signals>,
+    /// Knows who is there, also elsewhere.
+    pub presence: Arc<dyn Presence>,
 }
 
 /// How an engine behaves.
@@ -47,11 +51,14 @@ pub struct Config {
     pub lease_ms: u64,
     /// Bytes of each child's output that a resumed task gets at most.
     pub child_output_max: usize,
+    /// What this node says of itself to the others; its load and whether it drains are filled in at each beat. Where there is nothing, it is not
+    /// listed.
+    pub node: Option<NodeBeat>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { beat_ms: 2_000, lease_ms: 30_000, child_output_max: 1024 * 1024 }
+        Config { beat_ms: 2_000, lease_ms: 30_000, child_output_max: 1024 * 1024, node: None }
     }
 }
 
@@ -72,6 +79,7 @@ pub enum EngineError {
 /// A running engine. Cheap to share; ends with [`Engine::stop`].
 pub struct Engine {
     me: Weak<Engine>,
+    id: HostId,
     pub(crate) parts: Parts,
     pub(crate) config: Config,
     /// Soft state of the agents.
@@ -98,8 +106,10 @@ impl Engine {
     pub async fn start(parts: Parts, config: Config) -> Result<Arc<Engine>, EngineError> {
         let (duty_sender, duty_receiver) = mpsc::unbounded_channel();
         let (outbox, letters) = Outbox::new();
+        let id = config.node.as_ref().map_or_else(|| HostId(Uuid::new_v4()), |node| node.node);
         let engine = Arc::new_cyclic(|me| Engine {
             me: me.clone(),
+            id,
             directory: Directory::new(),
             parts,
             config,
@@ -121,7 +131,13 @@ impl Engine {
         engine.supervise("dead letters", dead_letters::dead_letter_loop(engine.clone(), dead));
         engine.supervise("timers", timers::timer_loop(engine.clone()));
         engine.supervise("duties", duties::duty_loop(engine.clone(), duty_receiver));
+        engine.supervise("presence", presence::presence_loop(engine.clone()));
         Ok(engine)
+    }
+
+    /// By this other nodes know what this one tells them: the id of its node, or one for this life where it has none.
+    pub fn id(&self) -> HostId {
+        self.id
     }
 
     /// What the engine stands on.
@@ -222,7 +238,11 @@ impl Engine {
     }
 
     /// Runs a loop of the engine. A loop that ends by a defect would leave a node that looks well and does nothing: it ends the node.
-    fn supervise(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn supervise(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         let me = self.me.clone();
         self.loops.lock().spawn(async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err()
@@ -270,7 +290,15 @@ impl Engine {
         if effects.reply == Reply::Assigned(ASSIGN_MAX) {
             self.parts.signals.hint(Topic::Ready);
         }
-        if !matches!(effects.reply, Reply::Assigned(0) | Reply::Done { changed: false }) {
+        if effects.state_changed {
+            self.parts.signals.hint(Topic::State);
+        }
+        let silent = Reply::Done { changed: false };
+        let events = match &effects.reply {
+            Reply::Assigned(0) | Reply::Stored { .. } | Reply::Locked { .. } => false,
+            reply => *reply != silent,
+        };
+        if events {
             self.parts.signals.hint(Topic::Events);
         }
     }
@@ -328,6 +356,11 @@ impl Engine {
     /// Gives out no more work from now on; what runs goes on.
     pub fn stop_assigning(&self) {
         self.assigning.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether it gives out work.
+    pub fn is_assigning(&self) -> bool {
+        self.assigning.load(Ordering::SeqCst)
     }
 
     /// Gives out work again.

@@ -40,7 +40,7 @@ impl Engine {
         agents: &[AgentSpec],
     ) -> Result<(), EngineError> {
         let before = self.agents_of(host).await?;
-        self.directory.introduce(agents);
+        self.directory.introduce(host.host, agents);
         let now: Vec<InstanceId> = agents.iter().map(|agent| agent.instance).collect();
         let before = before.iter().map(|agent| agent.spec.instance);
         for gone in before.filter(|instance| !now.contains(instance)) {

@@ -10,6 +10,10 @@ pub mod duties;
 pub mod engine;
 pub mod hosts;
 pub mod intake;
+mod lock_within;
+pub mod locks;
+pub mod presence;
+pub mod single;
 pub mod submit;
 pub mod timers;
 mod wait;
@@ -17,3 +21,6 @@ pub mod workflow;
 
 pub use engine::{Config, Engine, EngineError, Parts};
 pub use hosts::LocalHost;
+pub use lock_within::lock_within;
+pub use locks::StoreLocks;
+pub use single::{Job, Lease, Single, run_single};

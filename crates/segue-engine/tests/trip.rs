@@ -20,6 +20,7 @@ use segue_core::time::Time;
 use segue_core::workflow;
 use segue_engine::workflow::{graph, new_task_id};
 use segue_engine::{Config, Engine, LocalHost, Parts};
+use segue_store::soft::InProcessSoft;
 use segue_testkit::memory::MemoryStore;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -90,6 +91,7 @@ async fn rig(script: impl Fn(&Job, Value) -> End + Send + Sync + 'static, slots:
         blobs: blobs.clone(),
         bus: bus.clone(),
         signals: InProcessSignals::new(),
+        presence: InProcessSoft::new(),
     };
     let engine = Engine::start(parts, Config { beat_ms: 200, ..Config::default() }).await.unwrap();
     let local =
@@ -339,6 +341,7 @@ async fn work_whose_letter_died_fails_with_the_reason_and_other_dead_letters_are
         blobs: Arc::new(MapBlobs::default()),
         bus: bus.clone(),
         signals: InProcessSignals::new(),
+        presence: InProcessSoft::new(),
     };
     let engine = Engine::start(parts, Config { beat_ms: 200, ..Config::default() }).await.unwrap();
     let local =

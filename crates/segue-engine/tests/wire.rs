@@ -10,6 +10,7 @@ use segue_core::ports::WorkBus;
 use segue_core::task::{ErrorClass, Need, Route, Task, TaskSpec, TaskState};
 use segue_engine::workflow::new_task_id;
 use segue_engine::{Config, Engine, LocalHost, Parts};
+use segue_store::soft::InProcessSoft;
 use segue_store::sqlite::{Options as StoreOptions, SqliteStore};
 use segue_testkit::servers::RabbitMq;
 use serde_json::{Value, json};
@@ -75,6 +76,7 @@ mod on_rabbitmq {
             blobs: store,
             bus: bus.clone(),
             signals: InProcessSignals::new(),
+            presence: InProcessSoft::new(),
         };
         let config = Config { beat_ms: 200, ..Config::default() };
         let engine = Engine::start(parts, config).await.unwrap();

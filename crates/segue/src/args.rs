@@ -1,5 +1,7 @@
 //! What can be written on the command line.
 
+pub mod shared;
+
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use segue_core::task::{Priority, TaskState};
@@ -130,6 +132,24 @@ pub enum Command {
     /// Print a JSON Schema, for editors
     #[command(after_help = "Example:\n  segue schema workflow > workflow.schema.json")]
     Schema(SchemaArgs),
+    /// Read, write and watch what agents and people know in common: JSON under versioned keys
+    #[command(
+        after_help = "Examples:\n  segue state put plan/api '{\"owner\": \"anna\"}'\n  segue state get plan/api\n  segue state watch 'plan/*'"
+    )]
+    State {
+        /// What to do with it
+        #[command(subcommand)]
+        command: shared::StateCommand,
+    },
+    /// Take, renew and give back locks, so that one does at a time what only one may do
+    #[command(
+        after_help = "Examples:\n  token=$(segue lock take deploy --ttl 5m)\n  segue lock release deploy \"$token\""
+    )]
+    Lock {
+        /// What to do with them
+        #[command(subcommand)]
+        command: shared::LockCommand,
+    },
     /// Remove runs that ended long ago, with their events, payloads and logs
     #[command(after_help = "Example:\n  segue prune --older-than 30d")]
     Prune(PruneArgs),

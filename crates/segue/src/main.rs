@@ -27,7 +27,9 @@ mod worktrees;
 
 use args::{Cli, Command};
 use clap::Parser;
-use commands::{agents as team, doctor, events, init, quick, run, submit, tasks, up, upkeep};
+use commands::{
+    agents as team, doctor, events, init, quick, run, shared, submit, tasks, up, upkeep,
+};
 use context::{Context, block_on};
 use failure::{Code, Exit, Failure, Outcome};
 use screen::live::say;
@@ -71,6 +73,8 @@ fn start(cli: &Cli) -> Outcome {
         Command::Doctor => doctor::doctor(cx),
         Command::Completions(args) => quick::completions(cx, args),
         Command::Schema(args) => quick::schema(cx, args),
+        Command::State { command } => shared::state(cx, command),
+        Command::Lock { command } => shared::lock(cx, command),
         Command::Prune(args) => upkeep::prune(cx, args),
         Command::Backup(args) => upkeep::backup(cx, args),
         Command::Restore(args) => upkeep::restore(cx, args),

@@ -26,6 +26,8 @@ fn every_command_explains_itself_with_examples() {
         "doctor",
         "completions",
         "schema",
+        "state",
+        "lock",
         "prune",
         "bench",
     ] {

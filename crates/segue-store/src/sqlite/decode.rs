@@ -57,7 +57,7 @@ struct Rest {
     idempotency_key: Option<Arc<str>>,
 }
 
-fn wrong(row: &Row<'_>, column: usize, what: &str) -> Failure {
+pub(super) fn wrong(row: &Row<'_>, column: usize, what: &str) -> Failure {
     let name = row.as_ref().column_name(column).unwrap_or("?").to_owned();
     Failure::corrupt(format!("column `{name}` holds {what}"))
 }
@@ -111,7 +111,10 @@ fn time_option(row: &Row<'_>, column: usize) -> Result<Option<Time>, Failure> {
     Ok(row.get::<_, Option<i64>>(column)?.map(Time))
 }
 
-fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>, Failure> {
+pub(super) fn json<T: DeserializeOwned>(
+    row: &Row<'_>,
+    column: usize,
+) -> Result<Option<T>, Failure> {
     let Some(text) = text_option(row, column)? else { return Ok(None) };
     serde_json::from_str(text)
         .map(Some)

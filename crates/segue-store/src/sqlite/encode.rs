@@ -190,7 +190,7 @@ pub(super) struct Bodies {
 
 impl Bodies {
     /// The payload as it is kept: bodies too large for a row become references.
-    fn keep(&mut self, run: TaskId, payload: &mut Payload) {
+    pub(super) fn keep(&mut self, run: TaskId, payload: &mut Payload) {
         match payload {
             Payload::Stored { hash, .. } => self.refs.push((run, *hash, None)),
             Payload::Here(_) if payload.size() <= INLINE_MAX as u64 => {}

@@ -197,7 +197,7 @@ fn check_empty(path: &Path, options: &Options) -> Result<(), Failure> {
         return Ok(());
     }
     let (conn, _) = schema::open_writer(path, options)?;
-    for table in ["tasks", "events", "agents"] {
+    for table in ["tasks", "events", "agents", "state_keys", "locks"] {
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
         if conn.query_row(&sql, [], |row| row.get(0))? {
             let detail = format!("there are {table} already: import into an empty folder");

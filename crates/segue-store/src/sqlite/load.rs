@@ -3,6 +3,7 @@
 use super::decode;
 use super::error::Failure;
 use super::hot::{Hot, Stored};
+use super::state;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::Agent;
@@ -98,6 +99,19 @@ impl Loader<'_> {
                 let sql = "SELECT id FROM tasks WHERE project = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3";
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
                 snapshot.set_due(self.ids(sql, params![self.project, now.0, limit])?);
+            }
+            Load::Stamp => snapshot.state_mut().set_stamp(state::stamp(self.conn, self.project)?),
+            Load::StateKey(key) => state::load_key(self.conn, self.project, snapshot, key)?,
+            Load::StateVersion(version) => {
+                state::load_version(self.conn, self.project, snapshot, version)?;
+            }
+            Load::Policies => {
+                let policies = state::policies(self.conn, self.project)?;
+                snapshot.state_mut().set_policies(policies);
+            }
+            Load::Lock(name) => {
+                let lock = state::lock(self.conn, self.project, &name)?;
+                snapshot.state_mut().add_lock(name, lock);
             }
         }
         Ok(())

@@ -21,6 +21,7 @@ mod probe;
 mod prune;
 mod queries;
 mod schema;
+mod state;
 mod store;
 mod tables;
 mod write;

@@ -332,6 +332,7 @@ impl Batch<'_> {
                 next_due: None,
                 may_assign: false,
                 ended: Vec::new(),
+                state_changed: false,
             }));
         }
         self.loader.heads(&mut self.snapshot, assign)?;
@@ -371,6 +372,7 @@ fn changes_anything(changes: &segue_core::changes::ChangeSet) -> bool {
         duties_done,
         idempotency,
         project_events,
+        state,
         reply: _,
     } = changes;
     !(tasks.is_empty()
@@ -383,7 +385,8 @@ fn changes_anything(changes: &segue_core::changes::ChangeSet) -> bool {
         && duties.is_empty()
         && duties_done.is_empty()
         && idempotency.is_empty()
-        && project_events.is_none())
+        && project_events.is_none()
+        && state.is_none())
 }
 
 /// The row of the project.

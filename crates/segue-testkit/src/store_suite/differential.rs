@@ -1,15 +1,17 @@
 //! The same random commands to the store and to the reference in memory: every answer and every row must be alike.
 
 use super::place::*;
+use super::state::{put, state, write};
 use crate::memory::MemoryStore;
 use segue_core::command::NewTask;
-use segue_core::command::{Command, DutyKind, Rendered, Submit};
+use segue_core::command::{Command, DutyKind, Rendered, Reply, Submit};
 use segue_core::decide::Chance;
 use segue_core::event::Event;
 use segue_core::ids::{Incarnation, TaskId};
 use segue_core::letter::{Letter, LetterBody, Secret};
 use segue_core::outcome::Outcome;
 use segue_core::ports::{Decision, EventFilter, Store, TaskFilter};
+use segue_core::state::{Claim, Expect, Policy, StateCommand};
 use segue_core::task::{
     ErrorClass, Need, OnFailure, Priority, Route, TaskError, TaskSpec, Template, Timeouts,
 };
@@ -40,7 +42,7 @@ pub async fn random_commands_give_what_the_reference_gives(place: &Place) {
         }
     }
     let seen = driver.accepted;
-    assert!(seen.len() >= 18, "nearly every kind of command was accepted at least once: {seen:?}");
+    assert!(seen.len() >= 24, "nearly every kind of command was accepted at least once: {seen:?}");
 }
 
 /// Compares all that both tell.
@@ -83,6 +85,26 @@ async fn compare(ours: &Arc<dyn Store>, theirs: &Arc<dyn Store>, round: usize) {
     assert_eq!(ours.counts().await, theirs.counts().await, "round {round}");
     assert_eq!(ours.next_due().await, theirs.next_due().await, "round {round}");
     assert_eq!(ours.now(), theirs.now(), "round {round}");
+    compare_state(ours, theirs, round).await;
+}
+
+async fn compare_state(ours: &Arc<dyn Store>, theirs: &Arc<dyn Store>, round: usize) {
+    let all = async |store: &Arc<dyn Store>| {
+        let mut history = Vec::new();
+        for key in 0..4 {
+            let key = format!("k{key}").into();
+            history.push(store.state_history(key, None, usize::MAX).await.expect("reads"));
+        }
+        let read = (
+            store.state_list("".into(), None, usize::MAX).await.expect("reads"),
+            store.state_changes("".into(), 0, usize::MAX).await.expect("reads"),
+            store.state_policies().await.expect("reads"),
+            store.locks(None, usize::MAX).await.expect("reads"),
+            store.state_stamp().await.expect("reads"),
+        );
+        (history, read)
+    };
+    assert_eq!(all(ours).await, all(theirs).await, "round {round}");
 }
 
 /// Makes up commands that fit more or less.
@@ -94,6 +116,8 @@ struct Driver<'a> {
     work: Vec<Work>,
     accepted: std::collections::BTreeSet<&'static str>,
     last: Vec<&'static str>,
+    /// The last number of a version or token that was given out.
+    stamp: u64,
 }
 
 impl<'a> Driver<'a> {
@@ -106,6 +130,7 @@ impl<'a> Driver<'a> {
             work: Vec::new(),
             accepted: Default::default(),
             last: Vec::new(),
+            stamp: 0,
         }
     }
 
@@ -135,13 +160,18 @@ impl<'a> Driver<'a> {
         for (name, decision) in std::mem::take(&mut self.last).into_iter().zip(decisions) {
             if let Ok(effects) = decision {
                 self.accepted.insert(name);
+                if let Reply::Stored { version: new, .. } | Reply::Locked { token: new, .. } =
+                    effects.reply
+                {
+                    self.stamp = self.stamp.max(new);
+                }
                 self.work.extend(work(&effects.letters));
             }
         }
     }
 
     async fn command(&mut self, reference: &Arc<dyn Store>) -> Command {
-        match self.below(26) {
+        match self.below(30) {
             0..=4 => self.submit(),
             5 | 6 => self.register(),
             7..=9 => self.assign(),
@@ -152,6 +182,7 @@ impl<'a> Driver<'a> {
             20 => Command::Resume { task: self.any_task() },
             21 => Command::Tick { limit: 1 + self.below(20) },
             22 => self.about_a_host(),
+            26..=29 => self.about_state(),
             23 => {
                 let letters = reference.unsent(0, 30).await.expect("reads");
                 let settled =
@@ -317,6 +348,47 @@ impl<'a> Driver<'a> {
             }
             8 => Command::Reaped { proof: work.proof(), ended: Vec::new() },
             _ => work.complete(),
+        }
+    }
+
+    fn about_state(&mut self) -> Command {
+        let name = ["one", "two"][self.below(2)];
+        // Mostly one that was issued lately.
+        let recent = self.stamp.saturating_sub(self.below(12) as u64);
+        let fence = Claim { name: name.into(), token: recent };
+        match self.below(12) {
+            0 => {
+                let pattern = ["k*", "k1", "*"][self.below(3)].into();
+                let policies = [Policy::Reject, Policy::LastWriter, Policy::Merge];
+                let policy = policies.get(self.below(4)).copied();
+                state(StateCommand::SetPolicy { pattern, policy })
+            }
+            1 => {
+                let ttl_ms = 1 + self.below(60_000) as u64;
+                let holder = "by chance".into();
+                state(StateCommand::Lock { name: name.into(), holder, ttl_ms })
+            }
+            2 => state(StateCommand::RenewLock { fence, ttl_ms: 30_000 }),
+            3 => state(StateCommand::ReleaseLock { fence }),
+            _ => {
+                let members: Vec<String> = ["a", "b", "c"]
+                    .iter()
+                    .filter(|_| !self.one_in(3))
+                    .map(|member| format!(r#""{member}":{}"#, recent % 3))
+                    .collect();
+                let value = format!("{{{}}}", members.join(","));
+                let mut put = put(&format!("k{}", self.below(4)), &value);
+                if self.one_in(8) {
+                    put.value = None;
+                }
+                put.expect = match self.below(5) {
+                    0 => Expect::Anything,
+                    1 => Expect::Absent,
+                    _ => Expect::Version(recent),
+                };
+                put.fence = self.one_in(6).then_some(fence);
+                write(put)
+            }
         }
     }
 

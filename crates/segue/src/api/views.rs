@@ -446,6 +446,8 @@ pub struct PrunedView {
     pub payloads: u64,
     /// Bytes of payloads outside the database.
     pub bytes: u64,
+    /// Keys of shared state.
+    pub keys: u64,
     /// Folders of logs and work.
     pub folders: u64,
 }
@@ -459,6 +461,7 @@ impl PrunedView {
             events: pruned.events,
             payloads: pruned.payloads,
             bytes: pruned.bytes,
+            keys: pruned.keys,
             folders,
         }
     }

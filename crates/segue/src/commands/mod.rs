@@ -10,6 +10,7 @@ pub mod input;
 pub mod quick;
 pub mod result;
 pub mod run;
+pub mod shared;
 pub mod submit;
 pub mod tasks;
 pub mod up;

@@ -34,6 +34,9 @@ pub fn prune(cx: &Context, args: &PruneArgs) -> Outcome {
     if pruned.bytes > 0 {
         parts.push(format!("{} of files", bytes(pruned.bytes)));
     }
+    if pruned.keys > 0 {
+        parts.push(number(pruned.keys, "key"));
+    }
     if pruned.folders > 0 {
         parts.push(number(pruned.folders, "folder"));
     }
