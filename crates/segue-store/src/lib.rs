@@ -8,3 +8,5 @@ mod failure;
 pub mod postgres;
 mod rows;
 pub mod sqlite;
+
+pub use rows::lines::Header;

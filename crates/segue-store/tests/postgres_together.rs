@@ -321,7 +321,7 @@ async fn a_late_commit_is_never_stepped_over(place: &Together) {
     let late = place.shell().await;
     let project: i32 =
         late.query_one("SELECT number FROM projects", &[]).await.expect("one").get(0);
-    let class = 0x5345_0000 | project;
+    let class = 0x5365_0000 | project;
     late.batch_execute("BEGIN").await.expect("begins");
     let lock = "SELECT pg_advisory_xact_lock_shared($1, (SELECT ((CASE WHEN is_called THEN last_value ELSE last_value - 1 END)
                 % 2147483648)::int4 FROM cursors))";
@@ -443,7 +443,7 @@ async fn letters_of_another_are_left_to_it_for_a_while(place: &Together) {
 }
 
 async fn a_hint_reaches_the_other_nodes(place: &Together) {
-    use segue_core::ports::{Signals, Topic};
+    use segue_core::ports::Topic;
     let (here, there) = (place.store().await.signals(), place.store().await.signals());
     let mut ear = there.listen();
     let heard = async {

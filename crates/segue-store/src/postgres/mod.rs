@@ -4,8 +4,10 @@
 //! each a connection of its own, in a handful of round trips whatever the size of the batch. Rows are locked in two phases; see
 //! `docs/decisions/006-cluster.md`.
 
+mod audit;
 mod batch;
 mod cells;
+mod export;
 mod lane;
 mod line;
 mod load;
@@ -20,6 +22,7 @@ mod store;
 mod trouble;
 mod write;
 
+pub use export::import;
 pub use options::{Options, Tls};
 pub use signals::PostgresSignals;
 pub use store::PostgresStore;

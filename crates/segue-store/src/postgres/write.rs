@@ -178,6 +178,9 @@ pub(super) struct Pen<'a> {
     bodies: Bodies,
 }
 
+/// A task as the store has it, and as it is kept from now on.
+type Changed<'a> = (&'a Arc<Task>, Arc<Task>);
+
 /// What was written.
 pub(super) struct Written {
     /// The numbers of the letters, in their order.
@@ -262,10 +265,7 @@ impl<'a> Pen<'a> {
     }
 
     /// The tasks as they are kept, each with how it was before.
-    fn changed(
-        &mut self,
-        tasks: Vec<Arc<Task>>,
-    ) -> Result<Vec<(&'a Arc<Task>, Arc<Task>)>, Trouble> {
+    fn changed(&mut self, tasks: Vec<Arc<Task>>) -> Result<Vec<Changed<'a>>, Trouble> {
         let loader = self.loader;
         tasks
             .into_iter()
@@ -302,11 +302,7 @@ impl<'a> Pen<'a> {
         moving(ask, &tasks.iter().collect::<Vec<_>>())
     }
 
-    fn update<'t>(
-        &self,
-        tasks: &'t [(&Arc<Task>, Arc<Task>)],
-        asks: &mut Vec<Ask<'t>>,
-    ) -> Result<(), Trouble> {
+    fn update<'t>(&self, tasks: &'t [Changed<'_>], asks: &mut Vec<Ask<'t>>) -> Result<(), Trouble> {
         let (mut touched, mut renewed, mut fixed) = (Vec::new(), Vec::new(), Vec::new());
         for (before, task) in tasks {
             if encode::is_touched_only(before, task) && is_listed_alike(before.state, task.state) {

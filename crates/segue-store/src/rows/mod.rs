@@ -3,6 +3,8 @@
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod letters;
+pub(crate) mod lines;
+pub(crate) mod tables;
 
 use crate::failure::Failure;
 use segue_core::changes::ChangeSet;

@@ -21,14 +21,14 @@ mod prune;
 mod queries;
 mod schema;
 mod store;
-mod tables;
 mod write;
 mod writer;
 
 use crate::rows::{decode, encode};
 
+pub use crate::rows::lines::Header;
 pub use backup::{FileSum, Manifest, restore, verify};
-pub use export::{Header, import};
+pub use export::import;
 pub use options::{Options, Sync, SystemClock, Threads};
 pub use probe::{probe_rows_per_s, sqlite_version};
 pub use store::SqliteStore;
