@@ -53,7 +53,7 @@ pub struct Snapshot {
     held: FxHashMap<InstanceId, Vec<TaskId>>,
     calls: FxHashMap<(TaskId, Arc<str>), Option<TaskId>>,
     idempotency: FxHashMap<Arc<str>, Option<IdempotencyRecord>>,
-    old_attempts: FxHashMap<AttemptId, Option<AttemptRecord>>,
+    old_attempts: FxHashMap<(TaskId, AttemptId), Option<AttemptRecord>>,
     due: Option<Vec<TaskId>>,
     project_events: u64,
     writes: Writes,
@@ -178,9 +178,14 @@ impl Snapshot {
         self.idempotency.entry(key).or_insert(record);
     }
 
-    /// Adds the record of an attempt that has ended, or that there is none.
-    pub fn add_old_attempt(&mut self, attempt: AttemptId, record: Option<AttemptRecord>) {
-        self.old_attempts.entry(attempt).or_insert(record);
+    /// Adds the record of an attempt of this task that has ended, or that the task has none.
+    pub fn add_old_attempt(
+        &mut self,
+        task: TaskId,
+        attempt: AttemptId,
+        record: Option<AttemptRecord>,
+    ) {
+        self.old_attempts.entry((task, attempt)).or_insert(record);
     }
 
     /// Sets the tasks that a timer has to look at.
@@ -243,9 +248,10 @@ impl Snapshot {
         self.idempotency.get(key)
     }
 
-    /// The record of an attempt that has ended; `None` where that was not loaded.
-    pub fn old_attempt(&self, attempt: AttemptId) -> Option<&Option<AttemptRecord>> {
-        self.old_attempts.get(&attempt)
+    /// The record of an attempt of this task that has ended; `None` where that was not loaded. A report that names another task says
+    /// nothing of the one that brought it.
+    pub fn old_attempt(&self, task: TaskId, attempt: AttemptId) -> Option<&Option<AttemptRecord>> {
+        self.old_attempts.get(&(task, attempt))
     }
 
     /// The tasks that a timer has to look at; `None` where they were not loaded.
@@ -289,7 +295,7 @@ impl Snapshot {
             self.agents.insert(agent.spec.instance, agent);
         }
         for record in &changes.attempts {
-            self.old_attempts.insert(record.attempt.id, Some(record.clone()));
+            self.old_attempts.insert((record.task, record.attempt.id), Some(record.clone()));
         }
         for record in &changes.idempotency {
             self.idempotency.insert(record.key.clone(), Some(record.clone()));

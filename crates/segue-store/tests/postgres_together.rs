@@ -35,8 +35,13 @@ impl Together {
     }
 
     async fn store(&self) -> Arc<PostgresStore> {
+        self.store_with(Duration::from_millis(300)).await
+    }
+
+    /// A store that leaves the letters of others alone for so long.
+    async fn store_with(&self, letters_grace: Duration) -> Arc<PostgresStore> {
         let options = Options {
-            letters_grace: Duration::from_millis(300),
+            letters_grace,
             away_patience: Duration::from_secs(10),
             ..Options::new(self.url.clone(), PROJECT, support::KEY, self.blobs.clone())
         };
@@ -425,7 +430,8 @@ async fn an_assignment_that_was_kept_out_says_so(place: &Together) {
 }
 
 async fn letters_of_another_are_left_to_it_for_a_while(place: &Together) {
-    let (mine, others) = (place.store().await, place.store().await);
+    let mine = place.store_with(Duration::from_secs(3_600)).await;
+    let others = place.store().await;
     let assign = register(&mine, 1, 1).await;
     support::accept(mine.as_ref(), vec![support::submit(vec![support::spec("a")]), assign]).await;
     let letters = mine.unsent(0, 10).await.expect("reads");

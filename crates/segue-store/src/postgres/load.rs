@@ -12,7 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::Agent;
 use segue_core::changes::{Edge, IdempotencyRecord};
 use segue_core::command::{CASCADE_MAX, Command};
-use segue_core::ids::{HostId, Incarnation, InstanceId, TaskId};
+use segue_core::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
 use segue_core::payload::Hash;
 use segue_core::scope::{Load, missing};
 use segue_core::snapshot::{Page, Snapshot};
@@ -180,7 +180,7 @@ enum About {
     Children(Vec<TaskId>),
     Calls(Vec<(TaskId, Arc<str>)>),
     Idempotency(Vec<Arc<str>>),
-    OldAttempts(Vec<segue_core::ids::AttemptId>),
+    OldAttempts(Vec<(TaskId, AttemptId)>),
     Held(Vec<InstanceId>),
     Due,
     Routes,
@@ -342,8 +342,7 @@ impl Loader<'_> {
                 .with(project)
                 .column(attempts.iter().map(|(task, _)| task.0))
                 .column(attempts.iter().map(|(_, attempt)| attempt.0));
-            let ids = attempts.into_iter().map(|(_, attempt)| attempt).collect();
-            asks.push((About::OldAttempts(ids), ask));
+            asks.push((About::OldAttempts(attempts), ask));
         }
         if !held.is_empty() {
             asks.push(self.held(held));
@@ -463,10 +462,11 @@ impl Loader<'_> {
             About::OldAttempts(ids) => {
                 for row in rows {
                     let record = decode::record(row)?;
-                    self.snapshot.add_old_attempt(record.attempt.id, Some(record));
+                    let (task, attempt) = (record.task, record.attempt.id);
+                    self.snapshot.add_old_attempt(task, attempt, Some(record));
                 }
-                for id in ids {
-                    self.snapshot.add_old_attempt(id, None);
+                for (task, attempt) in ids {
+                    self.snapshot.add_old_attempt(task, attempt, None);
                 }
             }
             About::Held(instances) => {

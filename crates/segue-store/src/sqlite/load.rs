@@ -87,7 +87,7 @@ impl Loader<'_> {
             }
             Load::OldAttempt(task, attempt) => {
                 let record = self.old_attempt(task, attempt)?;
-                snapshot.add_old_attempt(attempt, record);
+                snapshot.add_old_attempt(task, attempt, record);
             }
             Load::Held(instance) => {
                 let sql = "SELECT id FROM tasks WHERE held_by = ?1";

@@ -202,7 +202,7 @@ impl<'a> Driver<'a> {
             18 => Command::Retry { task: self.any_task() },
             19 => Command::Requeue { task: self.any_task() },
             20 => Command::Resume { task: self.any_task() },
-            21 => Command::Tick { limit: 1 + self.below(20) },
+            21 => Command::Tick { limit: 1_000 + self.below(20) },
             22 => self.about_a_host(),
             23 => {
                 let letters = reference.unsent(0, 30).await.expect("reads");
