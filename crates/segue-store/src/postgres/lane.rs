@@ -7,7 +7,7 @@ use super::specs::{self, Specs};
 use super::store::Shared;
 use super::trouble::Trouble;
 use super::write::{Pen, SHARDS, Written};
-use super::{load, write};
+use super::{put, select};
 use crate::failure::Kind;
 use crate::rows::{WEIGHT_MAX, weight};
 use segue_core::command::Command;
@@ -270,5 +270,5 @@ fn pause(tries: u32) -> Duration {
 
 /// Every statement that lanes use, prepared when they connect: what is not prepared cannot travel with others.
 fn statements() -> impl Iterator<Item = &'static str> {
-    load::statements().into_iter().chain(write::statements()).chain(specs::statements())
+    select::statements().into_iter().chain(put::statements()).chain(specs::statements())
 }
