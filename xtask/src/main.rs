@@ -17,6 +17,7 @@ mod counts;
 mod coverage;
 mod exec;
 mod segue;
+mod servers;
 mod tidy;
 
 const HELP: &str = "\
@@ -24,6 +25,9 @@ The project's own chores. Usage: cargo xtask COMMAND [ARGS]
 
   ci [--keep-going]  everything a change must pass: fmt, tidy, lint, doc, doctest, test, deny
   test [ARGS]        the tests; ARGS go to the test runner (a filter, -p CRATE, ..)
+  servers [install]  what is missing of the servers that tests start (PostgreSQL, RabbitMQ, Redis, S3);
+                     `install` brings it, from Debian's packages and PyPI, as root or by sudo
+  servers rabbitmq4  a RabbitMQ 4 in a folder of its own, and how tests run on it (root)
   tidy [--rules]     the house rules; --rules lists them
   fmt [--check]      format the code, or say what is not formatted
   lint               clippy over every target, warnings are errors
@@ -61,6 +65,16 @@ fn run(mut args: Vec<String>) -> Result<bool> {
             ci::run(keep_going)
         }
         "test" => chores::test(&args),
+        "servers" => {
+            let what = if args.is_empty() { String::new() } else { args.remove(0) };
+            no_more(&command, &args)?;
+            match what.as_str() {
+                "" => servers::run(false),
+                "install" => servers::run(true),
+                "rabbitmq4" => servers::rabbitmq4(),
+                _ => bail!("`servers` knows no `{what}`; `cargo xtask help` lists what there is"),
+            }
+        }
         "tidy" => {
             let rules = flag(&mut args, "--rules");
             no_more(&command, &args)?;

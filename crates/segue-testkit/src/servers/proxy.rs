@@ -346,9 +346,10 @@ async fn pump(
             if bytes.is_empty() {
                 return to.shutdown().await;
             }
-            to.write_all(&bytes).await?;
+            // Counted before whoever hears it can ask for the count.
             let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             counts.bytes[way].fetch_add(length, Ordering::SeqCst);
+            to.write_all(&bytes).await?;
         }
         Ok(())
     };
