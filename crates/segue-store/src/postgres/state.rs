@@ -92,6 +92,7 @@ const END_KEYS: &str = "DELETE FROM state_keys WHERE project = $1 AND key = ANY(
 
 /// What an answer about shared state is about.
 pub(super) enum About {
+    Nothing,
     Stamp,
     Kept(Vec<Arc<str>>),
     Latest,
@@ -102,7 +103,7 @@ pub(super) enum About {
 
 /// Loads of shared state, gathered out of those of a round.
 #[derive(Default)]
-pub(super) struct Wanted {
+struct Wanted {
     stamp: bool,
     keys: Vec<Arc<str>>,
     versions: Vec<u64>,
@@ -112,7 +113,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// Takes a load of shared state; gives back any other.
-    pub(super) fn take(&mut self, load: Load) -> Option<Load> {
+    fn take(&mut self, load: Load) -> Option<Load> {
         match load {
             Load::Stamp => self.stamp = true,
             Load::StateKey(key) => self.keys.push(key),
@@ -125,13 +126,13 @@ impl Wanted {
     }
 
     /// The statements that lock the counter: they come before every other of their round.
-    pub(super) fn lock(&self, project: i32) -> Option<[Ask<'static>; 2]> {
+    fn lock(&self, project: i32) -> Option<[Ask<'static>; 2]> {
         let of = |sql: &'static str| Ask::new(sql).with(project);
         self.stamp.then(|| [of(MAKE_STAMP), of(LOCK_STAMP)])
     }
 
     /// The statements for the rest.
-    pub(super) fn asks(self, project: i32, asks: &mut Vec<(About, Ask<'static>)>) {
+    fn asks(self, project: i32, asks: &mut Vec<(About, Ask<'static>)>) {
         let texts = |names: &[Arc<str>]| names.iter().map(|it| it.to_string()).collect::<Vec<_>>();
         if !self.keys.is_empty() {
             let of = |sql: &'static str| Ask::new(sql).with(project).with(texts(&self.keys));
@@ -155,6 +156,24 @@ impl Wanted {
     }
 }
 
+/// Gives the statements for the loads of shared state to `push`, the one that locks the counter first, and the other loads back.
+pub(super) fn asks(
+    project: i32,
+    loads: Vec<Load>,
+    mut push: impl FnMut(About, Ask<'static>),
+) -> Vec<Load> {
+    let mut wanted = Wanted::default();
+    let rest = loads.into_iter().filter_map(|load| wanted.take(load)).collect();
+    if let Some([make, lock]) = wanted.lock(project) {
+        push(About::Nothing, make);
+        push(About::Stamp, lock);
+    }
+    let mut asks = Vec::new();
+    wanted.asks(project, &mut asks);
+    asks.into_iter().for_each(|(about, ask)| push(about, ask));
+    rest
+}
+
 /// Puts what was read into the snapshot. `latest` holds newest versions until the list of their key comes.
 pub(super) fn take_in(
     snapshot: &mut Snapshot,
@@ -164,6 +183,7 @@ pub(super) fn take_in(
 ) -> Result<(), Trouble> {
     let state = snapshot.state_mut();
     match about {
+        About::Nothing => {}
         About::Stamp => {
             let row = rows.first().ok_or_else(|| Trouble::data("the stamp went meanwhile"))?;
             state.set_stamp(decode::unsigned(row, 0)?);
