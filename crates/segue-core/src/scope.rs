@@ -254,7 +254,7 @@ impl Want<'_> {
     fn report(&mut self, id: TaskId, attempt: AttemptId) {
         let Some(task) = self.family(id) else { return };
         let is_current = task.current_attempt().is_some_and(|current| current.id == attempt);
-        if !is_current && self.snapshot.old_attempt(attempt).is_none() {
+        if !is_current && self.snapshot.old_attempt(id, attempt).is_none() {
             self.loads.push(Load::OldAttempt(id, attempt));
         }
     }

@@ -54,7 +54,7 @@ pub struct Snapshot {
     held: FxHashMap<InstanceId, Vec<TaskId>>,
     calls: FxHashMap<(TaskId, Arc<str>), Option<TaskId>>,
     idempotency: FxHashMap<Arc<str>, Option<IdempotencyRecord>>,
-    old_attempts: FxHashMap<AttemptId, Option<AttemptRecord>>,
+    old_attempts: FxHashMap<(TaskId, AttemptId), Option<AttemptRecord>>,
     due: Option<Vec<TaskId>>,
     project_events: u64,
     state: StateRows,
@@ -103,6 +103,21 @@ impl Snapshot {
     /// An empty snapshot over these agents; `project_events` is the counter of the project's own log.
     pub fn new(agents: BTreeMap<InstanceId, Agent>, project_events: u64) -> Snapshot {
         Snapshot { agents, project_events, ..Snapshot::default() }
+    }
+
+    /// Adds an agent instance as the store has it, for an adapter that loads those alone that a batch concerns. One that the batch has
+    /// changed already stays as it is.
+    pub fn add_agent(&mut self, agent: Agent) {
+        if !self.dirty_agents.contains(&agent.spec.instance) {
+            self.agents.insert(agent.spec.instance, agent);
+        }
+    }
+
+    /// Sets the counter of the project's own log as the store has it, unless the batch has moved it already.
+    pub fn set_project_events(&mut self, count: u64) {
+        if self.writes.project_events.is_none() {
+            self.project_events = count;
+        }
     }
 
     /// Whether the task was looked for already.
@@ -167,9 +182,14 @@ impl Snapshot {
         self.idempotency.entry(key).or_insert(record);
     }
 
-    /// Adds the record of an attempt that has ended, or that there is none.
-    pub fn add_old_attempt(&mut self, attempt: AttemptId, record: Option<AttemptRecord>) {
-        self.old_attempts.entry(attempt).or_insert(record);
+    /// Adds the record of an attempt of this task that has ended, or that the task has none.
+    pub fn add_old_attempt(
+        &mut self,
+        task: TaskId,
+        attempt: AttemptId,
+        record: Option<AttemptRecord>,
+    ) {
+        self.old_attempts.entry((task, attempt)).or_insert(record);
     }
 
     /// Sets the tasks that a timer has to look at.
@@ -242,9 +262,10 @@ impl Snapshot {
         self.idempotency.get(key)
     }
 
-    /// The record of an attempt that has ended; `None` where that was not loaded.
-    pub fn old_attempt(&self, attempt: AttemptId) -> Option<&Option<AttemptRecord>> {
-        self.old_attempts.get(&attempt)
+    /// The record of an attempt of this task that has ended; `None` where that was not loaded. A report that names another task says
+    /// nothing of the one that brought it.
+    pub fn old_attempt(&self, task: TaskId, attempt: AttemptId) -> Option<&Option<AttemptRecord>> {
+        self.old_attempts.get(&(task, attempt))
     }
 
     /// The tasks that a timer has to look at; `None` where they were not loaded.
@@ -288,7 +309,7 @@ impl Snapshot {
             self.agents.insert(agent.spec.instance, agent);
         }
         for record in &changes.attempts {
-            self.old_attempts.insert(record.attempt.id, Some(record.clone()));
+            self.old_attempts.insert((record.task, record.attempt.id), Some(record.clone()));
         }
         for record in &changes.idempotency {
             self.idempotency.insert(record.key.clone(), Some(record.clone()));

@@ -32,7 +32,7 @@ const MIGRATIONS: [Migration; 2] = [
 
 /// The statements that make every table, for tests of what has to name them all.
 #[cfg(test)]
-pub(super) fn statements() -> impl Iterator<Item = &'static str> {
+pub(crate) fn statements() -> impl Iterator<Item = &'static str> {
     MIGRATIONS.iter().map(|migration| migration.sql)
 }
 

@@ -169,7 +169,7 @@ impl World {
             }
             Load::OldAttempt(task, attempt) => {
                 let record = self.attempts.get(&attempt).filter(|record| record.task == task);
-                snapshot.add_old_attempt(attempt, record.cloned());
+                snapshot.add_old_attempt(task, attempt, record.cloned());
             }
             Load::Held(instance) => snapshot.add_held(instance, self.held(instance)),
             Load::Due(limit) => {
