@@ -356,7 +356,10 @@ async fn a_line_that_breaks_loses_and_doubles_nothing() {
             let found: i64 = shell.query_one(sql, &[&id.0]).await.expect("reads").get(0);
             match said {
                 Ok(accepted) => {
-                    assert!(accepted && found == 1, "task {id}: accepted {accepted}, found {found}");
+                    assert!(
+                        accepted && found == 1,
+                        "task {id}: accepted {accepted}, found {found}"
+                    );
                     kept += 1;
                 }
                 Err(StoreError::Away(text)) if text.contains("not known") => unknown += 1,
