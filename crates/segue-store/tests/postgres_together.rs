@@ -9,7 +9,7 @@ use segue_core::payload::Payload;
 use segue_core::ports::{Blobs, EventFilter, Store, StoreError};
 use segue_core::task::{Need, Route, TaskSpec, TaskState};
 use segue_store::postgres::{Options, PostgresStore};
-use segue_testkit::servers::Postgres;
+use segue_testkit::servers::{Postgres, Proxy};
 use segue_testkit::store_suite::{self, Work};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +28,12 @@ struct Together {
 }
 
 impl Together {
+    /// The same database by way of another address.
+    fn by(mut self, url: String) -> Together {
+        self.url = url;
+        self
+    }
+
     async fn on(server: &Postgres) -> Together {
         let dir = tempfile::tempdir().expect("a folder");
         let folder = segue_store::sqlite::SqliteStore::open(support::options(dir.path()));
@@ -306,6 +312,84 @@ async fn kill_9_of_the_server_under_load_loses_nothing() {
         server.start_again().await;
     })
     .await;
+}
+
+/// Commits whose answers are lost with the line: what was answered is true, and what was said not to be written is not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_breaks_loses_and_doubles_nothing() {
+    let server = Postgres::start().await;
+    let proxy = Proxy::to(&server.address()).await;
+    let database = server.database_name().await;
+    let direct = Together::on(&server).await.by(server.url(&database));
+    let url = server.url_by(&proxy.addr(), &database);
+    let store = Together::on(&server).await.by(url).store().await;
+    let done = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let submitter = |count: usize| {
+        let (store, done) = (store.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut said = Vec::new();
+            for _ in 0..count {
+                let spec = support::spec("a");
+                let id = spec.id;
+                let answer = store.apply(vec![support::submit(vec![spec])]).await;
+                said.push((id, answer.map(|decisions| decisions[0].is_ok())));
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+            said
+        })
+    };
+    let submitters: Vec<_> = (0..4).map(|_| submitter(60)).collect();
+    for cut in 1..=6 {
+        let begin = Instant::now();
+        while done.load(Ordering::SeqCst) < cut * 30 {
+            assert!(begin.elapsed() < PATIENCE, "the work goes on after a cut");
+            tokio::task::yield_now().await;
+        }
+        proxy.cut().await;
+        proxy.heal().await;
+    }
+    let shell = direct.shell().await;
+    let (mut kept, mut unknown) = (0, 0);
+    for submitter in submitters {
+        for (id, said) in submitter.await.expect("it ends") {
+            let sql = "SELECT count(*) FROM tasks WHERE id = $1";
+            let found: i64 = shell.query_one(sql, &[&id.0]).await.expect("reads").get(0);
+            match said {
+                Ok(accepted) => {
+                    assert!(
+                        accepted && found == 1,
+                        "task {id}: accepted {accepted}, found {found}"
+                    );
+                    kept += 1;
+                }
+                Err(StoreError::Away(text)) if text.contains("not known") => unknown += 1,
+                Err(StoreError::Away(text)) => assert_eq!(found, 0, "task {id}: {text}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert!(kept >= 200, "nearly all were kept at last: {kept}, {unknown} not known");
+    assert_eq!(store.health(), Ok(()), "it is back by itself");
+}
+
+/// The primary is lost; its synchronous standby takes over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_takes_over_has_all_that_was_answered() {
+    let primary = Postgres::start().await;
+    let database = primary.database_name().await;
+    let standby = primary.standby(true).await;
+    let hosts = format!("{},{}", primary.address(), standby.address());
+    let url = format!("{}?target_session_attrs=read-write", primary.url_by(&hosts, &database));
+    let place = Together::on(&primary).await.by(url);
+    let store = place.store().await;
+    let (one, two) = (support::spec("a"), support::spec("a"));
+    let ids = vec![one.id, two.id];
+    support::accept(store.as_ref(), vec![support::submit(vec![one])]).await;
+    primary.kill().await;
+    standby.promote().await;
+    insist(&store, support::submit(vec![two])).await;
+    assert_eq!(store.tasks_by_id(ids).await.expect("reads").len(), 2);
+    assert_eq!(store.health(), Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
