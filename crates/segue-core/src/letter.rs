@@ -112,6 +112,8 @@ pub enum LetterBody {
         /// What is asked or answered.
         payload: Payload,
     },
+    /// What a worker says to the engine, or is answered: signed.
+    Host(Box<crate::worker::Sealed>),
 }
 
 /// Work for an agent: one attempt at a task.

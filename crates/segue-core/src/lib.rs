@@ -25,4 +25,5 @@ pub mod snapshot;
 pub mod task;
 pub mod template;
 pub mod time;
+pub mod worker;
 pub mod workflow;
