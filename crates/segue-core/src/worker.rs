@@ -26,7 +26,7 @@ pub const SAID_MAX: usize = 1024 * 1024;
 /// Bytes of a body that one letter carries at most.
 pub const PART_MAX: usize = 192 * 1024;
 /// Bytes of a body that a worker may hand in at most.
-pub const BODY_MAX: u64 = 512 * 1024 * 1024;
+pub const BODY_MAX: u64 = 128 * 1024 * 1024;
 /// Bytes of a worker's name at most.
 pub const NAME_MAX: usize = 64;
 /// What stands before everything else in a token's text.

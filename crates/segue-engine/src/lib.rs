@@ -12,6 +12,7 @@ pub mod intake;
 pub mod submit;
 pub mod timers;
 mod wait;
+mod workers;
 pub mod workflow;
 
 pub use engine::{Config, Engine, EngineError, Parts};
