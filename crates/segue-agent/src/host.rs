@@ -529,6 +529,7 @@ impl Host {
             reply_to: None,
             correlation: Some(attempt),
             causation: Some(attempt),
+            traceparent: None,
             hops: work.hops,
             at: self.parts.clock.now(),
             body,

@@ -110,11 +110,7 @@ impl Requester {
     ///
     /// # Errors
     /// As [`Requester::ask`].
-    pub async fn ask_letter(
-        &self,
-        letter: Letter,
-        patience: Duration,
-    ) -> Result<Letter, AskError> {
+    pub async fn ask_letter(&self, letter: Letter, patience: Duration) -> Result<Letter, AskError> {
         let to = letter.to.to_string();
         let correlation = Uuid::new_v4().as_u128();
         let letter = Letter { correlation: Some(correlation), ..letter };
@@ -159,6 +155,7 @@ impl Requester {
             reply_to: Some(self.reply_to.clone()),
             correlation: None,
             causation: None,
+            traceparent: None,
             hops: 0,
             at: self.clock.now(),
             body,
@@ -337,6 +334,7 @@ impl Responder {
             reply_to: None,
             correlation: question.correlation,
             causation: question.correlation,
+            traceparent: None,
             hops: question.hops,
             at: self.clock.now(),
             body: LetterBody::Query { payload },

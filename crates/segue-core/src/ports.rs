@@ -208,6 +208,19 @@ pub struct Delivery {
     pub letter: Letter,
     /// Whether it may have been handed over before.
     pub redelivered: bool,
+    /// Why it is among the dead letters, where it comes from there.
+    pub dead: Option<String>,
+}
+
+/// A letter that nobody takes any more, left to be looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// The letter, as far as it can be read.
+    pub letter: Option<Letter>,
+    /// The beginning of what came, where it is no letter.
+    pub excerpt: Option<String>,
+    /// Why it was refused.
+    pub reason: String,
 }
 
 /// Carries letters, at least once, in order per queue unless redelivered.
@@ -221,6 +234,14 @@ pub trait WorkBus: Send + Sync {
 
     /// Takes letters from a queue. Several consumers of a queue share it; everybody gets what goes to all.
     fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>>;
+
+    /// Takes dead letters that brought work, whoever refused them: an attempt hangs on each, and must not end without a word. Each says
+    /// why in [`Delivery::dead`]. One that is rejected with a reason is left to be looked at.
+    fn consume_dead(&self) -> Fut<'_, Result<Box<dyn Consumer>, BusError>>;
+
+    /// Looks at the dead letters that are left, oldest first, at most so many, and leaves them where they are. A bus keeps a bounded number;
+    /// the oldest go first.
+    fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>>;
 }
 
 /// One who takes letters from a queue. What it does not acknowledge goes back to the queue when it is dropped.

@@ -124,8 +124,7 @@ impl TokenMaker {
 
     /// The token of a host.
     pub fn token(&self, host: HostId) -> Token {
-        let parts: [&[u8]; 3] =
-            [b"segue worker token 1", self.project.as_bytes(), host.as_bytes()];
+        let parts: [&[u8]; 3] = [b"segue worker token 1", self.project.as_bytes(), host.as_bytes()];
         Token(hmac_sha256(&self.key, &parts))
     }
 
@@ -175,8 +174,7 @@ impl FromStr for WorkerToken {
 
     fn from_str(text: &str) -> Result<WorkerToken, BadToken> {
         let mut parts = text.trim().split(':');
-        let (mark, project, name, token) =
-            (parts.next(), parts.next(), parts.next(), parts.next());
+        let (mark, project, name, token) = (parts.next(), parts.next(), parts.next(), parts.next());
         if mark != Some(TOKEN_MARK) || parts.next().is_some() {
             return Err(BadToken);
         }
@@ -249,13 +247,7 @@ pub struct Stamp {
 
 impl Sealed {
     /// Signs what is said.
-    pub fn seal(
-        token: &Token,
-        project: ProjectId,
-        way: Way,
-        stamp: Stamp,
-        said: String,
-    ) -> Sealed {
+    pub fn seal(token: &Token, project: ProjectId, way: Way, stamp: Stamp, said: String) -> Sealed {
         let Stamp { host, incarnation, number, at } = stamp;
         let mut sealed = Sealed { host, incarnation, number, at, said, mac: Hash([0; 32]) };
         sealed.mac = sealed.mac_by(token, project, way);
@@ -499,7 +491,9 @@ mod tests {
         assert_eq!(format!(" {text}\n").parse::<WorkerToken>().unwrap(), token);
         assert_eq!(token.token, maker().token(token.host()));
         assert!(!format!("{token:?} {:?}", maker()).contains(&text[text.len() - 64..]));
-        for wrong in ["", "segue-worker-1", &text[1..], &format!("{text}:x"), &text.replace('7', "g")] {
+        for wrong in
+            ["", "segue-worker-1", &text[1..], &format!("{text}:x"), &text.replace('7', "g")]
+        {
             assert_eq!(wrong.parse::<WorkerToken>(), Err(BadToken), "{wrong}");
         }
     }

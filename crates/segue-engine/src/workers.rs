@@ -5,6 +5,7 @@
 
 use crate::engine::{Engine, EngineError};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use segue_core::agent::{Agent, AgentSpec};
 use segue_core::command::{Command, Reject};
 use segue_core::ids::{HostId, Incarnation, InstanceId};
@@ -15,7 +16,6 @@ use segue_core::worker::{
     AGENTS_MAX, Answer, Asked, BODY_MAX, PART_MAX, Part, SAID_MAX, Say, Sealed, Stamp, Way,
     check_name, host_of, instance_of,
 };
-use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,9 @@ impl Desk {
 enum Checked {
     Ask(Asked),
     /// Its time is off: what it wants is not done, and it is told what the time is.
-    Stale { asked: Asked },
+    Stale {
+        asked: Asked,
+    },
 }
 
 impl Engine {
@@ -126,7 +128,11 @@ impl Engine {
     ///
     /// # Errors
     /// Why the letter is a dead letter.
-    pub(crate) async fn hear(&self, correlation: Option<u128>, sealed: Sealed) -> Result<(), String> {
+    pub(crate) async fn hear(
+        &self,
+        correlation: Option<u128>,
+        sealed: Sealed,
+    ) -> Result<(), String> {
         let stamp = Stamp {
             host: sealed.host,
             incarnation: sealed.incarnation,
@@ -135,7 +141,8 @@ impl Engine {
         };
         let (reply, answer, dead) = match self.check_worker(&sealed)? {
             Checked::Stale { asked } => {
-                let reason = "the letter is of another time: set the clock by this answer".to_owned();
+                let reason =
+                    "the letter is of another time: set the clock by this answer".to_owned();
                 (asked.reply, Answer::Again { now: self.now(), reason }, None)
             }
             Checked::Ask(Asked { reply, say }) => {
@@ -369,13 +376,7 @@ impl Engine {
         Ok(Answer::Done { now: self.now(), lease_ms: 0, leave: false })
     }
 
-    async fn answer(
-        &self,
-        to: Address,
-        correlation: Option<u128>,
-        stamp: Stamp,
-        answer: &Answer,
-    ) {
+    async fn answer(&self, to: Address, correlation: Option<u128>, stamp: Stamp, answer: &Answer) {
         let Some(maker) = &self.config.workers else { return };
         let said = match serde_json::to_string(answer) {
             Ok(said) => said,
@@ -392,6 +393,7 @@ impl Engine {
             reply_to: None,
             correlation,
             causation: correlation,
+            traceparent: None,
             hops: 0,
             at: stamp.at,
             body: LetterBody::Host(Box::new(sealed)),

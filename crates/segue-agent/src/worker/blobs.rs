@@ -82,7 +82,8 @@ impl BusBlobs {
     async fn hand_in(&self, bytes: Vec<u8>) -> Result<Payload, StoreError> {
         let (hash, size) = (Hash::of(&bytes), bytes.len() as u64);
         if size > BODY_MAX {
-            let message = format!("a worker hands in at most {BODY_MAX} bytes, and this has {size}");
+            let message =
+                format!("a worker hands in at most {BODY_MAX} bytes, and this has {size}");
             return Err(StoreError::Io(message));
         }
         let chunks: Vec<Vec<u8>> = bytes.chunks(PART_MAX).map(<[u8]>::to_vec).collect();
@@ -127,8 +128,10 @@ impl Blobs for SpooledBlobs {
     fn put(&self, bytes: Vec<u8>) -> Fut<'_, Result<Payload, StoreError>> {
         Box::pin(async move {
             if bytes.len() as u64 > BODY_MAX {
-                let message =
-                    format!("a worker hands in at most {BODY_MAX} bytes, and this has {}", bytes.len());
+                let message = format!(
+                    "a worker hands in at most {BODY_MAX} bytes, and this has {}",
+                    bytes.len()
+                );
                 return Err(StoreError::Io(message));
             }
             self.spool.keep_body(bytes).await

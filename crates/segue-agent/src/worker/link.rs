@@ -129,8 +129,11 @@ impl Link {
         if !is_to_this {
             return Err(LinkError::Forged("it answers another question"));
         }
-        serde_json::from_str(&sealed.said)
-            .map_err(|_| LinkError::Refused("the node's answer is not understood: it may be of another version".into()))
+        serde_json::from_str(&sealed.said).map_err(|_| {
+            LinkError::Refused(
+                "the node's answer is not understood: it may be of another version".into(),
+            )
+        })
     }
 }
 
