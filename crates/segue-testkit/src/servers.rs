@@ -4,6 +4,7 @@
 //! - [`Postgres`], with a streaming standby where wanted
 //! - [`RabbitMq`], one node or a cluster
 //! - [`Redis`]
+//! - [`S3`]
 //! - [`Proxy`], which stands before any of them and cuts, holds or slows down what goes through
 //!
 //! A program that is missing is a failure that says what to install, never a skip: `cargo xtask servers install` brings them all.
@@ -19,11 +20,13 @@ mod postgres;
 mod proxy;
 mod rabbit_mq;
 mod redis;
+mod s3;
 
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::Proxy;
 pub use rabbit_mq::{RabbitMq, RabbitMqOptions};
 pub use redis::Redis;
+pub use s3::S3;
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! The servers that tests start: they start, keep or forget what they should when they are killed, and end with who started them.
 
-use segue_testkit::servers::{Postgres, RabbitMq, Redis};
+use segue_testkit::servers::{Postgres, RabbitMq, Redis, S3};
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -57,6 +57,20 @@ async fn a_killed_redis_starts_again_and_has_forgotten_on_redis() {
     assert!(!listens(&server.address()));
     server.start_again().await;
     assert_eq!(server.command(&["GET", "a"]).await, "");
+    let address = server.address();
+    drop(server);
+    assert!(!listens(&address));
+}
+
+#[tokio::test]
+async fn a_killed_s3_starts_again_on_s3() {
+    let server = S3::start().await;
+    let first = server.bucket().await;
+    assert_ne!(server.bucket().await, first);
+    server.kill().await;
+    assert!(!listens(&server.address()));
+    server.start_again().await;
+    server.bucket().await;
     let address = server.address();
     drop(server);
     assert!(!listens(&address));
