@@ -16,6 +16,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+mod soft;
+
+pub use soft::{
+    Admission, Beat, Everybody, FOUND_MAX, Fence, GATE_MS_MAX, GateKey, GateReading, Gates, Held,
+    INSTANCES_MAX, InstanceBeat, LOCK_TTL_MS_MAX, LockError, Locks, NODES_MAX, NodeBeat, Presence,
+    SOFT_NAME_MAX, SeenInstance, SeenNode, SoftError, check_gate, check_lock,
+};
+
 /// A future that a port returns.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -288,6 +296,28 @@ pub enum Topic {
     Duties,
     /// Letters wait to be published.
     Letters,
+}
+
+impl Topic {
+    /// Every topic.
+    pub const ALL: [Topic; 5] =
+        [Topic::Ready, Topic::Due, Topic::Events, Topic::Duties, Topic::Letters];
+
+    /// The word by which nodes tell each other.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Topic::Ready => "ready",
+            Topic::Due => "due",
+            Topic::Events => "events",
+            Topic::Duties => "duties",
+            Topic::Letters => "letters",
+        }
+    }
+
+    /// The topic of this word. A node of a later version may have more of them.
+    pub fn named(word: &str) -> Option<Topic> {
+        Topic::ALL.into_iter().find(|topic| topic.as_str() == word)
+    }
 }
 
 /// Best-effort hints to look again. They may be lost or doubled: the tables are the truth, and are read on a slow beat as well.

@@ -278,17 +278,28 @@ impl Sealed {
     }
 }
 
+/// Who a worker is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    /// Its name, of which its host id is made.
+    pub name: String,
+    /// The version of its program.
+    #[serde(default)]
+    pub version: String,
+    /// The name of its machine.
+    #[serde(default)]
+    pub machine: String,
+}
+
 /// What a worker says. Each is a question that is answered by an [`Answer`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 pub enum Say {
     /// It is there and has these agents. What it had in an earlier life has ended.
     Hello {
-        /// Its name, of which its host id is made.
-        name: String,
-        /// The version of its program.
-        #[serde(default)]
-        version: String,
+        /// Who it is.
+        #[serde(flatten)]
+        who: Who,
         /// Its agents, whose instances are those of [`instance_of`]. One with no slots takes no more work.
         agents: Vec<AgentSpec>,
         /// How long its lease is to last without a beat, in milliseconds. The engine bounds it.
@@ -296,6 +307,9 @@ pub enum Say {
     },
     /// It is still there.
     Beat {
+        /// Who it is.
+        #[serde(flatten)]
+        who: Who,
         /// Load of its machine, 0 to 1.
         load: f32,
         /// Attempts that run.

@@ -4,14 +4,15 @@ use crate::directory::Directory;
 use crate::dispatch::Outbox;
 use crate::wait::Waiters;
 use crate::workers::Desk;
-use crate::{dispatch, duties, intake, timers, wait};
+use crate::{dispatch, duties, intake, presence, timers, wait};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use segue_core::agent::AgentSpec;
 use segue_core::command::{Assign, Command, Duty, Reject, Reply};
 use segue_core::ids::{HostId, TaskId};
 use segue_core::ports::{
-    Blobs, BusError, Decision, Effects, Signals, Store, StoreError, Topic, WorkBus,
+    Blobs, BusError, Decision, Effects, NodeBeat, Presence, Signals, Store, StoreError, Topic,
+    WorkBus,
 };
 use segue_core::task::Task;
 use segue_core::time::Time;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 /// Tasks that one batch assigns at most.
 pub const ASSIGN_MAX: usize = 1_024;
@@ -38,6 +40,8 @@ pub struct Parts {
     pub bus: Arc<dyn WorkBus>,
     /// Carries hints.
     pub signals: Arc<dyn Signals>,
+    /// Knows who is there, also elsewhere.
+    pub presence: Arc<dyn Presence>,
 }
 
 /// How an engine behaves.
@@ -53,6 +57,9 @@ pub struct Config {
     pub has_peers: bool,
     /// By what workers are known; without it, none are taken.
     pub workers: Option<TokenMaker>,
+    /// What this node says of itself to the others; its load and whether it drains are filled in at each beat. Where there is nothing, it is not
+    /// listed.
+    pub node: Option<NodeBeat>,
 }
 
 impl Default for Config {
@@ -63,6 +70,7 @@ impl Default for Config {
             child_output_max: 1024 * 1024,
             has_peers: false,
             workers: None,
+            node: None,
         }
     }
 }
@@ -84,6 +92,7 @@ pub enum EngineError {
 /// A running engine. Cheap to share; ends with [`Engine::stop`].
 pub struct Engine {
     me: Weak<Engine>,
+    id: HostId,
     pub(crate) parts: Parts,
     pub(crate) config: Config,
     /// Soft state of the agents.
@@ -113,8 +122,10 @@ impl Engine {
     pub async fn start(parts: Parts, config: Config) -> Result<Arc<Engine>, EngineError> {
         let (duty_sender, duty_receiver) = mpsc::unbounded_channel();
         let (outbox, letters) = Outbox::new();
+        let id = config.node.as_ref().map_or_else(|| HostId(Uuid::new_v4()), |node| node.node);
         let engine = Arc::new_cyclic(|me| Engine {
             me: me.clone(),
+            id,
             directory: Directory::new(),
             parts,
             config,
@@ -139,7 +150,13 @@ impl Engine {
         if engine.config.has_peers {
             engine.supervise("waiting", wait::watch_loop(engine.clone()));
         }
+        engine.supervise("presence", presence::presence_loop(engine.clone()));
         Ok(engine)
+    }
+
+    /// By this other nodes know what this one tells them: the id of its node, or one for this life where it has none.
+    pub fn id(&self) -> HostId {
+        self.id
     }
 
     /// What the engine stands on.
@@ -347,6 +364,11 @@ impl Engine {
     /// Gives out no more work from now on; what runs goes on.
     pub fn stop_assigning(&self) {
         self.assigning.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether it gives out work.
+    pub fn is_assigning(&self) -> bool {
+        self.assigning.load(Ordering::SeqCst)
     }
 
     /// Gives out work again.

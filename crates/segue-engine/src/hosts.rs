@@ -51,7 +51,7 @@ impl Engine {
         lease_ms: u64,
     ) -> Result<(), EngineError> {
         let before = self.agents_of(host, incarnation).await?;
-        self.directory.introduce(agents);
+        self.directory.introduce(host, agents);
         let now: Vec<InstanceId> = agents.iter().map(|agent| agent.instance).collect();
         let before = before.iter().map(|agent| agent.spec.instance);
         for gone in before.filter(|instance| !now.contains(instance)) {

@@ -11,12 +11,12 @@ use segue_core::command::{Command, Reject};
 use segue_core::ids::{HostId, Incarnation, InstanceId};
 use segue_core::letter::{Address, Letter, LetterBody, WIRE_VERSION};
 use segue_core::payload::Hash;
-use segue_core::ports::{BusError, StoreError};
+use segue_core::ports::{Beat, BusError, NodeBeat, StoreError};
 use segue_core::worker::{
-    AGENTS_MAX, Answer, Asked, BODY_MAX, PART_MAX, Part, SAID_MAX, Say, Sealed, Stamp, Way,
-    check_name, host_of, instance_of,
+    AGENTS_MAX, Answer, Asked, BODY_MAX, PART_MAX, Part, SAID_MAX, Say, Sealed, Stamp, TokenMaker,
+    Way, Who, check_name, host_of, instance_of,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -32,6 +32,8 @@ const AGENTS_AGE: Duration = Duration::from_secs(2);
 const AT_HAND_MAX: usize = 64 * 1024 * 1024;
 /// Bodies that are put together at a time: each is in memory meanwhile.
 const JOINS_MAX: usize = 2;
+/// Bytes of what a worker says of its version or machine, at most.
+const TEXT_MAX: usize = 256;
 /// So long an answer may take to be handed to the bus.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
@@ -192,12 +194,19 @@ impl Engine {
 
     async fn do_what_is_said(&self, sealed: &Sealed, say: Say) -> Answer {
         let done = match say {
-            Say::Hello { name, version, agents, lease_ms } => {
-                tracing::debug!(%name, %version, agents = agents.len(), "a worker says hello");
-                self.welcome(sealed, &name, agents, lease_ms).await
+            Say::Hello { who, agents, lease_ms } => {
+                let welcome = self.welcome(sealed, &who, agents, lease_ms).await;
+                if welcome.is_ok() {
+                    self.tell_of(sealed.host, who, 0.0, false);
+                }
+                welcome
             }
-            Say::Beat { load, agents, lease_ms, running: _ } => {
-                self.worker_beats(sealed, load, agents, lease_ms).await
+            Say::Beat { who, load, agents, lease_ms, running: _ } => {
+                let answer = self.worker_beats(sealed, &who, load, agents, lease_ms).await;
+                if let Ok(Answer::Done { leave, .. }) = &answer {
+                    self.tell_of(sealed.host, who, load, *leave);
+                }
+                answer
             }
             Say::Bye { reason } => self.worker_leaves(sealed, &reason).await,
             Say::Get { hash, offset } => self.part_of(hash, offset).await,
@@ -225,12 +234,14 @@ impl Engine {
     async fn welcome(
         &self,
         sealed: &Sealed,
-        name: &str,
+        who: &Who,
         agents: Vec<AgentSpec>,
         lease_ms: u64,
     ) -> Result<Answer, EngineError> {
         let Sealed { host, incarnation, .. } = *sealed;
-        self.check_hello(host, name, &agents)?;
+        let name = &who.name;
+        self.check_name(host, who)?;
+        check_agents(host, &agents)?;
         let known = self.parts.store.agents().await?;
         let latest = known.iter().filter(|agent| agent.host == host).map(|agent| agent.incarnation);
         if latest.max().is_some_and(|latest| latest > incarnation) {
@@ -243,40 +254,54 @@ impl Engine {
         Ok(Answer::Done { now: self.now(), lease_ms, leave: false })
     }
 
-    /// A worker speaks for its own name and its own instances alone.
-    fn check_hello(
-        &self,
-        host: HostId,
-        name: &str,
-        agents: &[AgentSpec],
-    ) -> Result<(), EngineError> {
+    /// A worker speaks for its own name alone.
+    fn check_name(&self, host: HostId, who: &Who) -> Result<(), EngineError> {
         let wrong = |message: String| EngineError::Rejected(Reject::Invalid(message));
+        let Who { name, version, machine } = who;
         check_name(name).map_err(|error| wrong(error.to_string()))?;
-        let project = self.config.workers.as_ref().map(|maker| maker.project());
-        if project.map(|project| host_of(project, name)) != Some(host) {
-            return Err(wrong(format!("the token is not that of worker `{name}`")));
+        if version.len().max(machine.len()) > TEXT_MAX {
+            return Err(wrong(format!("version and machine have at most {TEXT_MAX} bytes")));
         }
-        if agents.len() > AGENTS_MAX {
-            let message = format!("a worker has at most {AGENTS_MAX} agents, not {}", agents.len());
-            return Err(wrong(message));
+        let project = self.config.workers.as_ref().map(TokenMaker::project);
+        match project.map(|project| host_of(project, name)) == Some(host) {
+            true => Ok(()),
+            false => Err(wrong(format!("the token is not that of worker `{name}`"))),
         }
-        match agents.iter().find(|agent| agent.instance != instance_of(host, &agent.name)) {
-            None => Ok(()),
-            Some(agent) => Err(wrong(format!(
-                "instance {} is not that of agent `{}` on this worker",
-                agent.instance, agent.name
-            ))),
-        }
+    }
+
+    /// Lists a worker among the nodes, where it reaches nobody itself who would do that.
+    fn tell_of(&self, host: HostId, who: Who, load: f32, draining: bool) {
+        let beat = NodeBeat {
+            node: host,
+            name: who.name.into(),
+            machine: who.machine.into(),
+            version: who.version.into(),
+            started: self.now(),
+            roles: vec!["worker".into()],
+            address: None,
+            load: bounded_load(load),
+            draining,
+        };
+        let told =
+            Beat { from: host, node: Some(beat), instances: Vec::new(), health: BTreeMap::new() };
+        let presence = self.parts.presence.clone();
+        tokio::spawn(async move {
+            if let Err(error) = presence.beat(told).await {
+                tracing::debug!(%error, "could not tell of a worker");
+            }
+        });
     }
 
     async fn worker_beats(
         &self,
         sealed: &Sealed,
+        who: &Who,
         load: f32,
         mut instances: Vec<InstanceId>,
         lease_ms: u64,
     ) -> Result<Answer, EngineError> {
         let Sealed { host, incarnation, .. } = *sealed;
+        self.check_name(host, who)?;
         let lease_ms = bounded(lease_ms);
         self.command(Command::Renew { host, incarnation, lease_ms }).await?;
         let known = self.agents_lately().await?;
@@ -295,8 +320,7 @@ impl Engine {
             let reason = "agents of this worker are not known, or were taken for gone".to_owned();
             return Ok(Answer::Again { now: self.now(), reason });
         }
-        let load = if load.is_finite() { load.clamp(0.0, 1.0) } else { 1.0 };
-        self.directory.beat(instances, load);
+        self.directory.beat(instances, bounded_load(load));
         Ok(Answer::Done { now: self.now(), lease_ms, leave })
     }
 
@@ -319,6 +343,9 @@ impl Engine {
         let reason: String = reason.chars().take(200).collect();
         self.expire_host(sealed.host, sealed.incarnation, &format!("its worker left: {reason}"))
             .await?;
+        if let Err(error) = self.parts.presence.leave(sealed.host).await {
+            tracing::debug!(%error, "could not tell that a worker left");
+        }
         Ok(Answer::Done { now: self.now(), lease_ms: 0, leave: true })
     }
 
@@ -412,4 +439,24 @@ impl Engine {
 
 fn bounded(lease_ms: u64) -> u64 {
     lease_ms.clamp(*LEASE_MS.start(), *LEASE_MS.end())
+}
+
+fn bounded_load(load: f32) -> f32 {
+    if load.is_finite() { load.clamp(0.0, 1.0) } else { 1.0 }
+}
+
+/// A worker speaks for its own instances alone.
+fn check_agents(host: HostId, agents: &[AgentSpec]) -> Result<(), EngineError> {
+    let wrong = |message: String| EngineError::Rejected(Reject::Invalid(message));
+    if agents.len() > AGENTS_MAX {
+        let message = format!("a worker has at most {AGENTS_MAX} agents, not {}", agents.len());
+        return Err(wrong(message));
+    }
+    match agents.iter().find(|agent| agent.instance != instance_of(host, &agent.name)) {
+        None => Ok(()),
+        Some(agent) => Err(wrong(format!(
+            "instance {} is not that of agent `{}` on this worker",
+            agent.instance, agent.name
+        ))),
+    }
 }

@@ -11,7 +11,7 @@ use segue_core::payload::Payload;
 use segue_core::ports::{Blobs, WorkBus};
 use segue_core::task::TaskState;
 use segue_core::worker::{
-    Asked, FRESH_MS, PART_MAX, Say, Sealed, Stamp, TokenMaker, Way, host_of, instance_of,
+    Asked, FRESH_MS, PART_MAX, Say, Sealed, Stamp, TokenMaker, Way, Who, host_of, instance_of,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -109,6 +109,10 @@ async fn a_clock_that_is_off_is_set_by_the_answer() {
     team.stop().await;
 }
 
+fn who(name: &str) -> Who {
+    Who { name: name.into(), version: "1".into(), machine: String::new() }
+}
+
 /// Publishes this as a letter to the engine.
 async fn send(team: &Team, sealed: Sealed) {
     let letter = Letter {
@@ -141,17 +145,13 @@ async fn forged_replayed_and_foolish_letters_are_dead_letters_with_their_reason(
     };
     let now = team.engine(0).now();
     let beat = || Say::Beat {
+        who: who("red"),
         load: 0.0,
         running: 0,
         agents: vec![instance_of(red, "a")],
         lease_ms: 9_000,
     };
-    let hello = |name: &str, agents| Say::Hello {
-        name: name.into(),
-        version: "1".into(),
-        agents,
-        lease_ms: 9_000,
-    };
+    let hello = |name: &str, agents| Say::Hello { who: who(name), agents, lease_ms: 9_000 };
     let good = seal(red, life(5), 1_000, now, beat());
     let other = host_of(PROJECT, "blue");
     let own = vec![spec_on(red, "a")];

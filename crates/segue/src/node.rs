@@ -12,6 +12,7 @@ use segue_core::decide::secret_of;
 use segue_core::ids::Incarnation;
 use segue_core::ports::Store;
 use segue_engine::{Config, Engine, LocalHost, Parts};
+use segue_store::soft::InProcessSoft;
 use segue_store::sqlite::{Options, SqliteStore, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +70,7 @@ impl Node {
             blobs: store.clone(),
             bus: bus.clone(),
             signals: InProcessSignals::new(),
+            presence: InProcessSoft::new(),
         };
         let local = LocalHost { host: project.host, incarnation: Incarnation(Uuid::new_v4()) };
         let specs = agents.iter().map(|agent| agent.spec.clone()).collect();

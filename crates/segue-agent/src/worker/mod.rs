@@ -9,7 +9,7 @@ pub use link::{Link, LinkError};
 use crate::host::Host;
 use parking_lot::Mutex;
 use segue_core::agent::AgentSpec;
-use segue_core::worker::{Answer, Say};
+use segue_core::worker::{Answer, Say, Who};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub struct Presence {
     /// What the worker asks for, and what it was given last.
     lease_ms: u64,
     granted_ms: AtomicU64,
-    version: String,
+    who: Who,
 }
 
 impl Presence {
@@ -49,14 +49,16 @@ impl Presence {
         agents: Vec<AgentSpec>,
         lease_ms: u64,
         version: &str,
+        machine: &str,
     ) -> Presence {
+        let name = link.token().name.clone();
         Presence {
             link,
             host,
             agents: Mutex::new(agents),
             lease_ms,
             granted_ms: AtomicU64::new(lease_ms),
-            version: version.to_owned(),
+            who: Who { name, version: version.to_owned(), machine: machine.to_owned() },
         }
     }
 
@@ -68,12 +70,7 @@ impl Presence {
         let mut is_said = false;
         loop {
             let agents = self.agents.lock().clone();
-            let say = Say::Hello {
-                name: self.link.token().name.clone(),
-                version: self.version.clone(),
-                agents,
-                lease_ms: self.lease_ms,
-            };
+            let say = Say::Hello { who: self.who.clone(), agents, lease_ms: self.lease_ms };
             match self.link.ask(say, PATIENCE).await {
                 Ok(answer) => {
                     self.note(&answer);
@@ -142,6 +139,7 @@ impl Presence {
     async fn beat(&self) -> Result<bool, LinkError> {
         let agents = self.agents.lock().iter().map(|agent| agent.instance).collect();
         let say = Say::Beat {
+            who: self.who.clone(),
             load: 0.0,
             running: u32::try_from(self.host.running()).unwrap_or(u32::MAX),
             agents,

@@ -28,12 +28,7 @@ impl Rig {
     /// Letters share messages.
     pub async fn shared(broker: Arc<RabbitMq>) -> Rig {
         let options = Options::new(vec![broker.vhost().await], "suite");
-        Rig {
-            broker,
-            options,
-            buses: Mutex::default(),
-            signals: InProcessSignals::new(),
-        }
+        Rig { broker, options, buses: Mutex::default(), signals: InProcessSignals::new() }
     }
 
     /// One letter a message.

@@ -20,6 +20,7 @@ use segue_core::time::Time;
 use segue_core::worker::{TokenMaker, WorkerToken, instance_of};
 use segue_engine::workflow::new_task_id;
 use segue_engine::{Config, Engine, LocalHost, Parts};
+use segue_store::soft::InProcessSoft;
 use segue_testkit::memory::MemoryStore;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -121,6 +122,7 @@ impl Team {
             blobs: Arc::new(MapBlobs::default()),
             bus: bus.clone(),
             signals: InProcessSignals::new(),
+            presence: InProcessSoft::new(),
         };
         let mut team = Team { bus, parts, engines: Vec::new() };
         for _ in 0..engines {
@@ -224,7 +226,7 @@ impl WorkerRig {
         let hosted = vec![Hosted { spec: spec.clone(), runner: Arc::new(Echo(name.to_owned())) }];
         let outlet = Outlet { spool: spool.clone(), bodies: remote };
         let host = Host::start_with(parts, hosted, Some(outlet)).await.unwrap();
-        let presence = Presence::new(link.clone(), host.clone(), vec![spec], 3_000, "test");
+        let presence = Presence::new(link.clone(), host.clone(), vec![spec], 3_000, "test", "here");
         presence.hello().await.unwrap();
         WorkerRig { token, link, bus, blobs, spool, host, presence: Arc::new(presence), folder }
     }

@@ -46,15 +46,13 @@ async fn everybody(api: &Api) -> Result<Vec<AgentView>, ApiError> {
 }
 
 fn present(api: &Api, agent: &Agent, source: Option<String>) -> AgentView {
-    let presence =
-        api.engine.as_ref().and_then(|engine| engine.directory.presence(agent.spec.instance));
+    let known = api.engine.as_ref().and_then(|engine| engine.directory.known(agent.spec.instance));
     AgentView {
         status: agent.status().as_str().to_owned(),
         slots_used: agent.slots_used,
-        health: presence.map(|presence| presence.health),
-        load: presence.map(|presence| presence.load),
-        silent_ms: presence
-            .map(|presence| u64::try_from(presence.silent.as_millis()).unwrap_or(u64::MAX)),
+        health: known.map(|known| known.health),
+        load: known.map(|known| known.load),
+        silent_ms: known.map(|known| u64::try_from(known.silent.as_millis()).unwrap_or(u64::MAX)),
         ..AgentView::offline(&agent.spec, source)
     }
 }
