@@ -4,5 +4,7 @@
 //! none in SQL: an adapter loads what a batch of commands needs, lets [`decide`](segue_core::decide::decide)
 //! decide, and writes what came out in one transaction.
 
+pub mod backup;
+pub mod objects;
 pub mod soft;
 pub mod sqlite;
