@@ -115,6 +115,7 @@ impl Engine {
         let Some(agents) = hosted.get_mut(&host.host) else { return Ok(()) };
         *agents = agents.iter().map(without_slots).collect();
         let agents = agents.clone();
+        self.leaving.send_if_modified(|leaving| leaving.insert(host.host));
         self.register_these(host, &agents).await
     }
 
@@ -125,6 +126,11 @@ impl Engine {
     pub async fn left(&self, host: &LocalHost, reason: &str) -> Result<(), EngineError> {
         self.hosted.lock().await.remove(&host.host);
         self.expire_host(host.host, host.incarnation, reason).await
+    }
+
+    /// Whether this host of this process takes no more work because it leaves.
+    pub fn is_leaving(&self, host: &LocalHost) -> bool {
+        self.leaving.borrow().contains(&host.host)
     }
 
     /// Waits until somebody drained this host of this process. Never returns where nobody does.

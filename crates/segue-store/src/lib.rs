@@ -5,6 +5,9 @@
 //! decide, and writes what came out in one transaction.
 
 pub mod backup;
+mod failure;
 pub mod objects;
+pub mod postgres;
+mod rows;
 pub mod soft;
 pub mod sqlite;

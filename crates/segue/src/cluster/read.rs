@@ -192,7 +192,12 @@ impl<'a> Reader<'a> {
             | DeValue::Boolean(_)
             | DeValue::Datetime(_)
             | DeValue::Array(_) => {
-                self.wrong_type(section, key, at, "a text, or { file = \"..\" }, or { env = \"..\" }");
+                self.wrong_type(
+                    section,
+                    key,
+                    at,
+                    "a text, or { file = \"..\" }, or { env = \"..\" }",
+                );
                 return None;
             }
         };

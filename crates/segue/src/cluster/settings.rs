@@ -1,6 +1,6 @@
 //! `cluster.toml`: what the nodes of a project share, and what a worker needs.
 
-use super::read::{Environment, FILE_MAX, Reader, Section, Secret, Wrong, with_password};
+use super::read::{Environment, FILE_MAX, Reader, Secret, Section, Wrong, with_password};
 use crate::failure::{Failure, Outcome};
 use segue_core::ids::ProjectId;
 use segue_core::payload::Hash;
@@ -162,6 +162,27 @@ impl Settings {
         })
     }
 
+    /// Those of a worker that has no file: whatever matters comes from its command line.
+    pub fn of_worker() -> Settings {
+        let name = machine();
+        Settings {
+            file: PathBuf::new(),
+            project: None,
+            postgres: None,
+            rabbitmq: RabbitSettings {
+                urls: Vec::new(),
+                prefix: None,
+                ca: None,
+                engine_users: Vec::new(),
+            },
+            redis: None,
+            objects: None,
+            node: NodeSettings { name, agents: None, lease_ms: None },
+            worker: WorkerSettings { token: None, agents: None, state: None, lease_ms: 30_000 },
+            backup: None,
+        }
+    }
+
     /// Reads the text of the file.
     ///
     /// # Errors
@@ -175,7 +196,8 @@ impl Settings {
         let folder = file.parent().unwrap_or_else(|| Path::new("."));
         let table = DeTable::parse(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
-            let line = 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
+            let line =
+                1 + text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
             vec![Wrong { line, what: error.message().to_owned() }]
         })?;
         let mut reader = Reader::new(text, folder, environment);
@@ -192,7 +214,7 @@ impl Settings {
             redis: read_redis(&mut reader, redis),
             objects: read_objects(&mut reader, objects, for_node),
             node: read_node(&mut reader, node),
-            worker: read_worker(&mut reader, worker, !for_node),
+            worker: read_worker(&mut reader, worker),
             backup: read_backup(&mut reader, backup),
         };
         match reader.finish() {
@@ -288,7 +310,8 @@ fn read_rabbitmq<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Rabbi
     reader.close(&section);
     let urls = urls.unwrap_or_default();
     if urls.is_empty() {
-        reader.note(section.line(), "[rabbitmq] needs `urls`, such as [\"amqp://USER@HOST/VHOST\"]");
+        reader
+            .note(section.line(), "[rabbitmq] needs `urls`, such as [\"amqp://USER@HOST/VHOST\"]");
     }
     let schemes = ["amqp", "amqps"];
     let check = |url| checked_url(reader, &section, url, password.as_ref(), &schemes, true);
@@ -301,14 +324,8 @@ fn read_redis<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Option<R
     if !section.is_there() {
         return None;
     }
-    let schemes = [
-        "redis",
-        "rediss",
-        "redis+sentinel",
-        "rediss+sentinel",
-        "redis+cluster",
-        "rediss+cluster",
-    ];
+    let schemes =
+        ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"];
     let url = read_url(reader, &mut section, &schemes, false);
     let ca = reader.path(&mut section, "ca");
     reader.close(&section);
@@ -355,11 +372,7 @@ fn read_node<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> NodeSetti
     NodeSettings { name, agents: agents.map(names), lease_ms }
 }
 
-fn read_worker<'a>(
-    reader: &mut Reader<'a>,
-    mut section: Section<'a>,
-    is_needed: bool,
-) -> WorkerSettings {
+fn read_worker<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> WorkerSettings {
     let text = reader.secret(&mut section, "token");
     let agents = reader.texts(&mut section, "agents");
     let state = reader.text(&mut section, "state").map(PathBuf::from);
@@ -372,7 +385,6 @@ fn read_worker<'a>(
             None
         }
     });
-    let _ = is_needed;
     if !(3_000..=600_000).contains(&lease_ms) {
         reader.note(section.line(), "`lease` of [worker] is from 3s to 10m");
     }
@@ -468,7 +480,10 @@ keep = 30
         let redis = settings.redis.as_ref().unwrap();
         assert_eq!(redis.url.reveal(), "redis+sentinel://:hidden-redis@s1:26379,s2:26379/main");
         assert_eq!(settings.node.agents.as_deref(), Some(&["reviewer".to_owned()][..]));
-        assert_eq!(settings.backup.as_ref().map(|it| (it.every_ms, it.keep)), Some((21_600_000, 30)));
+        assert_eq!(
+            settings.backup.as_ref().map(|it| (it.every_ms, it.keep)),
+            Some((21_600_000, 30))
+        );
         let shown = format!("{settings:?}");
         assert!(!shown.contains("hidden") && !shown.contains("abab"), "{shown}");
     }
