@@ -1,21 +1,35 @@
 //! A RabbitMQ of one's own: one node, or a cluster.
 
 use super::folder::{Account, Folder};
-use super::keeper::{self, Kept};
-use super::postgres::end;
-use super::{STARTS, port, secret};
+use super::keeper::{self, Kept, Running};
+use super::tls::Tls;
+use super::{STARTS, port, secret, until_it_is};
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 const PACKAGE: &str = "rabbitmq-server";
 
 /// Where Debian's package has the program itself; what lies on the path only lets root and one account in.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+
+/// Names, in the environment, the folder of another Debian, whose RabbitMQ is started instead of the system's.
+const ROOT: &str = "SEGUE_RABBITMQ_ROOT";
+
+/// Starts the server in another Debian, which sees the server's folder where it is. What is mounted goes with the process.
+const IN_ROOT: &str = r#"
+root=$1
+folder=$2
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/tmp"
+mkdir -p "$root$folder"
+mount --bind "$folder" "$root$folder"
+exec chroot "$root" /usr/lib/rabbitmq/bin/rabbitmq-server
+"#;
 
 /// The only user, an administrator with a password of the server's own; guest is never made.
 const USER: &str = "segue";
@@ -25,13 +39,15 @@ const USER: &str = "segue";
 pub struct RabbitMqOptions {
     /// Nodes of its cluster.
     pub nodes: usize,
+    /// Whether they take connections by TLS only. [`RabbitMq::authority`] is whom their certificate is signed by.
+    pub tls: bool,
     /// More lines for the configuration of each, such as `heartbeat = 5`.
     pub configuration: Vec<String>,
 }
 
 impl Default for RabbitMqOptions {
     fn default() -> RabbitMqOptions {
-        RabbitMqOptions { nodes: 1, configuration: Vec::new() }
+        RabbitMqOptions { nodes: 1, tls: false, configuration: Vec::new() }
     }
 }
 
@@ -40,7 +56,7 @@ struct Node {
     name: String,
     port: u16,
     dist_port: u16,
-    running: Mutex<Option<Kept>>,
+    running: Running,
 }
 
 /// A RabbitMQ of one's own. It ends when this is dropped, or the process dies.
@@ -51,6 +67,7 @@ pub struct RabbitMq {
     folder: Folder,
     options: RabbitMqOptions,
     password: String,
+    tls: Option<Tls>,
 }
 
 /// The service by which the nodes find each other.
@@ -102,19 +119,19 @@ impl RabbitMq {
             name: format!("n{number}@localhost"),
             port: port::free(),
             dist_port: port::free(),
-            running: Mutex::new(None),
+            running: Running::default(),
         };
         let server = RabbitMq {
             nodes: (1..=options.nodes).map(node).collect(),
             names,
+            tls: options.tls.then(|| Tls::make(&folder, &Account::Ours)),
             folder,
             options: options.clone(),
             password: secret(),
         };
-        // The first makes the cluster, the others find it there.
-        server.start_node(&server.nodes[0]).await?;
-        let others = server.nodes[1..].iter().map(|node| server.start_node(node));
-        join_all(others).await.into_iter().collect::<Result<(), String>>()?;
+        // All at once: each looks for the others, and one of them makes the cluster.
+        let nodes = server.nodes.iter().map(|node| server.start_node(node));
+        join_all(nodes).await.into_iter().collect::<Result<(), String>>()?;
         Ok(server)
     }
 
@@ -140,17 +157,46 @@ impl RabbitMq {
                     .into(),
             ),
         ];
-        let program = keeper::program("rabbitmq-server", &[PathBuf::from(PROGRAMS)], PACKAGE);
-        let kept =
-            Kept::start("rabbitmq", &self.folder, &Account::Ours, &program, &[], &environment);
+        let (program, arguments) = self.program();
+        let account = Account::Ours;
+        let folder = &self.folder;
+        let kept = Kept::start("rabbitmq", folder, &account, &program, &arguments, &environment);
         kept.until_ready(|kept| kept.said().contains("Server startup complete")).await?;
-        *node.running.lock() = Some(kept);
+        node.running.set(kept);
         Ok(())
     }
 
+    /// What a node is started by: the system's RabbitMQ, or the one in the other Debian that [`ROOT`] names.
+    fn program(&self) -> (PathBuf, Vec<OsString>) {
+        let Some(root) = std::env::var_os(ROOT).filter(|root| !root.is_empty()) else {
+            let program = keeper::program("rabbitmq-server", &[PathBuf::from(PROGRAMS)], PACKAGE);
+            return (program, Vec::new());
+        };
+        let program = Path::new(&root).join(PROGRAMS.trim_start_matches('/'));
+        assert!(
+            program.join("rabbitmq-server").is_file() && nix::unistd::geteuid().is_root(),
+            "{ROOT} is to name a folder with a Debian that has {PACKAGE} in it (cargo xtask servers rabbitmq4), and this to run as root"
+        );
+        let unshare = keeper::program("unshare", &[], "util-linux");
+        let words = ["--mount", "--propagation", "private", "sh", "-e", "-c", IN_ROOT, "sh"];
+        let mut arguments: Vec<OsString> = words.map(OsString::from).to_vec();
+        arguments.extend([root, self.folder.path().into()]);
+        (unshare, arguments)
+    }
+
     fn configure(&self, node: &Node) -> PathBuf {
-        let mut lines = vec![
-            format!("listeners.tcp.1 = 127.0.0.1:{}", node.port),
+        let mut lines = match &self.tls {
+            None => vec![format!("listeners.tcp.1 = 127.0.0.1:{}", node.port)],
+            Some(tls) => vec![
+                "listeners.tcp = none".to_owned(),
+                format!("listeners.ssl.1 = 127.0.0.1:{}", node.port),
+                format!("ssl_options.cacertfile = {}", tls.authority.display()),
+                format!("ssl_options.certfile = {}", tls.certificate.display()),
+                format!("ssl_options.keyfile = {}", tls.key.display()),
+                "ssl_options.verify = verify_none".to_owned(),
+            ],
+        };
+        lines.extend([
             format!("default_user = {USER}"),
             format!("default_pass = {}", self.password),
             "log.file = false".to_owned(),
@@ -158,7 +204,7 @@ impl RabbitMq {
             "disk_free_limit.absolute = 50MB".to_owned(),
             // What is written ahead is held in memory as well, up to this size.
             "raft.wal_max_size_bytes = 64000000".to_owned(),
-        ];
+        ]);
         if self.nodes.len() > 1 {
             let discovery = "cluster_formation.peer_discovery_backend = classic_config";
             lines.push(discovery.to_owned());
@@ -213,18 +259,44 @@ impl RabbitMq {
 
     /// The URL of a vhost by way of another address, such as a proxy's.
     pub fn url_by(&self, address: &str, vhost: &str) -> String {
-        format!("amqp://{USER}:{}@{address}/{vhost}", self.password)
+        let scheme = if self.tls.is_some() { "amqps" } else { "amqp" };
+        format!("{scheme}://{USER}:{}@{address}/{vhost}", self.password)
+    }
+
+    /// The file with the certificate of the authority that signed its own, where it has TLS.
+    ///
+    /// # Panics
+    /// When it was started without.
+    pub fn authority(&self) -> &Path {
+        &self.tls.as_ref().expect("it was started with TLS").authority
     }
 
     /// What a running node answers to an Erlang expression, which ends with a full stop: the way to do what a management tool would, such as
-    /// `rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).`
+    /// `rabbit_amqqueue:count().`
     ///
     /// # Panics
     /// When no node runs or the expression fails.
     pub async fn eval(&self, expression: &str) -> String {
-        let node = self.nodes.iter().find(|node| node.running.lock().is_some());
+        let node = self.nodes.iter().find(|node| node.running.is_up());
         let node = node.expect("a node runs").name.clone();
         self.eval_on(&node, expression).await
+    }
+
+    /// Raises the alarm that a node raises when its memory is used up, or ends it: while it lasts, all connections that publish are blocked.
+    ///
+    /// # Panics
+    /// When no node runs.
+    pub async fn alarm(&self, raised: bool) {
+        let alarm = "{resource_limit, memory, node()}";
+        let change = if raised {
+            format!("rabbit_alarm:set_alarm({{{alarm}, []}}).")
+        } else {
+            format!("rabbit_alarm:clear_alarm({alarm}).")
+        };
+        self.eval(&change).await;
+        let now = format!("lists:member({{{alarm}, []}}, rabbit_alarm:get_alarms()).");
+        let wanted = format!("{{ok, {raised}}}");
+        until_it_is("an alarm", async || self.eval(&now).await == wanted).await;
     }
 
     async fn eval_on(&self, node: &str, expression: &str) -> String {
@@ -259,7 +331,7 @@ impl RabbitMq {
     /// # Panics
     /// When one does not start.
     pub async fn start_again(&self) {
-        let down = self.nodes.iter().filter(|node| node.running.lock().is_none());
+        let down = self.nodes.iter().filter(|node| !node.running.is_up());
         // All at once: those that went last are waited for by the others.
         for started in join_all(down.map(|node| self.start_node(node))).await {
             if let Err(why) = started {
@@ -270,8 +342,7 @@ impl RabbitMq {
 
     /// Ends one node by SIGKILL.
     pub async fn kill_node(&self, node: usize) {
-        let running = self.nodes[node].running.lock().take();
-        end(running).await;
+        self.nodes[node].running.kill().await;
     }
 
     /// Starts a killed node on the ports it had, and returns once it takes connections.
@@ -280,7 +351,7 @@ impl RabbitMq {
     /// When it runs, or does not start.
     pub async fn start_node_again(&self, node: usize) {
         let node = &self.nodes[node];
-        assert!(node.running.lock().is_none(), "it runs: kill it before");
+        assert!(!node.running.is_up(), "it runs: kill it before");
         if let Err(why) = self.start_node(node).await {
             panic!("{why}");
         }
@@ -291,7 +362,7 @@ impl RabbitMq {
     /// # Panics
     /// When it does not run.
     pub fn stop(&self, node: usize) {
-        self.nodes[node].running.lock().as_mut().expect("it runs").stop();
+        self.nodes[node].running.stop();
     }
 
     /// Lets a node go on after [`RabbitMq::stop`].
@@ -299,12 +370,12 @@ impl RabbitMq {
     /// # Panics
     /// When it does not run.
     pub fn go_on(&self, node: usize) {
-        self.nodes[node].running.lock().as_mut().expect("it runs").go_on();
+        self.nodes[node].running.go_on();
     }
 
     /// What a node has said since it was started last.
     pub fn log(&self, node: usize) -> String {
-        self.nodes[node].running.lock().as_ref().map(Kept::said).unwrap_or_default()
+        self.nodes[node].running.said()
     }
 }
 
@@ -320,7 +391,7 @@ impl Names {
 }
 
 /// Erlang takes a cookie only from a file that nobody else can read.
-fn read_only(path: &std::path::Path) {
+fn read_only(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::Permissions::from_mode(0o400);
     std::fs::set_permissions(path, mode).expect("permissions can be set");
