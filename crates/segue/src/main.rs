@@ -65,7 +65,11 @@ fn start(cli: &Cli) -> Outcome {
     {
         return worker::worker(&cx, args, cli.common.config.as_deref());
     }
-    let cx = &cx.in_cluster(&cli.common)?;
+    let needs_no_file = matches!(
+        &cli.command,
+        Command::Cluster(_) | Command::Completions(_) | Command::Schema(_) | Command::Agent(_)
+    );
+    let cx = &if needs_no_file { cx } else { cx.in_cluster(&cli.common)? };
     match &cli.command {
         Command::Worker(args) => worker::about(cx, args),
         Command::Nodes(args) => nodes::nodes(cx, args),
