@@ -6,6 +6,7 @@
 use segue_core::letter::{Address, Letter, LetterBody, Notice, WIRE_VERSION};
 use segue_core::outcome::Outcome;
 use segue_core::payload::{DATABASE_MAX, Payload};
+use segue_core::worker::SAID_MAX;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -209,9 +210,10 @@ fn letter(raw: &str, expected: &Expected<'_>) -> Result<Letter, String> {
 fn check_sender(letter: &Letter, expected: &Expected<'_>) -> Result<(), String> {
     let engines = match &letter.body {
         LetterBody::TaskRequest(_) | LetterBody::Event(Notice::Cancel { .. }) => true,
-        LetterBody::TaskResponse(_) | LetterBody::Event(_) | LetterBody::Query { .. } => {
-            *letter.from == *"segue"
-        }
+        LetterBody::TaskResponse(_)
+        | LetterBody::Event(_)
+        | LetterBody::Query { .. }
+        | LetterBody::Host(_) => *letter.from == *"segue",
     };
     if engines && expected.from_engine == Some(false) {
         return Err("forged sender: only the engine's own user may send this".into());
@@ -268,9 +270,13 @@ fn check_sizes(letter: &Letter) -> Result<(), String> {
         LetterBody::Event(Notice::Progress { note, .. }) => body("note", note),
         LetterBody::Event(Notice::Cancel { reason, .. }) => text("reason", reason.len()),
         LetterBody::Event(Notice::Reaped { ended, .. }) => processes(ended.len()),
+        LetterBody::Host(sealed) if sealed.said.len() > SAID_MAX => {
+            Err(format!("what a worker says has {} bytes (at most {SAID_MAX})", sealed.said.len()))
+        }
         LetterBody::Event(Notice::Started { .. })
         | LetterBody::TaskRequest(_)
-        | LetterBody::Query { .. } => Ok(()),
+        | LetterBody::Query { .. }
+        | LetterBody::Host(_) => Ok(()),
     }
 }
 
@@ -373,6 +379,7 @@ pub(crate) fn shrunk(letter: &Letter, bytes: usize, max: usize) -> (Letter, Opti
         }
         LetterBody::Event(Notice::Started { .. }) => {}
         LetterBody::Query { payload } => *payload = Payload::null(),
+        LetterBody::Host(sealed) => sealed.said.clear(),
     }
     (small, Some(reason))
 }

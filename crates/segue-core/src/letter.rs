@@ -117,6 +117,8 @@ pub enum LetterBody {
         /// What is asked or answered.
         payload: Payload,
     },
+    /// What a worker says to the engine, or is answered: signed.
+    Host(Box<crate::worker::Sealed>),
 }
 
 // Written out instead of derived: a derived reader of a tagged enum takes bodies apart, and they must keep every byte.
@@ -129,6 +131,7 @@ impl<'de> Deserialize<'de> for LetterBody {
             TaskResponse,
             Event,
             Query,
+            Host,
         }
         #[derive(Deserialize)]
         struct Tag {
@@ -148,6 +151,7 @@ impl<'de> Deserialize<'de> for LetterBody {
                 let Query { payload } = whole.read()?;
                 LetterBody::Query { payload }
             }
+            Kind::Host => LetterBody::Host(whole.read()?),
         })
     }
 }

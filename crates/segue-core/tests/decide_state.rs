@@ -429,7 +429,7 @@ fn command(room: &Room, draw: &Draw, token: u64) -> StateCommand {
     };
     let value = draw.value.map(|n| text(&format!(r#"{{"m{}":{n},"same":1}}"#, n % 2)));
     let policy = [Policy::Reject, Policy::LastWriter, Policy::Merge][usize::from(draw.policy)];
-    let fence = (draw.ms % 5 == 0).then(|| fence(token));
+    let fence = draw.ms.is_multiple_of(5).then(|| fence(token));
     StateCommand::Put(Put {
         key: key.into(),
         value,

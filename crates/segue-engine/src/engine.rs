@@ -3,7 +3,8 @@
 use crate::directory::Directory;
 use crate::dispatch::Outbox;
 use crate::wait::Waiters;
-use crate::{dead_letters, dispatch, duties, intake, presence, timers};
+use crate::workers::Desk;
+use crate::{dead_letters, dispatch, duties, intake, presence, timers, wait};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use segue_core::agent::AgentSpec;
@@ -15,7 +16,8 @@ use segue_core::ports::{
 };
 use segue_core::task::Task;
 use segue_core::time::Time;
-use std::collections::BTreeMap;
+use segue_core::worker::TokenMaker;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
@@ -51,6 +53,10 @@ pub struct Config {
     pub lease_ms: u64,
     /// Bytes of each child's output that a resumed task gets at most.
     pub child_output_max: usize,
+    /// Whether other engines work on the same tables.
+    pub has_peers: bool,
+    /// By what workers are known; without it, none are taken.
+    pub workers: Option<TokenMaker>,
     /// What this node says of itself to the others; its load and whether it drains are filled in at each beat. Where there is nothing, it is not
     /// listed.
     pub node: Option<NodeBeat>,
@@ -58,7 +64,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { beat_ms: 2_000, lease_ms: 30_000, child_output_max: 1024 * 1024, node: None }
+        Config {
+            beat_ms: 2_000,
+            lease_ms: 30_000,
+            child_output_max: 1024 * 1024,
+            has_peers: false,
+            workers: None,
+            node: None,
+        }
     }
 }
 
@@ -90,7 +103,10 @@ pub struct Engine {
     pub(crate) hosted: tokio::sync::Mutex<BTreeMap<HostId, Vec<AgentSpec>>>,
     /// Commands that ride in the next batch and gate nothing.
     riders: Mutex<Vec<Command>>,
-    waiters: Waiters,
+    pub(crate) desk: Desk,
+    /// The hosts of this process that somebody drained.
+    pub(crate) leaving: watch::Sender<BTreeSet<HostId>>,
+    pub(crate) waiters: Waiters,
     next_due: AtomicI64,
     assigning: AtomicBool,
     stopping: watch::Sender<bool>,
@@ -117,6 +133,8 @@ impl Engine {
             duties: duty_sender,
             hosted: tokio::sync::Mutex::default(),
             riders: Mutex::new(Vec::new()),
+            desk: Desk::default(),
+            leaving: watch::Sender::default(),
             waiters: Waiters::default(),
             next_due: AtomicI64::new(i64::MIN),
             assigning: AtomicBool::new(true),
@@ -131,6 +149,9 @@ impl Engine {
         engine.supervise("dead letters", dead_letters::dead_letter_loop(engine.clone(), dead));
         engine.supervise("timers", timers::timer_loop(engine.clone()));
         engine.supervise("duties", duties::duty_loop(engine.clone(), duty_receiver));
+        if engine.config.has_peers {
+            engine.supervise("waiting", wait::watch_loop(engine.clone()));
+        }
         engine.supervise("presence", presence::presence_loop(engine.clone()));
         Ok(engine)
     }
@@ -309,7 +330,8 @@ impl Engine {
         }
     }
 
-    /// Waits until a task is terminal, and returns it. What ends through this engine is noticed at once, what ends elsewhere on the slow beat.
+    /// Waits until a task is terminal, and returns it. What ends through this engine is noticed at once; what ends through another one when it
+    /// hints, or on the slow beat.
     ///
     /// # Errors
     /// When there is no such task, or the store cannot be read.

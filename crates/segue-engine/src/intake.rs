@@ -8,11 +8,14 @@ use segue_core::outcome::Outcome;
 use segue_core::ports::{BusError, Consumer, Decision, Delivery, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::RwLock;
 
 /// Letters of one batch.
 const BATCH_MAX: usize = 1_024;
 /// Batches on their way to the store at a time. While one is synced the next one gathers.
 const IN_FLIGHT: usize = 3;
+/// Letters of workers that are handled at a time.
+const WORKERS_MAX: usize = 64;
 /// After the store refused a batch, this long until the next try.
 const BACKOFF: Duration = Duration::from_millis(500);
 
@@ -20,6 +23,8 @@ const BACKOFF: Duration = Duration::from_millis(500);
 pub struct Intake {
     engine: Arc<Engine>,
     consumer: Box<dyn Consumer>,
+    /// Read by each batch until it is committed; whoever has it to write comes after all batches that were taken before.
+    order: Arc<RwLock<()>>,
 }
 
 struct Applied {
@@ -30,12 +35,13 @@ struct Applied {
 impl Intake {
     pub(crate) async fn open(engine: &Arc<Engine>) -> Result<Intake, EngineError> {
         let consumer = engine.parts.bus.consume(Address::Engine).await?;
-        Ok(Intake { engine: engine.clone(), consumer })
+        Ok(Intake { engine: engine.clone(), consumer, order: Arc::default() })
     }
 
     pub(crate) async fn run(mut self) {
         let mut stopping = self.engine.stopping();
         let mut in_flight = FuturesUnordered::new();
+        let mut heard = FuturesUnordered::new();
         loop {
             tokio::select! {
                 biased;
@@ -45,10 +51,19 @@ impl Intake {
                         return;
                     }
                 }
-                batch = self.consumer.next(BATCH_MAX), if in_flight.len() < IN_FLIGHT => match batch {
+                Some((token, result)) = heard.next(), if !heard.is_empty() => {
+                    self.settle_heard(token, result).await;
+                }
+                batch = self.consumer.next(BATCH_MAX),
+                    if in_flight.len() < IN_FLIGHT && heard.len() < WORKERS_MAX => match batch {
                     Ok(batch) => {
+                        let (workers, batch) = apart(batch);
                         if let Some(work) = self.prepare(batch).await {
                             in_flight.push(work);
+                        }
+                        // Behind what came before: a worker's next life delivers what the last one left, and then says hello.
+                        for letter in workers {
+                            heard.push(hear(self.engine.clone(), self.order.clone(), letter));
                         }
                     }
                     Err(BusError::Closed) => return,
@@ -85,8 +100,12 @@ impl Intake {
             return None;
         }
         let engine = self.engine.clone();
+        let order = self.order.clone();
         Some(async move {
+            // Waited for in here: the loop has to go on, or what it waits for would never end.
+            let turn = order.read_owned().await;
             let result = engine.apply(commands).await;
+            drop(turn);
             Applied { tokens, result }
         })
     }
@@ -132,10 +151,48 @@ impl Intake {
         }
     }
 
+    /// A worker's letter is done, whatever it was answered, or is none.
+    async fn settle_heard(&mut self, token: u64, result: Result<(), String>) {
+        let _ = match result {
+            Ok(()) => self.consumer.ack(vec![token]).await,
+            Err(reason) => {
+                tracing::warn!(%reason, "a letter of a worker was refused");
+                self.consumer.reject(token, Some(reason)).await
+            }
+        };
+    }
+
     async fn refuse(&mut self, token: u64, reject: &Reject) {
         tracing::warn!(%reject, "an outcome was refused");
         let _ = self.consumer.reject(token, Some(reject.to_string())).await;
     }
+}
+
+/// Takes the letters of workers out of a batch.
+fn apart(batch: Vec<Delivery>) -> (Vec<Delivery>, Vec<Delivery>) {
+    let is_workers = |delivery: &Delivery| {
+        delivery.letter.version == WIRE_VERSION
+            && matches!(delivery.letter.body, LetterBody::Host(_))
+    };
+    batch.into_iter().partition(is_workers)
+}
+
+/// Handles a worker's letter in a task of its own: its work may take a while (a body of many parts).
+async fn hear(
+    engine: Arc<Engine>,
+    order: Arc<RwLock<()>>,
+    delivery: Delivery,
+) -> (u64, Result<(), String>) {
+    let Delivery { token, letter, .. } = delivery;
+    let LetterBody::Host(sealed) = letter.body else {
+        return (token, Err("it is not a worker's".into()));
+    };
+    let heard = async move {
+        drop(order.write().await);
+        engine.hear(letter.correlation, *sealed).await
+    };
+    let result = tokio::spawn(heard).await;
+    (token, result.unwrap_or_else(|error| Err(format!("handling it broke off: {error}"))))
 }
 
 fn command_of(letter: Letter) -> Result<Command, String> {
@@ -163,5 +220,6 @@ fn command_of(letter: Letter) -> Result<Command, String> {
         LetterBody::Event(Notice::Cancel { .. }) => Err("only the engine cancels attempts".into()),
         LetterBody::TaskRequest(_) => Err("the engine does no work".into()),
         LetterBody::Query { .. } => Err("the engine answers no queries".into()),
+        LetterBody::Host(_) => Err("the letter of a worker is about no task".into()),
     }
 }

@@ -17,6 +17,7 @@ pub mod single;
 pub mod submit;
 pub mod timers;
 mod wait;
+mod workers;
 pub mod workflow;
 
 pub use engine::{Config, Engine, EngineError, Parts};

@@ -1,9 +1,10 @@
 //! Backups of a project: where they go, how often, and how many are kept.
 
+use crate::backend::Backend;
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
 use crate::project::Project;
-use segue_core::ports::Store;
+use segue_core::time::Time;
 use segue_core::workflow::parse_duration_ms;
 use segue_store::backup::{BackupError, Backups, Exports, Keep, Manifest, Swept};
 use segue_store::objects::{ObjectError, Objects, Options, Trouble};
@@ -115,14 +116,10 @@ pub async fn once(
 ///
 /// # Errors
 /// What the place reports.
-pub async fn due_in(
-    backups: &Backups,
-    store: &dyn Store,
-    every: u64,
-) -> Result<Duration, BackupError> {
+pub async fn due_in(backups: &Backups, now: Time, every: u64) -> Result<Duration, BackupError> {
     match backups.at(None).await {
         Ok(latest) => {
-            let age = store.now().since_ms(latest.made_at);
+            let age = now.since_ms(latest.made_at);
             Ok(Duration::from_millis(every.saturating_sub(age)))
         }
         // A latest one that is damaged is a reason for a new one.
@@ -132,7 +129,7 @@ pub async fn due_in(
 }
 
 /// Makes the backups that `[backup]` of the project's `segue.toml` asks for, for as long as the caller holds the project. A place that fails is tried again later, and the log says so.
-pub async fn keep_schedule<S: Store + Exports>(project: &Project, store: &S) {
+pub async fn keep_schedule(project: &Project, backend: &Backend) {
     let mut known: Option<(BackupConfig, Instant)> = None;
     loop {
         // A file that is wrong is reported by whoever loads the agents from it.
@@ -153,7 +150,7 @@ pub async fn keep_schedule<S: Store + Exports>(project: &Project, store: &S) {
             tokio::time::sleep_until(next.min(Instant::now() + LOOK)).await;
             continue;
         }
-        let wait = match make_if_due(project, store, &wanted, every, &config.objects).await {
+        let wait = match make_if_due(project, backend, &wanted, every, &config.objects).await {
             Ok(wait) => wait,
             Err(error) => {
                 tracing::warn!(%error, to = wanted.to, "the backup was not made; it is tried again");
@@ -164,9 +161,9 @@ pub async fn keep_schedule<S: Store + Exports>(project: &Project, store: &S) {
     }
 }
 
-async fn make_if_due<S: Store + Exports>(
+async fn make_if_due(
     project: &Project,
-    store: &S,
+    backend: &Backend,
     wanted: &BackupConfig,
     every: u64,
     options: &Options,
@@ -174,11 +171,11 @@ async fn make_if_due<S: Store + Exports>(
     let to = absolute(&wanted.to, &project.dir)
         .map_err(|failure| ObjectError::new(Trouble::Config, &*wanted.to, failure.message))?;
     let backups = at(&to, options, &scratch(project))?;
-    let wait = due_in(&backups, store, every).await?;
+    let wait = due_in(&backups, backend.store.now(), every).await?;
     if !wait.is_zero() {
         return Ok(wait);
     }
-    let (manifest, swept) = once(&backups, store, &wanted.keep, None).await?;
+    let (manifest, swept) = once(&backups, backend, &wanted.keep, None).await?;
     tracing::info!(
         number = manifest.number,
         objects = manifest.written.objects,

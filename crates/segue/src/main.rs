@@ -6,10 +6,12 @@
 mod agents;
 mod api;
 mod args;
+mod backend;
 mod backups;
 mod bench;
 mod chaos;
 mod client;
+mod cluster;
 mod commands;
 mod config;
 mod context;
@@ -29,7 +31,8 @@ mod worktrees;
 use args::{Cli, Command};
 use clap::Parser;
 use commands::{
-    agents as team, backup, doctor, events, init, quick, run, shared, submit, tasks, up, upkeep,
+    agents as team, backup, doctor, events, init, nodes, quick, run, shared, submit, tasks, up,
+    upkeep, worker,
 };
 use context::{Context, block_on};
 use failure::{Code, Exit, Failure, Outcome};
@@ -57,8 +60,22 @@ fn main() -> ExitCode {
 fn start(cli: &Cli) -> Outcome {
     #[cfg(feature = "failpoints")]
     failpoints::arm().map_err(Failure::usage)?;
-    let cx = &Context::new(&cli.common)?;
+    let cx = Context::new(&cli.common)?;
+    // A worker has another file, and some commands need none.
+    if let Command::Worker(args) = &cli.command
+        && args.command.is_none()
+    {
+        return worker::worker(&cx, args, cli.common.config.as_deref());
+    }
+    let needs_no_file = matches!(
+        &cli.command,
+        Command::Cluster(_) | Command::Completions(_) | Command::Schema(_) | Command::Agent(_)
+    );
+    let cx = &if needs_no_file { cx } else { cx.in_cluster(&cli.common)? };
     match &cli.command {
+        Command::Worker(args) => worker::about(cx, args),
+        Command::Nodes(args) => nodes::nodes(cx, args),
+        Command::Cluster(args) => nodes::cluster(cx, args),
         Command::Init => init::init(cx),
         Command::Agents(args) => team::agents(cx, args),
         Command::Run(args) => run::run(cx, args),

@@ -7,6 +7,7 @@ use super::options::Options;
 use super::schema;
 use super::store::PostgresStore;
 use super::trouble::Trouble;
+use crate::backup::{Exports, Known};
 use crate::failure::{Failure, Kind};
 use crate::rows::lines::{
     FORMAT, Header, Lines, PART_BYTES, Summed, check_end, hex, read_header, read_part, single,
@@ -14,7 +15,7 @@ use crate::rows::lines::{
 use crate::rows::tables::{As, Cell, TABLES, Table};
 use futures_util::TryStreamExt;
 use segue_core::payload::Hash;
-use segue_core::ports::{Blobs, StoreError};
+use segue_core::ports::{Blobs, Fut, StoreError};
 use segue_core::time::Time;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use uuid::Uuid;
 /// Rows that one statement of an import writes.
 const CHUNK: usize = 500;
 /// The version of the tables as an export spells them.
-const TABLES_VERSION: i64 = 1;
+const TABLES_VERSION: i64 = 2;
 
 /// What the rows of counters and the sequences come to, as one row in the order of the table's columns.
 const COUNTERS: &str = "SELECT
@@ -47,6 +48,16 @@ const SET_NUMBERS: &str = "SELECT setval(name::regclass, greatest(next - 1, 1), 
 /// The types of a table's columns, by which an import casts.
 const TYPES: &str = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
     WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+
+impl Exports for PostgresStore {
+    fn export_rows(
+        &self,
+        _known: Known,
+        mut out: Box<dyn Write + Send>,
+    ) -> Fut<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.export(out.as_mut()).await.map(drop) })
+    }
+}
 
 impl PostgresStore {
     /// Writes everything as it stands at one moment. Memory is bounded, whatever the size; others go on meanwhile.

@@ -7,6 +7,7 @@
 mod audit;
 mod batch;
 mod cells;
+mod examine;
 mod export;
 mod lane;
 mod line;
@@ -25,6 +26,7 @@ mod store;
 mod trouble;
 mod write;
 
+pub use examine::{Examined, examine};
 pub use export::import;
 pub use options::{Options, Tls};
 pub use signals::PostgresSignals;

@@ -24,9 +24,16 @@ async fn everybody(api: &Api) -> Result<Vec<AgentView>, ApiError> {
     let roster = api.sound_roster()?;
     let known = api.store().agents().await?;
     let mut views: Vec<AgentView> = Vec::new();
-    if api.engine.is_some() {
+    if api.engine.is_some() || api.project.cluster.is_some() {
+        let nodes = super::nodes::names(api).await;
         for agent in known.iter().filter(|agent| !agent.gone) {
-            views.push(present(api, agent, roster.source(&agent.spec.name)));
+            let is_here = agent.host == api.project.host;
+            let source = roster.source(&agent.spec.name).filter(|_| is_here);
+            let node =
+                api.project.cluster.as_ref().map(|_| {
+                    nodes.get(&agent.host).cloned().unwrap_or_else(|| agent.host.to_string())
+                });
+            views.push(AgentView { node, ..present(api, agent, source) });
         }
     }
     for member in &roster.members {

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod locks;
 pub mod log;
 pub mod missing;
+pub mod nodes;
 pub mod router;
 pub mod runs;
 pub mod shared;

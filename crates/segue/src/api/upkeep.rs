@@ -140,16 +140,16 @@ pub async fn backup(
         return Err(ApiError::invalid(what));
     }
     if let Some(dir) = wanted.dir {
-        let manifest = api.store.backup(&dir).await?;
+        let manifest = api.backend.backup(&dir).await?;
         return Ok(Answer(BackedUp::Folder(BackupView::of(&manifest, &dir))));
     }
     let to = wanted.to.unwrap_or_default();
     let backups = backups::at(&to, &wanted.objects, &backups::scratch(&api.project))?;
-    let manifest = backups.write(api.store.as_ref(), None).await?;
+    let manifest = backups.write(&api.backend, None).await?;
     Ok(Answer(BackedUp::Objects(ManifestView::of(&manifest, backups.url()))))
 }
 
 /// `GET /v1/audit`
 pub async fn audit(State(api): State<Shared>) -> Result<Answer<AuditView>, ApiError> {
-    Ok(Answer(AuditView { findings: api.store.audit().await? }))
+    Ok(Answer(AuditView { findings: api.backend.audit().await? }))
 }

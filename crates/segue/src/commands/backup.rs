@@ -114,7 +114,7 @@ fn make(cx: &Context, to: Option<&str>) -> Outcome {
                 let made = async {
                     let backups = backups::at(&place.to, &options, &place.scratch)?;
                     let backups = show_progress(backups);
-                    let manifest = backups.write(here.api.store.as_ref(), None).await?;
+                    let manifest = backups.write(&here.api.backend, None).await?;
                     Ok(ManifestView::of(&manifest, backups.url()))
                 };
                 made.await.map_err(|error| backups::failure(&error))

@@ -43,8 +43,9 @@ async fn stay(cx: &Context, args: &UpArgs, project: &Project, signals: &mut Sign
         announce(cx, here, project)?;
         tokio::select! {
             () = reload_for_ever(cx, here, project, team) => {}
-            () = backups::keep_schedule(project, here.api.store.as_ref()) => {}
+            () = backups::keep_schedule(project, &here.api.backend) => {}
             _ = signals.first() => {}
+            () = drained(here) => say("this node was drained"),
             () = store_fails(here) => {
                 client.close(Duration::ZERO).await;
                 return Err(Failure::node("the store takes no more writes; the node ends")
@@ -109,6 +110,14 @@ async fn store_fails(here: &Here) {
     }
 }
 
+/// Ends when somebody drained this node.
+async fn drained(here: &Here) {
+    match &here.node {
+        Some(node) => node.told_to_leave().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Takes over whatever changes in `segue.toml` and `.claude/agents`.
 async fn reload_for_ever(cx: &Context, here: &Here, project: &Project, team: Option<&Path>) {
     let (changed, mut changes) = mpsc::unbounded_channel();
@@ -154,7 +163,7 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64)>> {
 }
 
 async fn reload(cx: &Context, here: &Here, project: &Project, team: Option<&Path>) -> Outcome<()> {
-    let (roster, hosted) = Roster::load(project, team).code(Exit::Usage)?;
+    let (roster, hosted) = Roster::of_node(project, team)?;
     let Some(node) = &here.node else { return Ok(()) };
     node.set_agents(hosted).await.code(Exit::Node)?;
     let names = |roster: &Roster| -> Vec<String> {
