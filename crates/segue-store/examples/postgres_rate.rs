@@ -13,7 +13,7 @@ use segue_core::outcome::Outcome;
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, Decision, Fut, Store, StoreError};
 use segue_core::task::{Route, TaskSpec, TaskState};
-use segue_store::postgres::{Options, PostgresStore};
+use segue_store::postgres::{LargeBodies, Options, PostgresStore};
 use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
@@ -35,6 +35,8 @@ impl Blobs for NoBlobs {
         Box::pin(std::future::ready(Err(StoreError::MissingPayload(hash.hex()))))
     }
 }
+
+impl LargeBodies for NoBlobs {}
 
 #[tokio::main]
 async fn main() -> Result<(), Failed> {

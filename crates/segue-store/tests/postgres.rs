@@ -4,7 +4,7 @@ mod support;
 
 use segue_core::ids::ProjectId;
 use segue_core::ports::{Blobs, Fut, Store};
-use segue_store::postgres::{Options, PostgresStore};
+use segue_store::postgres::{LargeBodies, Options, PostgresStore};
 use segue_store::sqlite;
 use segue_testkit::servers::Postgres;
 use segue_testkit::store_suite::{self, KEY, Opened, Place, Plan, SEED, TestClock};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 async fn a_place(server: &Postgres) -> Place {
     let dir = tempfile::tempdir().expect("a folder");
     let folder = segue_store::sqlite::SqliteStore::open(support::options(dir.path()));
-    let blobs: Arc<dyn Blobs> = folder.expect("the folder for bodies opens");
+    let blobs: Arc<dyn LargeBodies> = folder.expect("the folder for bodies opens");
     let clock = TestClock::new();
     let options = Options {
         clock: Some(clock.clone()),
@@ -117,7 +117,7 @@ async fn a_project_moves_from_sqlite_to_postgresql_and_back_without_loss() {
     }
     let before = exported(&first).await;
     let server = Postgres::start().await;
-    let blobs: Arc<dyn Blobs> =
+    let blobs: Arc<dyn LargeBodies> =
         sqlite::SqliteStore::open(open(1)).expect("the folder for bodies opens");
     let options = Options {
         clock: Some(clock.clone()),

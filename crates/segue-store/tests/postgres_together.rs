@@ -6,9 +6,9 @@ use segue_core::command::{Assign, Candidate, Command, Duty, DutyKind, NewTask, R
 use segue_core::event::Event;
 use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};
 use segue_core::payload::Payload;
-use segue_core::ports::{Blobs, EventFilter, Store, StoreError};
+use segue_core::ports::{EventFilter, Store, StoreError};
 use segue_core::task::{Need, Route, TaskSpec, TaskState};
-use segue_store::postgres::{Options, PostgresStore};
+use segue_store::postgres::{LargeBodies, Options, PostgresStore};
 use segue_testkit::servers::{Postgres, Proxy};
 use segue_testkit::store_suite::{self, Work};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const PROJECT: ProjectId = ProjectId(Uuid::from_u128(7));
 /// A database with a project that several stores have open.
 struct Together {
     url: String,
-    blobs: Arc<dyn Blobs>,
+    blobs: Arc<dyn LargeBodies>,
     _dir: tempfile::TempDir,
 }
 

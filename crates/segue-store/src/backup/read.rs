@@ -21,10 +21,11 @@ pub(super) const READS: usize = 6;
 const BODY_LINE_BYTES: usize = 48 * 1024;
 /// By how much numbers jump in a restored store: more than are issued between two backups, and 2^53 is two million jumps away.
 pub(super) const JUMP: i64 = 1 << 32;
-/// The counters of numbers that are never issued twice.
-const COUNTERS: [&str; 3] = ["next_cursor", "next_letter", "next_task"];
+/// The numbers that are never issued twice: tables of one row, with their columns. Versions of shared state and tokens of locks are stamps.
+const COUNTERS: (&str, &[&str]) = ("counters", &["next_cursor", "next_letter", "next_task"]);
+const STAMPS: (&str, &[&str]) = ("stamps", &["last"]);
 
-/// What becomes of the numbers of events, letters and tasks.
+/// What becomes of the numbers of events, letters and tasks, of versions and of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numbers {
     /// They go on where they were: for comparing, never for a store that works.
@@ -94,8 +95,17 @@ impl Backups {
     /// [`BackupError::Damaged`] names the object that is missing or not as it was.
     pub async fn spell(&self, manifest: &Manifest, numbers: Numbers) -> Result<File, BackupError> {
         let mut out = Lines::new(nameless(&self.scratch)?);
-        out.line(&manifest.header)?;
         let (parts, bodies) = (manifest.parts(), manifest.wanted_bodies());
+        // A store that had issued no stamp when the backup was made may have issued some since.
+        let unstamped =
+            numbers == Numbers::Jump && !parts.iter().any(|(_, table, _)| *table == STAMPS.0);
+        let mut header = manifest.header.clone();
+        if unstamped {
+            let rows = header.get_mut("rows").and_then(Value::as_object_mut);
+            let rows = rows.ok_or_else(|| self.unfit(manifest, "its header"))?;
+            rows.insert(STAMPS.0.to_owned(), json!(1));
+        }
+        out.line(&header)?;
         let of = (parts.len() + bodies.len()) as u64;
         let (mut done, mut read) = (0, 0);
         let mut rows = Sha256::new();
@@ -110,11 +120,15 @@ impl Backups {
             rows.update(&bytes);
             (done, read) = (done + 1, read + bytes.len() as u64);
             (self.watch)(Progress { stage: Stage::Checking, done, of, bytes: read });
-            if table == "counters" && numbers == Numbers::Jump {
-                out.text(&jump(&bytes).ok_or_else(|| self.unfit(manifest, "its counters"))?)?;
-            } else {
-                out.text(&bytes)?;
+            let jumps = [COUNTERS, STAMPS].into_iter().find(|(name, _)| *name == table);
+            match jumps.filter(|_| numbers == Numbers::Jump) {
+                Some(of) => out
+                    .text(&jump(&bytes, of).ok_or_else(|| self.unfit(manifest, "its counters"))?)?,
+                None => out.text(&bytes)?,
             }
+        }
+        if unstamped {
+            out.line(&json!({ STAMPS.0: { "last": JUMP } }))?;
         }
         if Hash(rows.finalize().into()) != manifest.rows_sha256 {
             return Err(self.unfit(manifest, "the rows together"));
@@ -189,11 +203,11 @@ impl Backups {
     }
 }
 
-/// The row of counters with numbers that nobody was given yet.
-fn jump(line: &[u8]) -> Option<Vec<u8>> {
+/// The row of a table with numbers that nobody was given yet.
+fn jump(line: &[u8], (table, columns): (&str, &[&str])) -> Option<Vec<u8>> {
     let mut value: Value = serde_json::from_slice(line).ok()?;
-    for name in COUNTERS {
-        let number = value.get_mut("counters")?.get_mut(name)?;
+    for name in columns {
+        let number = value.get_mut(table)?.get_mut(*name)?;
         *number = json!(number.as_i64()?.checked_add(JUMP)?);
     }
     let mut text = serde_json::to_vec(&value).ok()?;

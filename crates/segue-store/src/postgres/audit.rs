@@ -2,12 +2,13 @@
 
 use super::cells::read;
 use super::line::{Ask, Line};
+use super::outside::LargeBodies;
 use super::store::PostgresStore;
 use super::trouble::Trouble;
 use crate::failure::Failure;
 use crate::rows::decode;
 use segue_core::payload::Hash;
-use segue_core::ports::{Blobs, StoreError};
+use segue_core::ports::StoreError;
 use std::sync::Arc;
 
 /// Findings of one kind, at most.
@@ -83,7 +84,7 @@ impl PostgresStore {
 pub(super) async fn audit(
     line: &Line,
     project: i32,
-    blobs: Option<&Arc<dyn Blobs>>,
+    blobs: Option<&Arc<dyn LargeBodies>>,
 ) -> Result<Vec<String>, Trouble> {
     let mut findings = Vec::new();
     for (what, sql) in RULES {

@@ -4,18 +4,19 @@ use super::audit;
 use super::cells::{self, read};
 use super::line::{Ask, Line, Target};
 use super::options::Options;
+use super::outside::{self, LargeBodies};
 use super::schema;
 use super::store::PostgresStore;
 use super::trouble::Trouble;
-use crate::backup::{Exports, Known};
+use crate::backup::{Exports, Imports, Known};
 use crate::failure::{Failure, Kind};
 use crate::rows::lines::{
     FORMAT, Header, Lines, PART_BYTES, Summed, check_end, hex, read_header, read_part, single,
 };
-use crate::rows::tables::{As, Cell, TABLES, Table};
+use crate::rows::tables::{As, Cell, TABLES, TABLES_VERSION, Table};
 use futures_util::TryStreamExt;
 use segue_core::payload::Hash;
-use segue_core::ports::{Blobs, Fut, StoreError};
+use segue_core::ports::{Fut, StoreError};
 use segue_core::time::Time;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -26,8 +27,6 @@ use uuid::Uuid;
 
 /// Rows that one statement of an import writes.
 const CHUNK: usize = 500;
-/// The version of the tables as an export spells them.
-const TABLES_VERSION: i64 = 2;
 
 /// What the rows of counters and the sequences come to, as one row in the order of the table's columns.
 const COUNTERS: &str = "SELECT
@@ -39,12 +38,16 @@ const COUNTERS: &str = "SELECT
     (SELECT '[' || concat_ws(',', coalesce(sum(s0), 0), coalesce(sum(s1), 0), coalesce(sum(s2), 0), coalesce(sum(s3), 0),
         coalesce(sum(s4), 0), coalesce(sum(s5), 0), coalesce(sum(s6), 0), coalesce(sum(s7), 0), coalesce(sum(s8), 0)) || ']'
         FROM counters WHERE project = $1)";
-/// No number is issued again that an import brought.
-const SET_NUMBERS: &str = "SELECT setval(name::regclass, greatest(next - 1, 1), next > 1) FROM (VALUES
-    ('cursors', greatest($1, (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM cursors))),
-    ('letter_numbers', greatest($2, (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM letter_numbers))),
-    ('task_numbers', greatest($3, (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM task_numbers)))
-    ) AS n (name, next)";
+/// No number is issued again that an import brought. A sequence that is further already is left alone: other projects take their numbers from it
+/// meanwhile.
+const SET_NUMBERS: &str = "SELECT setval(name::regclass, wanted - 1) FROM (VALUES
+    ('cursors', $1::int8, (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM cursors)),
+    ('letter_numbers', $2::int8, (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM letter_numbers)),
+    ('task_numbers', $3::int8, (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM task_numbers))
+    ) AS n (name, wanted, next) WHERE wanted > next";
+/// A project that was emptied may have issued more than the imported one.
+const SET_STAMP: &str = "INSERT INTO stamps (project, last) VALUES ($1, $2)
+    ON CONFLICT (project) DO UPDATE SET last = greatest(stamps.last, excluded.last)";
 /// The types of a table's columns, by which an import casts.
 const TYPES: &str = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
     WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
@@ -52,10 +55,20 @@ const TYPES: &str = "SELECT attname::text, format_type(atttypid, atttypmod) FROM
 impl Exports for PostgresStore {
     fn export_rows(
         &self,
-        _known: Known,
+        known: Known,
         mut out: Box<dyn Write + Send>,
     ) -> Fut<'_, Result<(), StoreError>> {
-        Box::pin(async move { self.export(out.as_mut()).await.map(drop) })
+        Box::pin(async move { self.export_but(&known, out.as_mut()).await.map(drop) })
+    }
+}
+
+/// A project with nothing in it, where [`PostgresStore::connect`] will find what is imported. The bodies go to where these options keep them.
+#[derive(Clone, Debug)]
+pub struct EmptyProject(pub Options);
+
+impl Imports for EmptyProject {
+    fn import_rows(&self, mut from: Box<dyn BufRead + Send>) -> Fut<'_, Result<(), StoreError>> {
+        Box::pin(async move { import(self.0.clone(), from.as_mut()).await.map(drop) })
     }
 }
 
@@ -65,20 +78,35 @@ impl PostgresStore {
     /// # Errors
     /// When the database cannot be read, a body is missing, or `out` cannot be written.
     pub async fn export(&self, out: &mut (dyn Write + Send)) -> Result<Header, StoreError> {
+        let none: Known = Arc::new(|_| false);
+        self.export_but(&none, out).await
+    }
+
+    /// The same. A body that is `known` is named only.
+    async fn export_but(
+        &self,
+        known: &Known,
+        out: &mut (dyn Write + Send),
+    ) -> Result<Header, StoreError> {
         let line = self.own_line().await?;
-        let done = self.export_on(&line, out).await;
+        let done = self.export_on(&line, known, out).await;
+        // The line goes, and with it what it has locked; so nobody has to wait for the server to notice.
+        let _ = line.script("SELECT pg_advisory_unlock_all()").await;
         done.map_err(|trouble| self.shared.failed(trouble))
     }
 
     async fn export_on(
         &self,
         line: &Line,
+        known: &Known,
         out: &mut (dyn Write + Send),
     ) -> Result<Header, Trouble> {
         let project = self.shared.project;
         // What is read is as large as the project is.
-        line.script("SET statement_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        line.script("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
             .await?;
+        outside::begin_copy(line, project).await?;
+        line.script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let mut rows = BTreeMap::new();
         for table in &TABLES {
             rows.insert(table.name.to_owned(), count(line, table, project).await?);
@@ -110,7 +138,14 @@ impl PostgresStore {
                 out.line(&json!({ table.name: object }))?;
             }
         }
-        for hash in audit::outside(line, project).await? {
+        let hashes = audit::outside(line, project).await?;
+        // Bodies never change and are not removed meanwhile: no old rows have to be kept for them.
+        line.script("COMMIT").await?;
+        for hash in hashes {
+            if known(hash) {
+                out.line(&json!({ "blob": { "hash": hash } }))?;
+                continue;
+            }
             let body = self.blobs.get(hash).await.map_err(|error| {
                 let what =
                     format!("payload {} is missing: the export would be too ({error})", hash.hex());
@@ -121,7 +156,6 @@ impl PostgresStore {
             }
         }
         out.end()?;
-        line.script("COMMIT").await?;
         Ok(header)
     }
 }
@@ -206,6 +240,7 @@ async fn fill(
                 .map_err(|failure| lines.wrong(&format!("does not fit: {}", failure.detail)))?;
             match table.name {
                 "counters" => counters = Some(cells),
+                "stamps" => set_stamp(line, project, &cells).await?,
                 _ => chunk.add(table, cells).await.map_err(|trouble| at_line(&lines, trouble))?,
             }
             *rows.entry(kind.to_owned()).or_default() += 1;
@@ -214,10 +249,10 @@ async fn fill(
                 read_part(value).ok_or_else(|| lines.wrong("is no part of a body"))?;
             match &mut body {
                 Some((current, bytes)) if *current == hash => bytes.extend(part),
-                _ => keep(&options.blobs, body.replace((hash, part)), &lines).await?,
+                _ => keep(&options.blobs, body.replace((hash, part)), &mut lines).await?,
             }
         } else if kind == "end" {
-            keep(&options.blobs, body.take(), &lines).await?;
+            keep(&options.blobs, body.take(), &mut lines).await?;
             chunk.write().await.map_err(|trouble| at_line(&lines, trouble))?;
             check_end(&lines, value)?;
             break;
@@ -257,7 +292,8 @@ fn at_line(lines: &Lines<'_>, trouble: Trouble) -> Trouble {
 
 async fn check_empty(line: &Line, project: i32) -> Result<(), Trouble> {
     let sql = "SELECT EXISTS (SELECT 1 FROM tasks WHERE project = $1) OR EXISTS (SELECT 1 FROM events WHERE project = $1)
-               OR EXISTS (SELECT 1 FROM agents WHERE project = $1)";
+               OR EXISTS (SELECT 1 FROM agents WHERE project = $1) OR EXISTS (SELECT 1 FROM state_keys WHERE project = $1)
+               OR EXISTS (SELECT 1 FROM state_policies WHERE project = $1) OR EXISTS (SELECT 1 FROM locks WHERE project = $1)";
     // Two imports into one project wait for each other here.
     line.ask(Ask::new("SELECT 1 FROM projects WHERE number = $1 FOR UPDATE").with(project)).await?;
     let rows = line.ask(Ask::new(sql).with(project)).await?;
@@ -283,10 +319,17 @@ async fn set_counters(line: &Line, project: i32, cells: &[Cell]) -> Result<(), T
     Ok(())
 }
 
+async fn set_stamp(line: &Line, project: i32, cells: &[Cell]) -> Result<(), Trouble> {
+    let [Cell::Number(last)] = cells else {
+        return Err(Trouble::data("the stamps of the export do not fit"));
+    };
+    line.ask(Ask::new(SET_STAMP).with(project).with(*last)).await.map(drop)
+}
+
 async fn keep(
-    blobs: &Arc<dyn Blobs>,
+    blobs: &Arc<dyn LargeBodies>,
     body: Option<(Hash, Vec<u8>)>,
-    lines: &Lines<'_>,
+    lines: &mut Lines<'_>,
 ) -> Result<(), Trouble> {
     let Some((hash, bytes)) = body else { return Ok(()) };
     if Hash::of(&bytes) != hash {

@@ -25,12 +25,16 @@ const AGAIN_PAUSE_MS_MAX: u64 = 200;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Every plan of a lane goes by an index: tables that were empty when their statistics were made grow by thousands of rows a second.
-const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
+pub(super) const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET enable_mergejoin = off; SET enable_bitmapscan = on";
 
-/// After commands of this weight a lane has the statistics of the tables made anew, once: the plans of an empty table are those of one row, and
-/// until PostgreSQL comes round by itself, within a minute, each update would look at all tasks.
+/// After commands of this weight a lane has the statistics of the tables made anew, and then whenever there were ten times as many: plans are kept,
+/// and those of an empty table are those of one row. What matters most does not depend on it; see `plans`.
 const ANALYZE_AFTER: usize = 500;
+/// From this weight on PostgreSQL does it by itself.
+const ANALYZE_MAX: usize = 1_000_000;
+const ANALYZE: &str = "ANALYZE tasks, agents, letters, duties, edges, attempts, idempotency, payloads, payload_refs, \
+    state_keys, state_versions, locks";
 
 /// What callers send.
 pub(super) struct Call {
@@ -47,8 +51,9 @@ pub(super) struct Lane {
     specs: Specs,
     chance: Chance,
     shard: i32,
-    /// Weight of the commands until the statistics are made; `None` once they are.
-    until_analyzed: Option<usize>,
+    /// Weight of the commands so far, and from which on the statistics are made anew.
+    done: usize,
+    analyze_at: usize,
 }
 
 impl Lane {
@@ -65,7 +70,8 @@ impl Lane {
             specs: Specs::default(),
             chance,
             shard,
-            until_analyzed: Some(ANALYZE_AFTER),
+            done: 0,
+            analyze_at: ANALYZE_AFTER,
         }
     }
 
@@ -98,13 +104,19 @@ impl Lane {
 
     /// Has the statistics made when there is something to count.
     async fn analyze(&mut self, weight: usize) {
-        let Some(left) = self.until_analyzed else { return };
-        self.until_analyzed = left.checked_sub(weight);
-        if let (None, Some(line)) = (self.until_analyzed, &self.line) {
+        self.done = self.done.saturating_add(weight);
+        if self.done < self.analyze_at {
+            return;
+        }
+        self.analyze_at = match self.done {
+            0..ANALYZE_MAX => self.done.saturating_mul(10),
+            _ => usize::MAX,
+        };
+        if let Some(line) = &self.line
             // Where it fails, PostgreSQL does it by itself a little later.
-            if let Err(trouble) = line.script("ANALYZE tasks, agents, letters, duties").await {
-                tracing::debug!(?trouble, "the statistics are not made anew");
-            }
+            && let Err(trouble) = line.script(ANALYZE).await
+        {
+            tracing::debug!(?trouble, "the statistics are not made anew");
         }
     }
 
@@ -296,7 +308,7 @@ fn pause(tries: u32) -> Duration {
 }
 
 /// Every statement that lanes use, prepared when they connect: what is not prepared cannot travel with others.
-fn statements() -> impl Iterator<Item = &'static str> {
+pub(super) fn statements() -> impl Iterator<Item = &'static str> {
     select::statements()
         .into_iter()
         .chain(put::statements())

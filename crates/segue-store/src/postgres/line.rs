@@ -109,6 +109,12 @@ impl Target {
         })
     }
 
+    /// What is set for every connection.
+    #[cfg(test)]
+    pub(super) fn settings(&self) -> &str {
+        &self.settings
+    }
+
     /// Connects to the first host that takes writes.
     pub(super) async fn connect(&self) -> Result<(Client, Wire), Trouble> {
         let budget = self.config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(5));

@@ -220,6 +220,7 @@ impl Loader<'_> {
             }
         }
         if !tasks.is_empty() {
+            tasks.sort_unstable();
             let ask = Ask::new(&TASKS).with(project).column(tasks.iter().map(|id| id.0));
             asks.push((About::Tasks(tasks), ask));
         }

@@ -13,6 +13,9 @@ mod lane;
 mod line;
 mod load;
 mod options;
+mod outside;
+#[cfg(test)]
+mod plans;
 mod prune;
 mod put;
 mod queries;
@@ -27,7 +30,8 @@ mod trouble;
 mod write;
 
 pub use examine::{Examined, examine};
-pub use export::import;
+pub use export::{EmptyProject, import};
 pub use options::{Options, Tls};
+pub use outside::{IsReferred, LargeBodies};
 pub use signals::PostgresSignals;
 pub use store::PostgresStore;

@@ -1,7 +1,8 @@
 //! What a store is connected with.
 
+use super::outside::LargeBodies;
 use segue_core::ids::ProjectId;
-use segue_core::ports::{Blobs, Clock};
+use segue_core::ports::Clock;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +31,8 @@ pub struct Options {
     pub label: String,
     /// The key from which the secrets of attempts are made: the same on every node of the project, and never written into the database.
     pub key: [u8; 32],
-    /// Keeps bodies of more than 64 KiB; the same place for every node.
-    pub blobs: Arc<dyn Blobs>,
+    /// Keeps bodies of more than 64 KiB; the same place for every node, and of this project alone: what none of its rows refers to is removed there.
+    pub blobs: Arc<dyn LargeBodies>,
     /// Transactions of this store that may be open at a time, at least one.
     pub lanes: usize,
     /// Connections for reading beside the lanes, at least one.
@@ -58,7 +59,7 @@ impl Options {
         url: impl Into<String>,
         project: ProjectId,
         key: [u8; 32],
-        blobs: Arc<dyn Blobs>,
+        blobs: Arc<dyn LargeBodies>,
     ) -> Options {
         Options {
             url: url.into(),

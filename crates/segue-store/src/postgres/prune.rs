@@ -59,8 +59,7 @@ const UNREFERRED: &str = "DELETE FROM payloads AS p WHERE p.project = $1 AND p.h
     AND NOT EXISTS (SELECT 1 FROM payload_refs AS r WHERE r.project = p.project AND r.hash = p.hash) RETURNING hash";
 
 impl PostgresStore {
-    /// Removes what ended before this time. Bodies outside the database are left to whoever keeps them: they cannot be
-    /// told apart here from those that somebody is about to refer to.
+    /// Removes what ended before this time, and bodies outside the database that nobody has referred to for long.
     pub(super) async fn prune_all(&self, before: Time) -> Result<Pruned, StoreError> {
         let project = self.shared.project;
         let mut total = Pruned::default();
@@ -84,6 +83,8 @@ impl PostgresStore {
             // Rows come in the order of their submit. Where none of so many is old enough, none after them is.
             if (rows.len() as i64) < ROOTS_MAX || all_young {
                 total.keys = self.prune_state(&line, before).await?;
+                let swept = self.sweep_bodies(line).await?;
+                crate::rows::add(&mut total, swept);
                 return Ok(total);
             }
         }

@@ -1,4 +1,7 @@
 //! The statements by which a lane writes.
+//!
+//! A row that is changed was locked in this transaction, so it stands where it is: it is looked up by its id and changed by its place (`ctid`).
+//! A join by ids would look at all tasks, where the statistics are those of an empty table. `plans` checks it.
 
 pub(super) const INSERT_TASKS: &str = "INSERT INTO tasks (n, project, id, parent, root, name, call_key, route, priority, hops, spec, created_at, input,
     state, unmet, rank, due_at, attempts, tried, lost, open_children, children, dependents, wait_for, continuation,
@@ -29,17 +32,17 @@ pub(super) const UPDATE_TASKS: &str = "UPDATE tasks AS t SET state = u.state, un
     AS u (id, state, unmet, rank, due_at, attempts, tried, lost, open_children, children, dependents, wait_for, continuation,
     prefer, ready_at, retry_at, finished_at, output, error, run_events, held_by, attempt, number, secret_hash, instance,
     incarnation, assigned_at, started_at, pid, pid_start, ending, ended_at)
-    WHERE t.project = $1 AND t.id = u.id";
+    WHERE t.ctid = (SELECT k.ctid FROM tasks AS k WHERE k.project = $1 AND k.id = u.id)";
 pub(super) const TOUCH_TASKS: &str = "UPDATE tasks AS t SET state = u.state, unmet = u.unmet, open_children = u.open_children,
     children = u.children, dependents = u.dependents, run_events = u.run_events, started_at = u.started_at, pid = u.pid,
     pid_start = u.pid_start
     FROM unnest($2::uuid[], $3::int2[], $4::int4[], $5::int4[], $6::int4[], $7::int4[], $8::int8[], $9::int8[], $10::int4[], $11::int8[])
     AS u (id, state, unmet, open_children, children, dependents, run_events, started_at, pid, pid_start)
-    WHERE t.project = $1 AND t.id = u.id";
+    WHERE t.ctid = (SELECT k.ctid FROM tasks AS k WHERE k.project = $1 AND k.id = u.id)";
 pub(super) const UPDATE_FIXED: &str = "UPDATE tasks AS t SET name = u.name, route = u.route, priority = u.priority, hops = u.hops,
     spec = u.spec, input = u.input, created_at = u.created_at
     FROM unnest($2::uuid[], $3::text[], $4::text[], $5::int2[], $6::int2[], $7::text[], $8::text[], $9::int8[])
-    AS u (id, name, route, priority, hops, spec, input, created_at) WHERE t.project = $1 AND t.id = u.id";
+    AS u (id, name, route, priority, hops, spec, input, created_at) WHERE t.ctid = (SELECT k.ctid FROM tasks AS k WHERE k.project = $1 AND k.id = u.id)";
 pub(super) const EDGES: &str = "INSERT INTO edges (project, need, task, order_only)
     SELECT $1, u.* FROM unnest($2::uuid[], $3::uuid[], $4::bool[]) AS u (need, task, order_only)
     ON CONFLICT (project, need, task) DO UPDATE SET order_only = edges.order_only AND excluded.order_only";
@@ -55,7 +58,7 @@ pub(super) const ATTEMPTS: &str = "INSERT INTO attempts (project, task, number, 
 pub(super) const UPDATE_AGENTS: &str = "UPDATE agents AS a SET host = u.host, incarnation = u.incarnation, slots_used = u.slots_used,
     drained = u.drained, lease_until = u.lease_until, gone = u.gone
     FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::int4[], $6::bool[], $7::int8[], $8::bool[])
-    AS u (instance, host, incarnation, slots_used, drained, lease_until, gone) WHERE a.project = $1 AND a.instance = u.instance";
+    AS u (instance, host, incarnation, slots_used, drained, lease_until, gone) WHERE a.ctid = (SELECT k.ctid FROM agents AS k WHERE k.project = $1 AND k.instance = u.instance)";
 pub(super) const PUT_AGENTS: &str = "INSERT INTO agents (project, spec_version, instance, host, incarnation, slots_used, drained, lease_until, gone, slots, spec)
     SELECT $1, $2, u.* FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::int4[], $7::bool[], $8::int8[], $9::bool[], $10::int4[], $11::text[])
     AS u (instance, host, incarnation, slots_used, drained, lease_until, gone, slots, spec)
@@ -77,15 +80,17 @@ pub(super) const PUT_DUTIES: &str = "INSERT INTO duties (project, task, kind, af
     ON CONFLICT (project, task, kind) DO UPDATE SET after = excluded.after, parent = excluded.parent";
 pub(super) const END_DUTIES: &str =
     "DELETE FROM duties AS d USING unnest($2::uuid[], $3::text[]) AS u (task, kind)
-    WHERE d.project = $1 AND d.task = u.task AND d.kind = u.kind";
+    WHERE d.project = $1 AND d.task = ANY($2) AND d.task = u.task AND d.kind = u.kind";
 pub(super) const IDEMPOTENCY: &str = "INSERT INTO idempotency (project, key, task, body)
     SELECT $1, u.* FROM unnest($2::text[], $3::uuid[], $4::bytea[]) AS u (key, task, body)";
 /// A body that is there already is locked, so that no prune takes it away meanwhile.
 pub(super) const BODIES: &str = "INSERT INTO payloads (project, hash, body)
     SELECT $1, u.* FROM unnest($2::bytea[], $3::text[]) AS u (hash, body)
     ON CONFLICT (project, hash) DO UPDATE SET hash = excluded.hash";
+/// The hashes come sorted.
 pub(super) const LOCK_BODIES: &str =
-    "SELECT 1 FROM payloads WHERE project = $1 AND hash = ANY($2) ORDER BY hash FOR SHARE";
+    "SELECT 1 FROM unnest($2::bytea[]) AS w (wanted) CROSS JOIN LATERAL (
+    SELECT 1 FROM payloads AS p WHERE p.project = $1 AND p.hash = w.wanted FOR SHARE) AS p";
 pub(super) const BODY_REFS: &str = "INSERT INTO payload_refs (project, run, hash)
     SELECT $1, u.* FROM unnest($2::uuid[], $3::bytea[]) AS u (run, hash) ON CONFLICT DO NOTHING";
 pub(super) const PROJECT: &str = "UPDATE projects SET project_events = coalesce($2, project_events), agents_version = $3 WHERE number = $1";

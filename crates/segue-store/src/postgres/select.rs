@@ -1,17 +1,23 @@
 //! The statements by which a lane loads.
+//!
+//! What is wanted is a list, and each row of it is looked up by itself (`LATERAL`), in the order of the list. A join would leave it to the
+//! statistics which side comes first, and those of a table that was empty say that looking at all of it costs nothing. `plans` checks it.
 
 use crate::rows::decode;
 use std::sync::LazyLock;
 
+/// The ids come sorted: that is the order in which everybody locks.
 pub(super) static TASKS: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {} FROM tasks WHERE project = $1 AND id = ANY($2) ORDER BY id FOR UPDATE",
+        "SELECT {} FROM unnest($2::uuid[]) AS w (wanted) CROSS JOIN LATERAL (
+            SELECT * FROM tasks AS t WHERE t.project = $1 AND t.id = w.wanted FOR UPDATE) AS t",
         decode::TASK
     )
 });
 pub(super) static ROOTS: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {} FROM tasks WHERE project = $1 AND id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED",
+        "SELECT {} FROM unnest($2::uuid[]) AS w (wanted) CROSS JOIN LATERAL (
+            SELECT * FROM tasks AS t WHERE t.project = $1 AND t.id = w.wanted FOR UPDATE SKIP LOCKED) AS t",
         decode::TASK
     )
 });
@@ -35,18 +41,18 @@ pub(super) const CHILDREN: &str = "SELECT w.parent, c.id FROM unnest($2::uuid[],
     ORDER BY id LIMIT $4) AS c";
 pub(super) const CALLS: &str =
     "SELECT w.place, t.id FROM unnest($2::int8[], $3::uuid[], $4::text[]) AS w (place, parent, key)
-    JOIN tasks AS t ON t.project = $1 AND t.parent = w.parent AND t.call_key = w.key";
-pub(super) const IDEMPOTENCY: &str =
-    "SELECT key, task, body FROM idempotency WHERE project = $1 AND key = ANY($2)";
+    CROSS JOIN LATERAL (SELECT c.id FROM tasks AS c WHERE c.project = $1 AND c.parent = w.parent AND c.call_key = w.key OFFSET 0) AS t";
+pub(super) const IDEMPOTENCY: &str = "SELECT w.key, i.task, i.body FROM unnest($2::text[]) AS w (key)
+    CROSS JOIN LATERAL (SELECT task, body FROM idempotency WHERE project = $1 AND idempotency.key = w.key OFFSET 0) AS i";
 pub(super) static OLD_ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {} FROM unnest($2::uuid[], $3::uuid[]) AS w (of_task, wanted) JOIN attempts AS a
-            ON a.project = $1 AND a.task = w.of_task AND a.attempt = w.wanted",
+        "SELECT {} FROM unnest($2::uuid[], $3::uuid[]) AS w (of_task, wanted) CROSS JOIN LATERAL (
+            SELECT * FROM attempts AS o WHERE o.project = $1 AND o.task = w.of_task AND o.attempt = w.wanted OFFSET 0) AS a",
         decode::RECORD
     )
 });
-pub(super) const HELD: &str =
-    "SELECT held_by, id FROM tasks WHERE project = $1 AND held_by = ANY($2)";
+pub(super) const HELD: &str = "SELECT w.instance, t.id FROM unnest($2::uuid[]) AS w (instance)
+    CROSS JOIN LATERAL (SELECT id FROM tasks WHERE project = $1 AND held_by = w.instance OFFSET 0) AS t";
 /// What is due by the given time, or by the server's clock.
 pub(super) const DUE: &str = "SELECT id FROM tasks WHERE project = $1
     AND due_at <= coalesce($2, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8))
@@ -56,11 +62,15 @@ pub(super) const READY_ROUTES: &str = "WITH RECURSIVE r (route) AS (
         UNION ALL SELECT (SELECT t.route FROM tasks AS t WHERE t.project = $1 AND t.queued AND t.route > r.route
             ORDER BY t.route LIMIT 1) FROM r WHERE r.route IS NOT NULL)
     SELECT route FROM r WHERE route IS NOT NULL";
-pub(super) const AGENTS: &str = "SELECT instance, host, incarnation, slots_used, drained, lease_until, gone, spec_version FROM agents
-    WHERE project = $1 AND instance = ANY($2) ORDER BY instance FOR UPDATE";
-pub(super) const CANDIDATES: &str = "SELECT instance, host, incarnation, slots_used, drained, lease_until, gone, spec_version FROM agents
-    WHERE project = $1 AND instance = ANY($2) AND slots_used < slots AND NOT drained AND NOT gone
-    ORDER BY instance FOR UPDATE SKIP LOCKED";
+/// The instances come sorted, too.
+pub(super) const AGENTS: &str =
+    "SELECT instance, host, incarnation, slots_used, drained, lease_until, gone, spec_version
+    FROM unnest($2::uuid[]) AS w (wanted) CROSS JOIN LATERAL (
+    SELECT * FROM agents AS a WHERE a.project = $1 AND a.instance = w.wanted FOR UPDATE) AS a";
+pub(super) const CANDIDATES: &str = "SELECT instance, host, incarnation, slots_used, drained, lease_until, gone, spec_version
+    FROM unnest($2::uuid[]) AS w (wanted) CROSS JOIN LATERAL (
+    SELECT * FROM agents AS a WHERE a.project = $1 AND a.instance = w.wanted AND a.slots_used < a.slots AND NOT a.drained AND NOT a.gone
+    FOR UPDATE SKIP LOCKED) AS a";
 /// Whether somebody else holds what a candidate's row would give.
 pub(super) const FREE_CANDIDATES: &str = "SELECT instance FROM agents
     WHERE project = $1 AND instance = ANY($2) AND slots_used < slots AND NOT drained AND NOT gone";

@@ -30,9 +30,11 @@ const MAKE_STAMP: &str =
     "INSERT INTO stamps (project, last) VALUES ($1, 0) ON CONFLICT (project) DO NOTHING";
 const LOCK_STAMP: &str = "SELECT last FROM stamps WHERE project = $1 FOR UPDATE";
 const READ_STAMP: &str = "SELECT last FROM stamps WHERE project = $1";
-const KEPT: &str = "SELECT key, version FROM state_versions WHERE project = $1 AND key = ANY($2) ORDER BY key, version";
+const KEPT: &str = "SELECT w.key, v.version FROM unnest($2::text[]) AS w (key) CROSS JOIN LATERAL (
+    SELECT version FROM state_versions AS n WHERE n.project = $1 AND n.key = w.key ORDER BY version OFFSET 0) AS v";
 const LATEST: &str = "SELECT v.key, v.version, v.value, v.writer, v.at, v.merged FROM state_keys AS k
-    JOIN state_versions AS v ON v.project = k.project AND v.version = k.version WHERE k.project = $1 AND k.key = ANY($2)";
+    CROSS JOIN LATERAL (SELECT * FROM state_versions AS n WHERE n.project = $1 AND n.version = k.version OFFSET 0) AS v
+    WHERE k.project = $1 AND k.key = ANY($2)";
 /// With the body where that stands in the database.
 const VERSIONS: &str =
     "SELECT v.key, v.version, v.value, v.writer, v.at, v.merged, p.body FROM state_versions AS v
@@ -61,8 +63,10 @@ const END_LOCKS: &str = "DELETE FROM locks WHERE project = $1 AND name = ANY($2)
 const SET_STAMP: &str = "UPDATE stamps SET last = $2 WHERE project = $1";
 const FORGET: &str = "DELETE FROM state_versions WHERE project = $1 AND version = ANY($2)";
 /// Whoever keeps one of these bodies meanwhile waits, and then keeps it anew.
-const LOCK_BODIES: &str = "SELECT 1 FROM payloads WHERE project = $1
-    AND hash = ANY(ARRAY(SELECT hash FROM payload_refs WHERE project = $1 AND run = ANY($2))) ORDER BY hash FOR UPDATE";
+const LOCK_BODIES: &str = "SELECT 1 FROM
+    (SELECT DISTINCT r.hash FROM unnest($2::uuid[]) AS o (run)
+        CROSS JOIN LATERAL (SELECT hash FROM payload_refs WHERE project = $1 AND payload_refs.run = o.run OFFSET 0) AS r ORDER BY r.hash) AS w
+    CROSS JOIN LATERAL (SELECT 1 FROM payloads AS p WHERE p.project = $1 AND p.hash = w.hash FOR UPDATE) AS p";
 const END_BODIES: &str = "WITH gone AS (DELETE FROM payload_refs WHERE project = $1 AND run = ANY($2) RETURNING hash)
     DELETE FROM payloads AS p WHERE p.project = $1 AND p.hash IN (SELECT hash FROM gone)
     AND NOT EXISTS (SELECT 1 FROM payload_refs AS r WHERE r.project = p.project AND r.hash = p.hash AND r.run <> ALL ($2))
@@ -73,8 +77,8 @@ const GET: &str =
     WHERE v.project = $1 AND v.key = $2 AND v.value IS NOT NULL
     AND v.version = coalesce($3, (SELECT version FROM state_keys WHERE project = $1 AND key = $2))";
 const LIST: &str = "SELECT v.key, v.version, v.value, v.writer, v.at, v.merged FROM state_keys AS k
-    JOIN state_versions AS v ON v.project = k.project AND v.version = k.version
-    WHERE k.project = $1 AND k.key >= $2 AND k.key < $3 AND k.key > $4 AND v.value IS NOT NULL ORDER BY k.key LIMIT $5";
+    CROSS JOIN LATERAL (SELECT * FROM state_versions AS n WHERE n.project = $1 AND n.version = k.version AND n.value IS NOT NULL OFFSET 0) AS v
+    WHERE k.project = $1 AND k.key >= $2 AND k.key < $3 AND k.key > $4 ORDER BY k.key LIMIT $5";
 const HISTORY: &str =
     "SELECT v.key, v.version, v.value, v.writer, v.at, v.merged FROM state_versions AS v
     WHERE v.project = $1 AND v.key = $2 AND v.version < $3 ORDER BY v.version DESC LIMIT $4";
@@ -86,7 +90,8 @@ const LIST_LOCKS: &str = "SELECT name, token, holder, taken_at, until FROM locks
 const FREE_LOCKS: &str = "DELETE FROM locks WHERE project = $1 AND until < $2";
 const DELETED: &str = "SELECT k.key, (SELECT array_agg(o.version) FROM state_versions AS o
         WHERE o.project = k.project AND o.key = k.key)
-    FROM state_keys AS k JOIN state_versions AS v ON v.project = k.project AND v.version = k.version
+    FROM state_keys AS k
+    CROSS JOIN LATERAL (SELECT * FROM state_versions AS n WHERE n.project = $1 AND n.version = k.version OFFSET 0) AS v
     WHERE k.project = $1 AND v.value IS NULL AND v.at < $2 LIMIT $3";
 const END_KEYS: &str = "DELETE FROM state_keys WHERE project = $1 AND key = ANY($2)";
 

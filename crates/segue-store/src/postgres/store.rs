@@ -3,6 +3,7 @@
 use super::lane::{Call, Desk, Lane};
 use super::line::{Line, Target};
 use super::options::Options;
+use super::outside::LargeBodies;
 use super::readers::Readers;
 use super::signals::PostgresSignals;
 use super::trouble::Trouble;
@@ -138,7 +139,7 @@ pub struct PostgresStore {
     pub(super) shared: Arc<Shared>,
     desk: mpsc::UnboundedSender<Call>,
     pub(super) readers: Readers,
-    pub(super) blobs: Arc<dyn Blobs>,
+    pub(super) blobs: Arc<dyn LargeBodies>,
     pub(super) project_id: ProjectId,
     _lanes: JoinSet<()>,
 }

@@ -405,6 +405,8 @@ impl<'a> Pen<'a> {
             );
         }
         if !elsewhere.is_empty() {
+            elsewhere.sort_unstable();
+            elsewhere.dedup();
             let hashes = elsewhere.iter().map(|hash| hash.0.to_vec());
             asks.push(Ask::new(LOCK_BODIES).with(self.project).column(hashes));
         }

@@ -34,6 +34,9 @@ pub(crate) struct Table {
 
 use As::{Hash as H, Id as I, Number as N, Payload as P, Text as T};
 
+/// The version of the tables as every backend exports them. A migration that changes what is exported makes it greater.
+pub(crate) const TABLES_VERSION: i64 = 2;
+
 /// All tables but those that say of which version and project the file is.
 pub(crate) const TABLES: [Table; 16] = [
     Table {

@@ -143,16 +143,28 @@ pub(super) fn remove_if_there(path: &Path) -> Result<(), Failure> {
     }
 }
 
+/// What a project may hold that an import would lose, in words and as rows. Numbers that were issued are among it: whoever got a
+/// token from here must not meet it again.
+const HOLDS: [(&str, &str); 7] = [
+    ("tasks", "tasks"),
+    ("events", "events"),
+    ("agents", "agents"),
+    ("keys of shared state", "state_keys"),
+    ("policies of shared state", "state_policies"),
+    ("locks", "locks"),
+    ("tokens of locks and versions that were issued", "stamps WHERE last > 0"),
+];
+
 /// Nothing may be lost by an import: there is no database yet, or one with nothing in it.
 fn check_empty(path: &Path, options: &Options) -> Result<(), Failure> {
     if !path.exists() {
         return Ok(());
     }
     let (conn, _) = schema::open_writer(path, options)?;
-    for table in ["tasks", "events", "agents", "state_keys", "locks"] {
-        let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+    for (what, from) in HOLDS {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {from})");
         if conn.query_row(&sql, [], |row| row.get(0))? {
-            let detail = format!("there are {table} already: import into an empty folder");
+            let detail = format!("there are {what} already: import into an empty folder");
             return Err(Failure::new(Kind::Data, detail));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::error::{Failure, Kind};
 use super::options::Options;
+use crate::rows::tables::TABLES_VERSION;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use segue_core::ids::ProjectId;
 use segue_core::payload::Hash;
@@ -66,9 +67,12 @@ pub(super) fn open_writer(path: &Path, options: &Options) -> Result<(Connection,
 }
 
 /// The version of the tables that this program makes.
-pub(super) fn version() -> i64 {
-    MIGRATIONS.last().map_or(0, |migration| migration.number)
+pub(super) const fn version() -> i64 {
+    MIGRATIONS[MIGRATIONS.len() - 1].number
 }
+
+/// These are the tables that an export spells.
+const _: () = assert!(version() == TABLES_VERSION);
 
 /// Makes a database that nobody knows of yet, to be filled and then given its name: without a log, without syncing, without a row of counters.
 pub(super) fn create(path: &Path, options: &Options) -> Result<Connection, Failure> {

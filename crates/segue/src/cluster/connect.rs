@@ -13,13 +13,13 @@ use segue_store::postgres::{Options as PostgresOptions, PostgresStore, Tls};
 use segue_store::soft::{InProcessSoft, Options as RedisOptions, RedisSoft};
 use std::sync::Arc;
 
-/// The object store of a cluster.
+/// Where a cluster keeps large bodies: a place for each project, since what none of its rows refers to is removed there.
 ///
 /// # Errors
-/// When its address or options cannot be right.
-pub fn objects(settings: &ObjectsSettings) -> Result<Objects> {
+/// When the address or options cannot be right.
+pub fn objects(settings: &ObjectsSettings, project: ProjectId) -> Result<Objects> {
     let url = settings.url.trim_end_matches('/');
-    let objects = Objects::open(&format!("{url}/bodies"), &settings.options);
+    let objects = Objects::open(&format!("{url}/{project}"), &settings.options);
     objects.with_context(|| format!("the object store {url}"))
 }
 
@@ -31,7 +31,7 @@ pub fn postgres_options(settings: &Settings) -> Result<PostgresOptions> {
     let missing = || format!("{} has no section for it", settings.file.display());
     let project = settings.project.as_ref().with_context(missing)?;
     let postgres = settings.postgres.as_ref().with_context(missing)?;
-    let objects = objects(settings.objects.as_ref().with_context(missing)?)?;
+    let objects = objects(settings.objects.as_ref().with_context(missing)?, project.id)?;
     let blobs = Arc::new(ObjectBlobs::new(objects));
     let mut options = PostgresOptions::new(postgres.url.reveal(), project.id, project.key, blobs);
     options.tls = postgres.ca.clone().map_or(Tls::System, Tls::Authorities);

@@ -174,8 +174,10 @@ async fn ask_redis(settings: &Settings, project: ProjectId) -> Vec<Finding> {
 
 async fn ask_objects(settings: &Settings) -> Vec<Finding> {
     const NAME: &str = "objects";
-    let Some(wanted) = settings.objects.as_ref() else { return Vec::new() };
-    let objects = match connect::objects(wanted) {
+    let (Some(wanted), Some(project)) = (&settings.objects, &settings.project) else {
+        return Vec::new();
+    };
+    let objects = match connect::objects(wanted, project.id) {
         Ok(objects) => objects,
         Err(error) => {
             let remedy = "check [objects]: address and credentials";
