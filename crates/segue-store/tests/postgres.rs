@@ -3,8 +3,12 @@
 mod support;
 
 use segue_core::ids::ProjectId;
-use segue_core::ports::{Blobs, Fut, Store};
-use segue_store::postgres::{LargeBodies, Options, PostgresStore};
+use segue_core::ports::{Blobs, Clock, Fut, Store, StoreError};
+use segue_core::state::StateCommand;
+use segue_core::time::Time;
+use segue_store::backup::Backups;
+use segue_store::objects::{self, ObjectBlobs, Objects};
+use segue_store::postgres::{EmptyProject, LargeBodies, Options, PostgresStore};
 use segue_store::sqlite;
 use segue_testkit::servers::Postgres;
 use segue_testkit::store_suite::{self, KEY, Opened, Place, Plan, SEED, TestClock};
@@ -140,6 +144,88 @@ async fn a_project_moves_from_sqlite_to_postgresql_and_back_without_loss() {
     // And PostgreSQL goes on with it where SQLite stopped.
     support::accept(store.as_ref(), vec![support::submit(vec![support::spec("a")])]).await;
     assert_eq!(store.audit().await.expect("it reads"), Vec::<String>::new());
+}
+
+/// Takes a lock, and returns its token.
+async fn token(store: &PostgresStore) -> u64 {
+    let (name, holder) = (Arc::from("deploy"), "somebody".into());
+    let lock = StateCommand::Lock { name: Arc::clone(&name), holder, ttl_ms: 60_000 };
+    support::accept(store, vec![store_suite::state(lock)]).await;
+    store.lock_of(name).await.expect("reads").expect("is held").token
+}
+
+/// The files of the bodies at a place, which are made to look as if they had been written two hours ago.
+async fn aged(place: &std::path::Path, objects: &Objects) -> Vec<std::path::PathBuf> {
+    let then = std::time::SystemTime::now() - Duration::from_secs(2 * 3600);
+    let found = objects.list("bodies").await.expect("lists");
+    let files: Vec<_> = found.into_iter().map(|one| place.join(one.name)).collect();
+    for file in &files {
+        let opened = std::fs::File::options().write(true).open(file).expect("is there");
+        opened.set_modified(then).expect("is set");
+    }
+    files
+}
+
+/// A backup of one project goes into another, empty one; and the large bodies there go with the run that refers to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_restored_and_large_bodies_go_with_their_runs() {
+    let (server, dir) = (Postgres::start().await, tempfile::tempdir().expect("a folder"));
+    let database = server.database().await;
+    let place = |name: &str| {
+        let path = dir.path().join(name);
+        let opened = Objects::open(&path.to_string_lossy(), &objects::Options::default());
+        (path, opened.expect("it opens"))
+    };
+    let clock = TestClock::new();
+    let options = |objects: &Objects| Options {
+        clock: Some(clock.clone()),
+        ..Options::new(
+            database.clone(),
+            ProjectId(Uuid::now_v7()),
+            KEY,
+            Arc::new(ObjectBlobs::new(objects.clone())),
+        )
+    };
+    let ((one_path, one), (two_path, two), (_, kept)) =
+        (place("one"), place("two"), place("backups"));
+    let store = PostgresStore::connect(options(&one)).await.expect("it connects");
+    let body = format!("\"{}\"", "l".repeat(200_000)).into_bytes();
+    let input = store.put(body.clone()).await.expect("it is kept");
+    let (spec, hash) = (support::spec("a"), input.hash());
+    let task = spec.id;
+    let tasks = vec![segue_core::command::NewTask { spec, input }];
+    let submit = segue_core::command::Command::Submit(segue_core::command::Submit { tasks });
+    support::accept(store.as_ref(), vec![submit]).await;
+    let backups = Backups::new(kept, dir.path().join("scratch"));
+    let first = backups.write(store.as_ref(), None).await.expect("it is written");
+    assert_eq!(first.bodies.len(), 1);
+    // A body that the last backup has is not read again.
+    for file in aged(&one_path, &one).await {
+        std::fs::remove_file(file).expect("it goes");
+    }
+    let second = backups.write(store.as_ref(), None).await.expect("it is written");
+    assert_eq!((second.bodies.len(), second.written.objects), (1, 0));
+    let before = token(&store).await;
+
+    let into = options(&two);
+    backups.restore(None, &EmptyProject(into.clone())).await.expect("it is restored");
+    let again = backups.restore(None, &EmptyProject(into.clone())).await;
+    assert!(again.is_err(), "nothing is written over: {again:?}");
+    let store = PostgresStore::connect(into).await.expect("it connects");
+    assert_eq!(store.audit().await.expect("it reads"), Vec::<String>::new());
+    let after = token(&store).await;
+    assert!(after > before, "no token is issued twice: {before} {after}");
+
+    assert_eq!(aged(&two_path, &two).await.len(), 1);
+    let far = Time(clock.now().0 + 1_000);
+    let pruned = store.prune(far).await.expect("it prunes");
+    assert_eq!((pruned.runs, pruned.bytes), (0, 0), "it is referred to");
+    assert_eq!(store.get(hash).await, Ok(body.clone()));
+    let cancel = segue_core::command::Command::Cancel { task, reason: "enough".into() };
+    support::accept(store.as_ref(), vec![cancel]).await;
+    let pruned = store.prune(far).await.expect("it prunes");
+    assert_eq!((pruned.runs, pruned.payloads, pruned.bytes), (1, 1, body.len() as u64));
+    assert_eq!(store.get(hash).await, Err(StoreError::MissingPayload(hash.hex())));
 }
 
 async fn exported(store: &sqlite::SqliteStore) -> Vec<u8> {
