@@ -97,7 +97,8 @@ fn start(cli: &Cli) -> Outcome {
         Command::Backup(args) => backup::backup(cx, args),
         Command::Restore(args) => backup::restore(cx, args),
         Command::Bench(args) => {
-            block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
+            block_on(async { bench::run(args, cx.cluster().cloned()).await.code(Exit::Failed) })
+                .map(|()| Exit::Done)
         }
         Command::Chaos(args) => block_on(chaos::chaos(cx, args)),
         Command::Agent(args) => quick::agent(cx, args),
