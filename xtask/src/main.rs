@@ -33,6 +33,7 @@ The project's own chores. Usage: cargo xtask COMMAND [ARGS]
   bench [ARGS]       build the release binary and run `segue bench ARGS`
   chaos [--release] [ARGS]
                      build the binary with failpoints and run `segue chaos ARGS`
+  simulate [ARGS]    simulate the dispatch of many agents in virtual time; --help lists ARGS
   help               this text
 ";
 
@@ -89,6 +90,7 @@ fn run(mut args: Vec<String>) -> Result<bool> {
             let release = args.first().is_some_and(|arg| arg == "--release");
             segue::chaos(release, &args[usize::from(release)..])
         }
+        "simulate" => segue::simulate(&args),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(true)

@@ -59,8 +59,8 @@ impl Engine {
     }
 
     async fn agents_of(&self, host: &LocalHost) -> Result<Vec<Agent>, EngineError> {
-        let mut agents = self.parts.store.agents().await?;
-        agents.retain(|agent| agent.host == host.host && agent.incarnation == host.incarnation);
+        let mut agents = self.parts.store.agents_of(host.host).await?;
+        agents.retain(|agent| agent.incarnation == host.incarnation);
         Ok(agents)
     }
 

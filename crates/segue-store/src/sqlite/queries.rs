@@ -3,7 +3,6 @@
 use super::decode;
 use super::error::Failure;
 use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
-use segue_core::agent::Agent;
 use segue_core::command::Duty;
 use segue_core::decide::task_request;
 use segue_core::event::Event;
@@ -192,10 +191,6 @@ pub(super) fn attempts(conn: &Connection, task: TaskId) -> Result<Vec<AttemptRec
     ))?;
     let rows = statement.query_and_then(params![task.as_bytes()], decode::record)?;
     rows.collect()
-}
-
-pub(super) fn agents(conn: &Connection, project: i64) -> Result<Vec<Agent>, Failure> {
-    Ok(super::load::agents(conn, project)?.into_values().collect())
 }
 
 pub(super) fn events(
