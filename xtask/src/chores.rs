@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use crate::ci::Outcome;
 use crate::counts::Counts;
 use crate::exec::{captured, cargo, has_cargo_command, passes, watched, without_colours};
+use crate::servers;
 
 /// The tests run with failpoints built in, since the short chaos run is one of them. Clippy, the
 /// documentation and every measured build go without.
@@ -52,6 +53,7 @@ pub fn doctest(counts: &mut Counts) -> Result<bool> {
 /// Every test, by nextest where it is installed (a hanging test is ended there, `.config/nextest.toml`),
 /// else by `cargo test`.
 pub fn all_tests(counts: &mut Counts) -> Result<bool> {
+    servers::prepare();
     let mut command = if has_cargo_command("nextest")? {
         let mut nextest = cargo(["nextest", "run", "--profile", "ci"])?;
         nextest.args(["--workspace", "--features", TEST_FEATURES, "--locked"]);
@@ -69,6 +71,7 @@ pub fn all_tests(counts: &mut Counts) -> Result<bool> {
 
 /// The tests that `args` choose: they go to nextest, or to `cargo test` where nextest is missing.
 pub fn test(args: &[String]) -> Result<bool> {
+    servers::prepare();
     let mut command =
         if has_cargo_command("nextest")? { cargo(["nextest", "run"])? } else { cargo(["test"])? };
     command.args(scope(args)).args(args);

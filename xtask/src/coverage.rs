@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::chores::{TEST_FEATURES, llvm_version};
 use crate::exec::{captured, cargo, has_cargo_command, passes};
+use crate::servers;
 
 /// The share of lines, in percent, below which the chore fails.
 const LINES_PERCENT_MIN: f64 = 80.0;
@@ -31,6 +32,7 @@ pub fn run() -> Result<bool> {
     if !passes(&mut cargo(["llvm-cov", "clean", "--workspace"])?)? {
         return Ok(false);
     }
+    servers::prepare();
     let mut tests = if has_cargo_command("nextest")? {
         cargo(["llvm-cov", "nextest", "--profile", "ci"])?
     } else {

@@ -17,6 +17,7 @@ mod counts;
 mod coverage;
 mod exec;
 mod segue;
+mod servers;
 mod tidy;
 
 const HELP: &str = "\
@@ -24,6 +25,8 @@ The project's own chores. Usage: cargo xtask COMMAND [ARGS]
 
   ci [--keep-going]  everything a change must pass: fmt, tidy, lint, doc, doctest, test, deny
   test [ARGS]        the tests; ARGS go to the test runner (a filter, -p CRATE, ..)
+  servers [install]  what is missing of the servers that tests start (PostgreSQL, RabbitMQ, Redis, S3);
+                     `install` brings it, from Debian's packages and PyPI, as root or by sudo
   tidy [--rules]     the house rules; --rules lists them
   fmt [--check]      format the code, or say what is not formatted
   lint               clippy over every target, warnings are errors
@@ -62,6 +65,11 @@ fn run(mut args: Vec<String>) -> Result<bool> {
             ci::run(keep_going)
         }
         "test" => chores::test(&args),
+        "servers" => {
+            let install = args.first().is_some_and(|arg| arg == "install");
+            no_more(&command, &args[usize::from(install)..])?;
+            servers::run(install)
+        }
         "tidy" => {
             let rules = flag(&mut args, "--rules");
             no_more(&command, &args)?;

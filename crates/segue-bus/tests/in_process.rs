@@ -75,4 +75,10 @@ mod behind_a_connection {
     use super::Rig;
     segue_testkit::bus_suite!(Rig::new(true));
     segue_testkit::bus_restart_suite!(Rig::new(true));
+
+    #[tokio::test]
+    async fn all_questions_are_answered_in_one_test() {
+        segue_testkit::bus_suite::ask_all(async || super::Rig::new(true)).await;
+        segue_testkit::bus_suite::ask_all_of_restarts(async || super::Rig::new(true)).await;
+    }
 }

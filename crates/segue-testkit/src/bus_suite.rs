@@ -7,6 +7,8 @@
 //! segue_testkit::bus_restart_suite!(MyRig::start().await);
 //! ```
 //!
+//! An adapter with a broker starts one in one test, and has every question asked there: `bus_suite::ask_all(|| a_rig(&broker)).await`.
+//!
 //! Each question has a rig of its own, so a rig of an adapter with a broker brings its own project (vhost, prefix). Nothing here waits for
 //! time: [`within`] only says what is missing when it does not come.
 
@@ -42,6 +44,7 @@ pub use sharing::{
     a_thousand_letters_of_eight_find_four, an_answer_finds_its_question, consumers_share_a_queue,
 };
 
+use crate::questions::AT_ONCE;
 use segue_core::ids::HostId;
 use segue_core::letter::Address;
 use segue_core::ports::{BusError, Consumer, Delivery, Fut, Signals, WorkBus};
@@ -86,11 +89,16 @@ pub trait RestartRig: BusRig {
     fn restart(&self) -> Fut<'_, ()>;
 }
 
-/// One test a question, on the rig that the expression makes. It may wait (`.await`).
+/// One test a question, on the rig that the expression makes. It may wait (`.await`). [`ask_all`](crate::bus_suite::ask_all) asks the same
+/// questions within one test.
 #[macro_export]
 macro_rules! bus_suite {
     ($rig:expr) => {
-        $crate::bus_questions!($rig;
+        $crate::bus_suite! { @questions tests $rig }
+    };
+    // The one list of questions: whoever needs them all has it passed on.
+    (@questions $arm:ident $($arguments:tt)*) => {
+        $crate::bus_questions! { @$arm [$($arguments)*]
             letters_arrive_whole,
             order_is_kept_in_each_queue,
             a_queue_outlives_its_consumers,
@@ -112,35 +120,81 @@ macro_rules! bus_suite {
             close_ends_everything,
             hints_are_heard_and_count_once,
             hints_are_never_needed,
-        );
+        }
     };
 }
 
-/// One test a question about what happens when the broker goes away, on the [`RestartRig`](crate::bus_suite::RestartRig) that the expression makes.
+/// One test a question about what happens when the broker goes away, on the [`RestartRig`](crate::bus_suite::RestartRig) that the expression
+/// makes. [`ask_all_of_restarts`](crate::bus_suite::ask_all_of_restarts) asks the same questions within one test.
 #[macro_export]
 macro_rules! bus_restart_suite {
     ($rig:expr) => {
-        $crate::bus_questions!($rig;
+        $crate::bus_restart_suite! { @questions tests $rig }
+    };
+    (@questions $arm:ident $($arguments:tt)*) => {
+        $crate::bus_questions! { @$arm [$($arguments)*]
             what_was_taken_survives_a_restart,
             what_was_not_acknowledged_comes_again_after_a_restart,
             a_restart_in_the_middle_loses_nothing,
-        );
+        }
     };
 }
 
-/// One test for each of these questions.
+/// What becomes of each of these questions.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! bus_questions {
-    ($rig:expr; $($question:ident),* $(,)?) => {
+    (@tests [$rig:expr] $($question:ident),+ $(,)?) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $question() {
                 let rig = $rig;
                 $crate::bus_suite::$question(&rig).await;
             }
-        )*
+        )+
     };
+    (@to_ask [$make:expr] $($question:ident),+ $(,)?) => {
+        vec![$({
+            let make = $make.clone();
+            $crate::questions::Question::new(stringify!($question), 2, async move || {
+                $crate::bus_suite::$question(&make().await).await;
+            })
+        }),+]
+    };
+}
+
+/// Asks every question in one test, each on a rig of its own that `make` makes, [`AT_ONCE`] at a time: for an adapter whose rigs share a
+/// broker, which one test starts.
+///
+/// # Panics
+/// At the end, naming every question that was answered wrongly.
+pub async fn ask_all<R: BusRig, F: Future<Output = R>>(
+    make: impl Fn() -> F + Send + Sync + 'static,
+) {
+    ask_all_by(AT_ONCE, make).await;
+}
+
+/// The same, so many questions at a time.
+///
+/// # Panics
+/// As [`ask_all`] does.
+pub async fn ask_all_by<R: BusRig, F: Future<Output = R>>(
+    at_once: usize,
+    make: impl Fn() -> F + Send + Sync + 'static,
+) {
+    let make = Arc::new(make);
+    crate::questions::ask(crate::bus_suite! { @questions to_ask make }, at_once).await;
+}
+
+/// Asks every question about restarts in one test, one after the other, since their rigs may share the broker that is restarted.
+///
+/// # Panics
+/// As [`ask_all`] does.
+pub async fn ask_all_of_restarts<R: RestartRig, F: Future<Output = R>>(
+    make: impl Fn() -> F + Send + Sync + 'static,
+) {
+    let make = Arc::new(make);
+    crate::questions::ask(crate::bus_restart_suite! { @questions to_ask make }, 1).await;
 }
 
 /// What comes, or a failure that says what did not.

@@ -3,5 +3,7 @@
 pub mod bus_suite;
 pub mod faults;
 pub mod memory;
+pub mod questions;
+pub mod servers;
 pub mod simulator;
 pub mod store_suite;

@@ -6,6 +6,8 @@
 //! segue_testkit::store_suite!(a_place());
 //! ```
 //!
+//! A backend on a server starts one in one test, and has every question asked there: `store_suite::ask_all(|| a_place(&server)).await`.
+//!
 //! Every question gets a place of its own. Nothing here knows what kind of store it asks.
 
 mod batches;
@@ -30,11 +32,18 @@ pub use pruning::*;
 pub use queues::*;
 pub use reads::*;
 
-/// One test for each question, each in a place of its own.
+use crate::questions::AT_ONCE;
+use std::sync::Arc;
+
+/// One test for each question, each in a place of its own. [`ask_all`] asks the same questions within one test.
 #[macro_export]
 macro_rules! store_suite {
     ($place:expr) => {
-        $crate::store_suite! { @ $place;
+        $crate::store_suite! { @questions tests $place }
+    };
+    // The one list of questions: whoever needs them all has it passed on to an arm of its own.
+    (@questions $arm:ident $($arguments:tt)*) => {
+        $crate::store_suite! { @$arm [$($arguments)*]
             an_accepted_batch_is_kept_and_a_refused_command_leaves_the_others,
             commands_are_decided_in_order_and_assign_comes_last,
             concurrent_callers_each_get_their_own_answer,
@@ -74,7 +83,7 @@ macro_rules! store_suite {
             random_commands_give_what_the_reference_gives,
         }
     };
-    (@ $place:expr; $($question:ident),+ $(,)?) => {
+    (@tests [$place:expr] $($question:ident),+ $(,)?) => {
         $(
             #[tokio::test]
             async fn $question() {
@@ -82,6 +91,35 @@ macro_rules! store_suite {
             }
         )+
     };
+    (@to_ask [$make:expr] $($question:ident),+ $(,)?) => {
+        vec![$({
+            let make = $make.clone();
+            $crate::questions::Question::new(stringify!($question), 0, async move || {
+                $crate::store_suite::$question(&make().await).await;
+            })
+        }),+]
+    };
+}
+
+/// Asks every question in one test, each in a place of its own that `make` makes, [`AT_ONCE`] at a time: for a backend whose places share a
+/// server, which one test starts.
+///
+/// # Panics
+/// At the end, naming every question that was answered wrongly.
+pub async fn ask_all<F: Future<Output = Place>>(make: impl Fn() -> F + Send + Sync + 'static) {
+    ask_all_by(AT_ONCE, make).await;
+}
+
+/// The same, so many questions at a time.
+///
+/// # Panics
+/// As [`ask_all`] does.
+pub async fn ask_all_by<F: Future<Output = Place>>(
+    at_once: usize,
+    make: impl Fn() -> F + Send + Sync + 'static,
+) {
+    let make = Arc::new(make);
+    crate::questions::ask(crate::store_suite! { @questions to_ask make }, at_once).await;
 }
 
 #[cfg(test)]
@@ -102,4 +140,9 @@ mod of_the_reference {
     }
 
     crate::store_suite!(a_place());
+
+    #[tokio::test]
+    async fn all_questions_are_answered_in_one_test() {
+        crate::store_suite::ask_all(async || a_place()).await;
+    }
 }

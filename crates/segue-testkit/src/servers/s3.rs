@@ -1,0 +1,158 @@
+//! An S3 of one's own.
+
+use super::folder::{Account, Folder};
+use super::keeper::Kept;
+use super::postgres::end;
+use super::{STARTS, port, secret};
+use parking_lot::Mutex;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// What it is made of. `cargo xtask servers install` copies this into the folder once everything is there.
+const REQUIREMENTS: &str = include_str!("s3/requirements.txt");
+
+/// The application that is served.
+const APPLICATION: &str = include_str!("s3/app.py");
+
+/// An S3 of one's own: moto in one process that answers one request after the other, so its conditional writes are atomic. It keeps nothing on disk:
+/// killed, it has forgotten everything, so what it should remember while it fails is asked through a [`Proxy`](super::Proxy). It ends when this is
+/// dropped, or the process dies.
+pub struct S3 {
+    folder: Folder,
+    python: PathBuf,
+    access_key: String,
+    secret_key: String,
+    port: u16,
+    running: Mutex<Option<Kept>>,
+}
+
+impl S3 {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When it does not start, with what it said; or when it is not installed.
+    pub async fn start() -> S3 {
+        let python = installed();
+        let folder = Folder::new();
+        folder.write("app.py", APPLICATION, &Account::Ours);
+        let (access_key, secret_key) = (secret(), secret());
+        let running = Mutex::new(None);
+        let mut server = S3 { folder, python, access_key, secret_key, port: 0, running };
+        let mut why = String::new();
+        for _ in 0..STARTS {
+            server.port = port::free();
+            match server.try_start().await {
+                Ok(()) => return server,
+                Err(failure) => why = failure,
+            }
+        }
+        panic!("{why}");
+    }
+
+    async fn try_start(&self) -> Result<(), String> {
+        let address = self.address();
+        let words = ["-m", "gunicorn", "--workers", "1", "--worker-class", "sync", "--preload"];
+        let mut arguments: Vec<OsString> = words.map(OsString::from).to_vec();
+        arguments.extend(["--bind", &address, "app:app"].map(OsString::from));
+        let account = Account::Ours;
+        let kept = Kept::start("s3", &self.folder, &account, &self.python, &arguments, &[]);
+        // The application is loaded before the worker is started.
+        kept.until_ready(|kept| kept.said().contains("Booting worker")).await?;
+        *self.running.lock() = Some(kept);
+        Ok(())
+    }
+
+    /// Its address, `127.0.0.1:PORT`: what a [`Proxy`](super::Proxy) is put before.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its URL, without a bucket.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// The key id that clients give. It takes any.
+    pub fn access_key(&self) -> &str {
+        &self.access_key
+    }
+
+    /// The secret that clients sign with.
+    pub fn secret_key(&self) -> &str {
+        &self.secret_key
+    }
+
+    /// The name of a fresh, empty bucket.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn bucket(&self) -> String {
+        let name = format!("t-{}", secret());
+        let answer = self.put(&name).await.unwrap_or_else(|error| error.to_string());
+        assert!(answer.starts_with("HTTP/1.1 200"), "a bucket was not made: {answer}");
+        name
+    }
+
+    async fn put(&self, path: &str) -> std::io::Result<String> {
+        let address = self.address();
+        let mut stream = TcpStream::connect(&address).await?;
+        let request = format!(
+            "PUT /{path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    /// Ends it by SIGKILL.
+    pub async fn kill(&self) {
+        let running = self.running.lock().take();
+        end(running).await;
+    }
+
+    /// Starts it again on the same port, empty, and returns once it takes connections.
+    ///
+    /// # Panics
+    /// When it runs, or does not start.
+    pub async fn start_again(&self) {
+        assert!(self.running.lock().is_none(), "it runs: kill it before");
+        if let Err(why) = self.try_start().await {
+            panic!("{why}");
+        }
+    }
+
+    /// Stops it where it stands: connections stay open, and nothing is answered. Until [`S3::go_on`].
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn stop(&self) {
+        self.running.lock().as_mut().expect("it runs").stop();
+    }
+
+    /// Lets it go on after [`S3::stop`].
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn go_on(&self) {
+        self.running.lock().as_mut().expect("it runs").go_on();
+    }
+}
+
+/// The Python of the folder into which `cargo xtask servers install` puts everything: the same folder for every clone of one user.
+fn installed() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
+    let cache = cache.map(PathBuf::from).or_else(|| {
+        let home = std::env::var_os("HOME").filter(|path| !path.is_empty())?;
+        Some(PathBuf::from(home).join(".cache"))
+    });
+    let folder = cache.unwrap_or_else(std::env::temp_dir).join("segue-tests").join("s3");
+    let there = std::fs::read_to_string(folder.join("requirements.txt")).unwrap_or_default();
+    assert!(
+        there == REQUIREMENTS,
+        "the S3 server of the tests is not installed, or another version of it is. To install it: cargo xtask servers install"
+    );
+    folder.join("bin").join("python")
+}
