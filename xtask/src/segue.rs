@@ -24,6 +24,16 @@ pub fn chaos(release: bool, args: &[String]) -> Result<bool> {
     become_program(&binary, &with("chaos", args))
 }
 
+/// Builds the binary and the rig, and lets the rig run nodes and workers of that binary over private servers.
+pub fn cluster_chaos(release: bool, args: &[String]) -> Result<bool> {
+    let flags: &[&str] = if release { &["--release"] } else { &[] };
+    let segue = build(flags)?;
+    let rig = build_as(&["--package", "segue-testkit", "--bin", "segue-rig"])?;
+    let mut words = vec!["--binary".to_owned(), segue.display().to_string()];
+    words.extend_from_slice(args);
+    become_program(&rig, &words)
+}
+
 /// Builds the simulation of the dispatch, optimised, and becomes it.
 pub fn simulate(args: &[String]) -> Result<bool> {
     let binary = build_as(&["--package", "segue-engine", "--example", "simulate", "--release"])?;

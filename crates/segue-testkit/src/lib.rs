@@ -4,6 +4,8 @@ pub mod bus_suite;
 pub mod faults;
 pub mod memory;
 pub mod questions;
+pub mod rig;
+pub mod servers;
 pub mod servers;
 pub mod simulator;
 pub mod store_suite;
