@@ -3,7 +3,7 @@
 //!
 //! - [`Postgres`], with a streaming standby where wanted
 //! - [`RabbitMq`], one node or a cluster
-//! - [`Redis`]
+//! - [`Redis`], and [`RedisSentinel`] with a replica
 //! - [`S3`]
 //! - [`Proxy`], which stands before any of them and cuts, holds or slows down what goes through
 //!
@@ -21,12 +21,15 @@ mod proxy;
 mod rabbit_mq;
 mod redis;
 mod s3;
+mod sentinel;
+mod tls;
 
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::Proxy;
 pub use rabbit_mq::{RabbitMq, RabbitMqOptions};
-pub use redis::Redis;
+pub use redis::{Redis, RedisOptions};
 pub use s3::S3;
+pub use sentinel::RedisSentinel;
 
 use std::time::{Duration, Instant};
 
@@ -50,6 +53,16 @@ async fn until<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
         }
     }
     None
+}
+
+/// The same for a condition that takes waiting to look at.
+async fn until_it_is<F: Future<Output = bool>>(what: &str, look: impl Fn() -> F) {
+    let began = Instant::now();
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    while !look().await {
+        assert!(began.elapsed() < PATIENCE, "in vain waited for: {what}");
+        ticks.tick().await;
+    }
 }
 
 /// A name or password that nobody can guess.

@@ -1,6 +1,8 @@
 //! The servers that tests start: they start, keep or forget what they should when they are killed, and end with who started them.
 
-use segue_testkit::servers::{Postgres, RabbitMq, Redis, S3};
+use segue_testkit::servers::{
+    Postgres, PostgresOptions, RabbitMq, RabbitMqOptions, Redis, RedisOptions, RedisSentinel, S3,
+};
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -74,6 +76,86 @@ async fn a_killed_s3_starts_again_on_s3() {
     let address = server.address();
     drop(server);
     assert!(!listens(&address));
+}
+
+#[tokio::test]
+async fn a_standby_takes_over_on_postgres() {
+    let primary = Postgres::start().await;
+    let (before, standby) = (primary.database_name().await, primary.standby(true).await);
+    assert!(primary.has(&before).await && standby.has(&before).await);
+    let after = primary.database_name().await;
+    primary.kill().await;
+    standby.promote().await;
+    assert!(standby.has(&after).await, "a commit that was answered for is there");
+    let new = standby.database_name().await;
+    let next = standby.standby(false).await;
+    assert!(next.has(&new).await);
+}
+
+#[tokio::test]
+async fn a_replica_takes_over_on_redis() {
+    let server = RedisSentinel::start().await;
+    assert_eq!(server.first().command(&["SET", "a", "1"]).await, "OK");
+    assert_eq!(server.first().command(&["WAIT", "1", "10000"]).await, "1");
+    server.first().kill().await;
+    server.until_promoted().await;
+    assert_eq!(server.second().command(&["GET", "a"]).await, "1");
+    assert!(listens(&server.address()));
+}
+
+#[tokio::test]
+async fn a_cluster_goes_on_without_a_node_on_a_cluster() {
+    let server = RabbitMq::cluster(3).await;
+    let running = "length([N || N <- [node() | nodes()], rabbit:is_running(N)]).";
+    assert_eq!(server.eval(running).await, "{ok, 3}");
+    server.kill_node(0).await;
+    assert!(!listens(&server.address(0)) && listens(&server.address(1)));
+    let vhost = server.vhost_name().await;
+    server.start_node_again(0).await;
+    assert_eq!(server.eval(running).await, "{ok, 3}");
+    server.kill().await;
+    server.start_again().await;
+    let kept = format!("lists:member(<<\"{vhost}\">>, rabbit_vhost:list_names()).");
+    assert_eq!(server.eval(&kept).await, "{ok, true}");
+}
+
+/// A TLS handshake as openssl makes it, which trusts this authority alone.
+fn shakes_hands(address: &str, authority: &std::path::Path, more: &[&str]) -> bool {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-verify_return_error", "-verify_hostname", "localhost"]);
+    openssl.args(["-connect", address, "-CAfile"]).arg(authority).args(more);
+    let output = openssl.stdin(Stdio::null()).output().expect("openssl is installed");
+    output.status.success()
+}
+
+#[tokio::test]
+async fn tls_is_all_they_take_on_postgres() {
+    let tls = PostgresOptions { tls: true, ..Default::default() };
+    let (server, other) =
+        tokio::join!(Postgres::start_with(tls.clone()), Postgres::start_with(tls));
+    let more = ["-starttls", "postgres"];
+    assert!(shakes_hands(&server.address(), server.authority(), &more));
+    assert!(!shakes_hands(&server.address(), other.authority(), &more));
+    let name = server.database_name().await;
+    assert!(server.url(&name).ends_with("?sslmode=require"));
+    let standby = server.standby(false).await;
+    assert!(standby.has(&name).await);
+}
+
+#[tokio::test]
+async fn tls_is_all_they_take_on_redis() {
+    let tls = RedisOptions { tls: true, ..Default::default() };
+    let (server, other) = tokio::join!(Redis::start_with(tls.clone()), Redis::start_with(tls));
+    assert!(shakes_hands(&server.address(), server.authority(), &[]));
+    assert!(!shakes_hands(&server.address(), other.authority(), &[]));
+    assert_eq!(server.command(&["PING"]).await, "PONG");
+}
+
+#[tokio::test]
+async fn tls_is_all_they_take_on_rabbitmq() {
+    let server = RabbitMq::start_with(RabbitMqOptions { tls: true, ..Default::default() }).await;
+    assert!(shakes_hands(&server.address(0), server.authority(), &[]));
+    assert!(server.vhost().await.starts_with("amqps://"));
 }
 
 /// Tells the test below that it is the process that starts servers and is killed.

@@ -5,6 +5,7 @@
 //! to the test's group does not reach it, and the server is ended by the kernel should the keeper itself be killed.
 
 use super::folder::{Account, Folder};
+use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -167,16 +168,6 @@ impl Kept {
         let _ = self.keeper.wait();
     }
 
-    /// Stops all its processes where they stand, so that they keep their connections and answer nothing.
-    pub fn stop(&mut self) {
-        self.tell("STOP");
-    }
-
-    /// Lets them go on.
-    pub fn go_on(&mut self) {
-        self.tell("CONT");
-    }
-
     fn tell(&mut self, word: &str) {
         let words = self.words.as_mut().expect("it runs");
         words.write_all(format!("{word}\n").as_bytes()).expect("the keeper reads");
@@ -189,6 +180,48 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A server that runs, or was killed and can be started again.
+#[derive(Default)]
+pub struct Running(Mutex<Option<Kept>>);
+
+impl Running {
+    /// It runs from now on.
+    pub fn set(&self, kept: Kept) {
+        *self.0.lock() = Some(kept);
+    }
+
+    /// Whether it was started and not killed.
+    pub fn is_up(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
+    /// Ends it by SIGKILL, if it runs, on a thread where waiting keeps nobody else from going on.
+    pub async fn kill(&self) {
+        let kept = self.0.lock().take();
+        let end = tokio::task::spawn_blocking(move || drop(kept));
+        end.await.expect("ending a server does not fail");
+    }
+
+    /// Stops all its processes where they stand, so that they keep their connections and answer nothing.
+    pub fn stop(&self) {
+        self.with(|kept| kept.tell("STOP"));
+    }
+
+    /// Lets them go on.
+    pub fn go_on(&self) {
+        self.with(|kept| kept.tell("CONT"));
+    }
+
+    /// What it said since it was started last; nothing where it does not run.
+    pub fn said(&self) -> String {
+        self.0.lock().as_ref().map(Kept::said).unwrap_or_default()
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Kept) -> T) -> T {
+        act(self.0.lock().as_mut().expect("the server runs"))
     }
 }
 

@@ -1,8 +1,9 @@
 //! A PostgreSQL of one's own.
 
 use super::folder::{Account, Folder};
-use super::keeper::{self, Kept};
-use super::{STARTS, port, secret};
+use super::keeper::{self, Kept, Running};
+use super::tls::Tls;
+use super::{STARTS, port, secret, until_it_is};
 use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ pub struct PostgresOptions {
     /// Whether a commit waits for the disk. Tests of what is lost by a crash of the machine, and measurements, need it; a killed server loses nothing
     /// either way.
     pub fsync: bool,
+    /// Whether it takes connections by TLS only. [`Postgres::authority`] is whom its certificate is signed by.
+    pub tls: bool,
     /// More lines for its configuration, such as `log_statement = all`.
     pub configuration: Vec<String>,
 }
@@ -29,8 +32,11 @@ pub struct Postgres {
     programs: PathBuf,
     options: PostgresOptions,
     password: String,
+    tls: Option<Tls>,
     port: u16,
-    running: Mutex<Option<Kept>>,
+    /// The standby that each commit waits for.
+    waits_for: Mutex<Option<String>>,
+    running: Running,
 }
 
 impl Postgres {
@@ -52,14 +58,17 @@ impl Postgres {
         let folder = Folder::new();
         let password = secret();
         init(&folder, &account, &programs, &password).await;
+        let tls = options.tls.then(|| Tls::make(&folder, &account));
         let mut server = Postgres {
             folder,
             account,
             programs,
             options,
             password,
+            tls,
             port: 0,
-            running: Mutex::new(None),
+            waits_for: Mutex::new(None),
+            running: Running::default(),
         };
         server.start_on_a_free_port().await;
         server
@@ -86,7 +95,7 @@ impl Postgres {
         let kept = Kept::start("postgres", &self.folder, &self.account, &program, &arguments, &[]);
         let pid_file = self.data().join("postmaster.pid");
         kept.until_ready(|_| is_ready(&pid_file)).await?;
-        *self.running.lock() = Some(kept);
+        self.running.set(kept);
         Ok(())
     }
 
@@ -109,11 +118,22 @@ impl Postgres {
             "log_line_prefix = '%m [%p] %d '".to_owned(),
             "lc_messages = 'C'".to_owned(),
         ];
+        let mut kind = "host";
+        if let Some(tls) = &self.tls {
+            kind = "hostssl";
+            lines.push("ssl = on".to_owned());
+            lines.push(format!("ssl_cert_file = '{}'", tls.certificate.display()));
+            lines.push(format!("ssl_key_file = '{}'", tls.key.display()));
+        }
+        if let Some(standby) = &*self.waits_for.lock() {
+            lines.push(format!("synchronous_standby_names = '{standby}'"));
+        }
         lines.extend(self.options.configuration.iter().cloned());
         self.folder.write("data/postgresql.conf", &(lines.join("\n") + "\n"), &self.account);
-        let hosts = "host all all 127.0.0.1/32 scram-sha-256\n\
-                     host replication all 127.0.0.1/32 scram-sha-256\n";
-        self.folder.write("data/pg_hba.conf", hosts, &self.account);
+        let hosts = format!(
+            "{kind} all all 127.0.0.1/32 scram-sha-256\n{kind} replication all 127.0.0.1/32 scram-sha-256\n"
+        );
+        self.folder.write("data/pg_hba.conf", &hosts, &self.account);
     }
 
     /// The port it listens on.
@@ -131,9 +151,19 @@ impl Postgres {
         self.url_by(&self.address(), database)
     }
 
-    /// The URL of a database by way of another address, such as a proxy's.
+    /// The URL of a database by way of another address, such as a proxy's, or of several with commas between them: a standby has the
+    /// password of its primary.
     pub fn url_by(&self, address: &str, database: &str) -> String {
-        format!("postgresql://{USER}:{}@{address}/{database}", self.password)
+        let mode = if self.tls.is_some() { "?sslmode=require" } else { "" };
+        format!("postgresql://{USER}:{}@{address}/{database}{mode}", self.password)
+    }
+
+    /// The file with the certificate of the authority that signed its own, where it has TLS.
+    ///
+    /// # Panics
+    /// When it was started without.
+    pub fn authority(&self) -> &Path {
+        &self.tls.as_ref().expect("it was started with TLS").authority
     }
 
     /// The URL of a fresh, empty database.
@@ -157,19 +187,92 @@ impl Postgres {
         name
     }
 
+    /// Whether a database of this name is there.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn has(&self, database: &str) -> bool {
+        let mut command = self.client("psql");
+        command.args(["--list", "--tuples-only", "--no-align", "--field-separator=|"]);
+        let output = keeper::run(command).await;
+        let list = String::from_utf8_lossy(&output.stdout);
+        list.lines().any(|line| line.split('|').next() == Some(database))
+    }
+
     /// A client program of PostgreSQL's, which connects to this server.
     fn client(&self, name: &str) -> std::process::Command {
         let mut command = keeper::clean(&self.account, &self.programs.join(name));
         command.env("PGHOST", "127.0.0.1").env("PGPORT", self.port.to_string());
         command.env("PGUSER", USER).env("PGPASSWORD", &self.password).env("PGDATABASE", "postgres");
+        if self.tls.is_some() {
+            command.env("PGSSLMODE", "require");
+        }
         command.current_dir(self.folder.path());
         command
     }
 
+    /// Starts a standby that follows this server from a copy of it, and returns once it follows. Where it is synchronous, each commit here waits
+    /// from then on until the standby has it on its disk: also for ever, when the standby is gone.
+    ///
+    /// # Panics
+    /// When it does not start, with what it said.
+    pub async fn standby(&self, synchronous: bool) -> Postgres {
+        let name = format!("standby_{}", secret());
+        let folder = Folder::new();
+        let account = Account::unless_root("postgres");
+        let data = folder.private("data", &account);
+        let mut copy = self.client("pg_basebackup");
+        copy.args([
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--no-sync",
+            "--write-recovery-conf",
+        ]);
+        copy.args(["--create-slot", "--slot", &name]).arg("--pgdata").arg(data);
+        // By this name the primary knows it.
+        copy.env("PGAPPNAME", &name).env_remove("PGDATABASE").current_dir(folder.path());
+        keeper::run(copy).await;
+        let mut standby = Postgres {
+            tls: self.tls.is_some().then(|| Tls::make(&folder, &account)),
+            folder,
+            account,
+            programs: self.programs.clone(),
+            options: self.options.clone(),
+            password: self.password.clone(),
+            port: 0,
+            waits_for: Mutex::new(None),
+            running: Running::default(),
+        };
+        standby.start_on_a_free_port().await;
+        let follows = async || standby.log().contains("started streaming WAL from primary");
+        until_it_is("a standby that follows", follows).await;
+        if synchronous {
+            *self.waits_for.lock() = Some(name.clone());
+            self.configure();
+            self.control("reload").await;
+            let sign = format!("standby \"{name}\" is now a synchronous standby");
+            until_it_is("a synchronous standby", async || self.log().contains(&sign)).await;
+        }
+        standby
+    }
+
+    /// Makes a primary of a standby, and returns once it takes writes. The old primary must be gone: nothing keeps it from taking writes as well.
+    ///
+    /// # Panics
+    /// When it is no standby.
+    pub async fn promote(&self) {
+        self.control("promote").await;
+    }
+
+    async fn control(&self, what: &str) {
+        let mut command = keeper::clean(&self.account, &self.programs.join("pg_ctl"));
+        command.arg(what).arg("-D").arg(self.data()).current_dir(self.folder.path());
+        keeper::run(command).await;
+    }
+
     /// Ends it by SIGKILL, with all its processes.
     pub async fn kill(&self) {
-        let running = self.running.lock().take();
-        end(running).await;
+        self.running.kill().await;
     }
 
     /// Starts it again on the same port, and returns once it takes connections: after it has recovered what was committed.
@@ -177,7 +280,7 @@ impl Postgres {
     /// # Panics
     /// When it runs, or does not start.
     pub async fn start_again(&self) {
-        assert!(self.running.lock().is_none(), "it runs: kill it before");
+        assert!(!self.running.is_up(), "it runs: kill it before");
         if let Err(why) = self.try_start().await {
             panic!("{why}");
         }
@@ -188,7 +291,7 @@ impl Postgres {
     /// # Panics
     /// When it does not run.
     pub fn stop(&self) {
-        self.running.lock().as_mut().expect("it runs").stop();
+        self.running.stop();
     }
 
     /// Lets it go on after [`Postgres::stop`].
@@ -196,19 +299,13 @@ impl Postgres {
     /// # Panics
     /// When it does not run.
     pub fn go_on(&self) {
-        self.running.lock().as_mut().expect("it runs").go_on();
+        self.running.go_on();
     }
 
     /// What it has said since it was started last.
     pub fn log(&self) -> String {
-        self.running.lock().as_ref().map(Kept::said).unwrap_or_default()
+        self.running.said()
     }
-}
-
-/// Waits for the end of a killed server on a thread where waiting keeps nobody else from going on.
-pub(super) async fn end(running: Option<Kept>) {
-    let end = tokio::task::spawn_blocking(move || drop(running));
-    end.await.expect("ending a server does not fail");
 }
 
 /// Makes an empty data folder.

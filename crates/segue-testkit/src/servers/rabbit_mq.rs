@@ -1,15 +1,14 @@
 //! A RabbitMQ of one's own: one node, or a cluster.
 
 use super::folder::{Account, Folder};
-use super::keeper::{self, Kept};
-use super::postgres::end;
+use super::keeper::{self, Kept, Running};
+use super::tls::Tls;
 use super::{STARTS, port, secret};
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 const PACKAGE: &str = "rabbitmq-server";
@@ -25,13 +24,15 @@ const USER: &str = "segue";
 pub struct RabbitMqOptions {
     /// Nodes of its cluster.
     pub nodes: usize,
+    /// Whether they take connections by TLS only. [`RabbitMq::authority`] is whom their certificate is signed by.
+    pub tls: bool,
     /// More lines for the configuration of each, such as `heartbeat = 5`.
     pub configuration: Vec<String>,
 }
 
 impl Default for RabbitMqOptions {
     fn default() -> RabbitMqOptions {
-        RabbitMqOptions { nodes: 1, configuration: Vec::new() }
+        RabbitMqOptions { nodes: 1, tls: false, configuration: Vec::new() }
     }
 }
 
@@ -40,7 +41,7 @@ struct Node {
     name: String,
     port: u16,
     dist_port: u16,
-    running: Mutex<Option<Kept>>,
+    running: Running,
 }
 
 /// A RabbitMQ of one's own. It ends when this is dropped, or the process dies.
@@ -51,6 +52,7 @@ pub struct RabbitMq {
     folder: Folder,
     options: RabbitMqOptions,
     password: String,
+    tls: Option<Tls>,
 }
 
 /// The service by which the nodes find each other.
@@ -102,11 +104,12 @@ impl RabbitMq {
             name: format!("n{number}@localhost"),
             port: port::free(),
             dist_port: port::free(),
-            running: Mutex::new(None),
+            running: Running::default(),
         };
         let server = RabbitMq {
             nodes: (1..=options.nodes).map(node).collect(),
             names,
+            tls: options.tls.then(|| Tls::make(&folder, &Account::Ours)),
             folder,
             options: options.clone(),
             password: secret(),
@@ -144,13 +147,23 @@ impl RabbitMq {
         let kept =
             Kept::start("rabbitmq", &self.folder, &Account::Ours, &program, &[], &environment);
         kept.until_ready(|kept| kept.said().contains("Server startup complete")).await?;
-        *node.running.lock() = Some(kept);
+        node.running.set(kept);
         Ok(())
     }
 
     fn configure(&self, node: &Node) -> PathBuf {
-        let mut lines = vec![
-            format!("listeners.tcp.1 = 127.0.0.1:{}", node.port),
+        let mut lines = match &self.tls {
+            None => vec![format!("listeners.tcp.1 = 127.0.0.1:{}", node.port)],
+            Some(tls) => vec![
+                "listeners.tcp = none".to_owned(),
+                format!("listeners.ssl.1 = 127.0.0.1:{}", node.port),
+                format!("ssl_options.cacertfile = {}", tls.authority.display()),
+                format!("ssl_options.certfile = {}", tls.certificate.display()),
+                format!("ssl_options.keyfile = {}", tls.key.display()),
+                "ssl_options.verify = verify_none".to_owned(),
+            ],
+        };
+        lines.extend([
             format!("default_user = {USER}"),
             format!("default_pass = {}", self.password),
             "log.file = false".to_owned(),
@@ -158,7 +171,7 @@ impl RabbitMq {
             "disk_free_limit.absolute = 50MB".to_owned(),
             // What is written ahead is held in memory as well, up to this size.
             "raft.wal_max_size_bytes = 64000000".to_owned(),
-        ];
+        ]);
         if self.nodes.len() > 1 {
             let discovery = "cluster_formation.peer_discovery_backend = classic_config";
             lines.push(discovery.to_owned());
@@ -213,7 +226,16 @@ impl RabbitMq {
 
     /// The URL of a vhost by way of another address, such as a proxy's.
     pub fn url_by(&self, address: &str, vhost: &str) -> String {
-        format!("amqp://{USER}:{}@{address}/{vhost}", self.password)
+        let scheme = if self.tls.is_some() { "amqps" } else { "amqp" };
+        format!("{scheme}://{USER}:{}@{address}/{vhost}", self.password)
+    }
+
+    /// The file with the certificate of the authority that signed its own, where it has TLS.
+    ///
+    /// # Panics
+    /// When it was started without.
+    pub fn authority(&self) -> &Path {
+        &self.tls.as_ref().expect("it was started with TLS").authority
     }
 
     /// What a running node answers to an Erlang expression, which ends with a full stop: the way to do what a management tool would, such as
@@ -222,7 +244,7 @@ impl RabbitMq {
     /// # Panics
     /// When no node runs or the expression fails.
     pub async fn eval(&self, expression: &str) -> String {
-        let node = self.nodes.iter().find(|node| node.running.lock().is_some());
+        let node = self.nodes.iter().find(|node| node.running.is_up());
         let node = node.expect("a node runs").name.clone();
         self.eval_on(&node, expression).await
     }
@@ -259,7 +281,7 @@ impl RabbitMq {
     /// # Panics
     /// When one does not start.
     pub async fn start_again(&self) {
-        let down = self.nodes.iter().filter(|node| node.running.lock().is_none());
+        let down = self.nodes.iter().filter(|node| !node.running.is_up());
         // All at once: those that went last are waited for by the others.
         for started in join_all(down.map(|node| self.start_node(node))).await {
             if let Err(why) = started {
@@ -270,8 +292,7 @@ impl RabbitMq {
 
     /// Ends one node by SIGKILL.
     pub async fn kill_node(&self, node: usize) {
-        let running = self.nodes[node].running.lock().take();
-        end(running).await;
+        self.nodes[node].running.kill().await;
     }
 
     /// Starts a killed node on the ports it had, and returns once it takes connections.
@@ -280,7 +301,7 @@ impl RabbitMq {
     /// When it runs, or does not start.
     pub async fn start_node_again(&self, node: usize) {
         let node = &self.nodes[node];
-        assert!(node.running.lock().is_none(), "it runs: kill it before");
+        assert!(!node.running.is_up(), "it runs: kill it before");
         if let Err(why) = self.start_node(node).await {
             panic!("{why}");
         }
@@ -291,7 +312,7 @@ impl RabbitMq {
     /// # Panics
     /// When it does not run.
     pub fn stop(&self, node: usize) {
-        self.nodes[node].running.lock().as_mut().expect("it runs").stop();
+        self.nodes[node].running.stop();
     }
 
     /// Lets a node go on after [`RabbitMq::stop`].
@@ -299,12 +320,12 @@ impl RabbitMq {
     /// # Panics
     /// When it does not run.
     pub fn go_on(&self, node: usize) {
-        self.nodes[node].running.lock().as_mut().expect("it runs").go_on();
+        self.nodes[node].running.go_on();
     }
 
     /// What a node has said since it was started last.
     pub fn log(&self, node: usize) -> String {
-        self.nodes[node].running.lock().as_ref().map(Kept::said).unwrap_or_default()
+        self.nodes[node].running.said()
     }
 }
 
@@ -320,7 +341,7 @@ impl Names {
 }
 
 /// Erlang takes a cookie only from a file that nobody else can read.
-fn read_only(path: &std::path::Path) {
+fn read_only(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::Permissions::from_mode(0o400);
     std::fs::set_permissions(path, mode).expect("permissions can be set");

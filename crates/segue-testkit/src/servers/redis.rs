@@ -1,20 +1,31 @@
 //! A Redis of one's own.
 
 use super::folder::{Account, Folder};
-use super::keeper::{self, Kept};
-use super::postgres::end;
+use super::keeper::{self, Kept, Running};
+use super::tls::Tls;
 use super::{STARTS, port, secret};
-use parking_lot::Mutex;
 use std::ffi::OsString;
+use std::path::Path;
 
 const PACKAGE: &str = "redis-server";
+
+/// What a Redis is started with.
+#[derive(Clone, Debug, Default)]
+pub struct RedisOptions {
+    /// Whether it takes connections by TLS only. [`Redis::authority`] is whom its certificate is signed by.
+    pub tls: bool,
+    /// More lines for its configuration, such as `maxclients 10`.
+    pub configuration: Vec<String>,
+}
 
 /// A Redis of one's own, which keeps nothing on disk: killed, it has forgotten everything. It ends when this is dropped, or the process dies.
 pub struct Redis {
     folder: Folder,
+    options: RedisOptions,
     password: String,
+    tls: Option<Tls>,
     port: u16,
-    running: Mutex<Option<Kept>>,
+    running: Running,
 }
 
 impl Redis {
@@ -23,8 +34,23 @@ impl Redis {
     /// # Panics
     /// When it does not start, with what it said; or when Redis is not installed.
     pub async fn start() -> Redis {
+        Redis::start_with(RedisOptions::default()).await
+    }
+
+    /// Starts one with these options.
+    ///
+    /// # Panics
+    /// As [`Redis::start`] does.
+    pub async fn start_with(options: RedisOptions) -> Redis {
+        Redis::start_as(options, secret()).await
+    }
+
+    /// Starts one with this password: a replica has that of its primary.
+    pub(super) async fn start_as(options: RedisOptions, password: String) -> Redis {
         let folder = Folder::new();
-        let mut server = Redis { folder, password: secret(), port: 0, running: Mutex::new(None) };
+        let tls = options.tls.then(|| Tls::make(&folder, &Account::Ours));
+        let running = Running::default();
+        let mut server = Redis { folder, options, password, tls, port: 0, running };
         let mut why = String::new();
         for _ in 0..STARTS {
             server.port = port::free();
@@ -37,18 +63,33 @@ impl Redis {
     }
 
     async fn try_start(&self) -> Result<(), String> {
-        let configuration = format!(
-            "bind 127.0.0.1\nport {}\nrequirepass {}\nsave \"\"\nappendonly no\ndir {}\n",
-            self.port,
-            self.password,
-            self.folder.path().display()
-        );
-        let file = self.folder.write("redis.conf", &configuration, &Account::Ours);
+        let mut lines = vec![
+            "bind 127.0.0.1".to_owned(),
+            format!("requirepass {}", self.password),
+            format!("masterauth {}", self.password),
+            "save \"\"".to_owned(),
+            "appendonly no".to_owned(),
+            format!("dir {}", self.folder.path().display()),
+        ];
+        match &self.tls {
+            None => lines.push(format!("port {}", self.port)),
+            Some(tls) => lines.extend([
+                "port 0".to_owned(),
+                format!("tls-port {}", self.port),
+                format!("tls-ca-cert-file {}", tls.authority.display()),
+                format!("tls-cert-file {}", tls.certificate.display()),
+                format!("tls-key-file {}", tls.key.display()),
+                "tls-auth-clients no".to_owned(),
+            ]),
+        }
+        lines.extend(self.options.configuration.iter().cloned());
+        let text = lines.join("\n") + "\n";
+        let file = self.folder.write("redis.conf", &text, &Account::Ours);
         let program = keeper::program("redis-server", &[], PACKAGE);
         let arguments = [OsString::from(file)];
         let kept = Kept::start("redis", &self.folder, &Account::Ours, &program, &arguments, &[]);
         kept.until_ready(|kept| kept.said().contains("Ready to accept connections")).await?;
-        *self.running.lock() = Some(kept);
+        self.running.set(kept);
         Ok(())
     }
 
@@ -64,13 +105,31 @@ impl Redis {
 
     /// Its URL by way of another address, such as a proxy's.
     pub fn url_by(&self, address: &str) -> String {
-        format!("redis://:{}@{address}/", self.password)
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://:{}@{address}/", self.password)
+    }
+
+    /// The file with the certificate of the authority that signed its own, where it has TLS.
+    ///
+    /// # Panics
+    /// When it was started without.
+    pub fn authority(&self) -> &Path {
+        &self.tls.as_ref().expect("it was started with TLS").authority
+    }
+
+    /// The password that clients give.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Ends it by SIGKILL.
     pub async fn kill(&self) {
-        let running = self.running.lock().take();
-        end(running).await;
+        self.running.kill().await;
     }
 
     /// Starts it again on the same port, empty, and returns once it takes connections.
@@ -78,7 +137,7 @@ impl Redis {
     /// # Panics
     /// When it runs, or does not start.
     pub async fn start_again(&self) {
-        assert!(self.running.lock().is_none(), "it runs: kill it before");
+        assert!(!self.running.is_up(), "it runs: kill it before");
         if let Err(why) = self.try_start().await {
             panic!("{why}");
         }
@@ -97,12 +156,8 @@ impl Redis {
     /// # Panics
     /// When the client fails.
     pub async fn command(&self, words: &[&str]) -> String {
-        let client = keeper::program("redis-cli", &[], "redis-tools");
-        let mut command = keeper::clean(&Account::Ours, &client);
-        command.env("REDISCLI_AUTH", &self.password);
-        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).args(words);
-        let output = keeper::run(command).await;
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        let authority = self.tls.as_ref().map(|tls| tls.authority.as_path());
+        ask(self.port, &self.password, authority, words).await
     }
 
     /// Stops it where it stands: connections stay open, and nothing is answered. Until [`Redis::go_on`].
@@ -110,7 +165,7 @@ impl Redis {
     /// # Panics
     /// When it does not run.
     pub fn stop(&self) {
-        self.running.lock().as_mut().expect("it runs").stop();
+        self.running.stop();
     }
 
     /// Lets it go on after [`Redis::stop`].
@@ -118,6 +173,25 @@ impl Redis {
     /// # Panics
     /// When it does not run.
     pub fn go_on(&self) {
-        self.running.lock().as_mut().expect("it runs").go_on();
+        self.running.go_on();
     }
+}
+
+/// What Redis's own client says to a command for the server on this port.
+pub(super) async fn ask(
+    port: u16,
+    password: &str,
+    authority: Option<&Path>,
+    words: &[&str],
+) -> String {
+    let client = keeper::program("redis-cli", &[], "redis-tools");
+    let mut command = keeper::clean(&Account::Ours, &client);
+    command.env("REDISCLI_AUTH", password);
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+    if let Some(authority) = authority {
+        command.arg("--tls").arg("--cacert").arg(authority);
+    }
+    command.args(words);
+    let output = keeper::run(command).await;
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

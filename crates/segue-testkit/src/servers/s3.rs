@@ -1,10 +1,8 @@
 //! An S3 of one's own.
 
 use super::folder::{Account, Folder};
-use super::keeper::Kept;
-use super::postgres::end;
+use super::keeper::{Kept, Running};
 use super::{STARTS, port, secret};
-use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +23,7 @@ pub struct S3 {
     access_key: String,
     secret_key: String,
     port: u16,
-    running: Mutex<Option<Kept>>,
+    running: Running,
 }
 
 impl S3 {
@@ -38,7 +36,7 @@ impl S3 {
         let folder = Folder::new();
         folder.write("app.py", APPLICATION, &Account::Ours);
         let (access_key, secret_key) = (secret(), secret());
-        let running = Mutex::new(None);
+        let running = Running::default();
         let mut server = S3 { folder, python, access_key, secret_key, port: 0, running };
         let mut why = String::new();
         for _ in 0..STARTS {
@@ -60,7 +58,7 @@ impl S3 {
         let kept = Kept::start("s3", &self.folder, &account, &self.python, &arguments, &[]);
         // The application is loaded before the worker is started.
         kept.until_ready(|kept| kept.said().contains("Booting worker")).await?;
-        *self.running.lock() = Some(kept);
+        self.running.set(kept);
         Ok(())
     }
 
@@ -109,8 +107,7 @@ impl S3 {
 
     /// Ends it by SIGKILL.
     pub async fn kill(&self) {
-        let running = self.running.lock().take();
-        end(running).await;
+        self.running.kill().await;
     }
 
     /// Starts it again on the same port, empty, and returns once it takes connections.
@@ -118,7 +115,7 @@ impl S3 {
     /// # Panics
     /// When it runs, or does not start.
     pub async fn start_again(&self) {
-        assert!(self.running.lock().is_none(), "it runs: kill it before");
+        assert!(!self.running.is_up(), "it runs: kill it before");
         if let Err(why) = self.try_start().await {
             panic!("{why}");
         }
@@ -129,7 +126,7 @@ impl S3 {
     /// # Panics
     /// When it does not run.
     pub fn stop(&self) {
-        self.running.lock().as_mut().expect("it runs").stop();
+        self.running.stop();
     }
 
     /// Lets it go on after [`S3::stop`].
@@ -137,7 +134,7 @@ impl S3 {
     /// # Panics
     /// When it does not run.
     pub fn go_on(&self) {
-        self.running.lock().as_mut().expect("it runs").go_on();
+        self.running.go_on();
     }
 }
 
