@@ -6,6 +6,5 @@ pub mod memory;
 pub mod questions;
 pub mod rig;
 pub mod servers;
-pub mod servers;
 pub mod simulator;
 pub mod store_suite;
