@@ -38,6 +38,8 @@ pub struct Effects {
     pub next_due: Option<Time>,
     /// Whether a task became ready or a slot free, so that assigning may help.
     pub may_assign: bool,
+    /// Somebody else held what this assignment could have used, so that assigning again soon may help.
+    pub look_again: bool,
     /// Tasks that are terminal now.
     pub ended: Vec<TaskId>,
 }
@@ -52,6 +54,7 @@ impl Effects {
             duties: changes.duties.clone(),
             next_due: changes.tasks.iter().filter_map(Task::due_at).min(),
             may_assign: ready || !changes.agents.is_empty(),
+            look_again: false,
             ended: changes
                 .tasks
                 .iter()
@@ -166,7 +169,8 @@ pub trait Store: Send + Sync {
     /// Removes runs that ended before this time, with everything that belongs to them.
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>>;
 
-    /// Whether the store takes writes. After a fatal error it does not, until it is opened again.
+    /// Whether the store takes writes. After a fatal error it does not, until it is opened again; an error that
+    /// [passes](StoreError::is_passing) goes by itself.
     fn health(&self) -> Result<(), StoreError>;
 }
 
@@ -197,6 +201,9 @@ pub enum StoreError {
     /// The file was made by another version.
     #[error("{0}")]
     Version(String),
+    /// The database cannot be reached for now. It is tried again by itself; the message says what is known of the batch.
+    #[error("the database is away: {0}")]
+    Away(String),
     /// A payload is not there.
     #[error("payload {0} is missing")]
     MissingPayload(String),
@@ -206,6 +213,23 @@ pub enum StoreError {
     /// The store was closed, or has stopped after an earlier error.
     #[error("the store has stopped: {0}")]
     Stopped(String),
+}
+
+impl StoreError {
+    /// Whether it passes by itself, so that whoever asked may simply ask again a little later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            StoreError::Away(_) => true,
+            StoreError::Full(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Locked(_)
+            | StoreError::ReadOnly(_)
+            | StoreError::Version(_)
+            | StoreError::MissingPayload(_)
+            | StoreError::Io(_)
+            | StoreError::Stopped(_) => false,
+        }
+    }
 }
 
 /// Something a bus hands over.

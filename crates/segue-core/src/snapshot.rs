@@ -102,6 +102,21 @@ impl Snapshot {
         Snapshot { agents: agents.into(), project_events, ..Snapshot::default() }
     }
 
+    /// Adds an agent instance as the store has it, for an adapter that loads those alone that a batch concerns. One that the batch has
+    /// changed already stays as it is.
+    pub fn add_agent(&mut self, agent: Agent) {
+        if !self.dirty_agents.contains(&agent.spec.instance) {
+            self.agents.put(agent);
+        }
+    }
+
+    /// Sets the counter of the project's own log as the store has it, unless the batch has moved it already.
+    pub fn set_project_events(&mut self, count: u64) {
+        if self.writes.project_events.is_none() {
+            self.project_events = count;
+        }
+    }
+
     /// Whether the task was looked for already.
     pub fn knows_task(&self, id: TaskId) -> bool {
         self.tasks.contains_key(&id) || self.absent.contains(&id)

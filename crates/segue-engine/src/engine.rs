@@ -201,9 +201,15 @@ impl Engine {
 
     /// A store that cannot keep anything more ends the work: nothing is given out that could not be written down.
     fn note_failure(&self, error: &StoreError) {
-        if self.parts.store.health().is_err() {
+        if self.store_has_stopped() {
             self.fail(error.clone());
         }
+    }
+
+    /// Whether the store takes no more writes, until somebody mends it. One that is only away comes back by itself: nothing is given out
+    /// meanwhile, since nothing is committed, and the next beat goes on.
+    pub(crate) fn store_has_stopped(&self) -> bool {
+        self.parts.store.health().is_err_and(|error| !error.is_passing())
     }
 
     /// Nothing more can be done: gives out no more work, and tells those who wait for [`Engine::failed`].
@@ -265,7 +271,7 @@ impl Engine {
         {
             self.parts.signals.hint(Topic::Due);
         }
-        if effects.reply == Reply::Assigned(ASSIGN_MAX) {
+        if effects.look_again || effects.reply == Reply::Assigned(ASSIGN_MAX) {
             self.parts.signals.hint(Topic::Ready);
         }
         if !matches!(effects.reply, Reply::Assigned(0) | Reply::Done { changed: false }) {

@@ -110,7 +110,7 @@ impl Intake {
                 for token in applied.tokens {
                     let _ = self.consumer.reject(token, None).await;
                 }
-                if self.engine.parts.store.health().is_err() {
+                if self.engine.store_has_stopped() {
                     return false;
                 }
                 tokio::time::sleep(BACKOFF).await;

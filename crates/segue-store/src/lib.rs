@@ -4,4 +4,7 @@
 //! none in SQL: an adapter loads what a batch of commands needs, lets [`decide`](segue_core::decide::decide)
 //! decide, and writes what came out in one transaction.
 
+mod failure;
+pub mod postgres;
+mod rows;
 pub mod sqlite;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// A deterministic stream of numbers: SplitMix64 (Steele, Lea and Flood, 2014). It makes ids and jitter;
 /// secrets are derived from the store's key instead, since this stream can be computed from its seed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Chance {
     state: u64,
     millis: u64,

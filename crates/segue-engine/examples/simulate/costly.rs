@@ -178,6 +178,7 @@ fn nothing() -> Decision {
         duties: Vec::new(),
         next_due: None,
         may_assign: false,
+        look_again: false,
         ended: Vec::new(),
     })
 }

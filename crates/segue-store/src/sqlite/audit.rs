@@ -76,7 +76,7 @@ fn states(conn: &Connection, findings: &mut Vec<String>) -> Result<(), Failure> 
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let count = decode::unsigned(row, 1)?;
-        match counted.get_mut(decode::unsigned::<usize>(row, 0)?) {
+        match counted.get_mut(decode::unsigned::<usize, _>(row, 0)?) {
             Some(place) => *place = count,
             None => findings.push(format!("{count} tasks are in no known state")),
         }

@@ -1,70 +1,8 @@
-//! What went wrong in SQLite or the file system, sorted by what the caller must do.
+//! What went wrong in SQLite, sorted by what the caller must do.
 
+pub(super) use crate::failure::{Failure, Kind};
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
-use segue_core::ports::StoreError;
-use std::io;
-use std::path::Path;
-
-/// What went wrong, before it is known at which file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) kind: Kind,
-    pub(super) detail: String,
-}
-
-/// What it means for whoever comes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// No room. The next batch may find some.
-    Full,
-    /// Somebody else writes. The next batch may not meet them.
-    Locked,
-    /// Damaged: no more writes.
-    Corrupt,
-    /// Cannot be written: no more writes.
-    ReadOnly,
-    /// The disk failed, so that nobody knows what is on it: no more writes before the file is read anew.
-    Io,
-    /// Another version, or another project.
-    Version,
-    /// Something about the data of this batch; others are not concerned.
-    Data,
-}
-
-impl Kind {
-    /// Whether nothing may be written any more before the store is opened again.
-    pub(super) fn is_fatal(self) -> bool {
-        match self {
-            Kind::Corrupt | Kind::ReadOnly | Kind::Io | Kind::Version => true,
-            Kind::Full | Kind::Locked | Kind::Data => false,
-        }
-    }
-}
-
-impl Failure {
-    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Failure {
-        Failure { kind, detail: detail.into() }
-    }
-
-    /// A row that nobody but somebody else can have written.
-    pub(super) fn corrupt(detail: impl Into<String>) -> Failure {
-        Failure::new(Kind::Corrupt, detail)
-    }
-
-    /// The error for the caller, with the file that it is about.
-    pub(super) fn at(self, path: &Path) -> StoreError {
-        let text = format!("{}: {}", path.display(), self.detail);
-        match self.kind {
-            Kind::Full => StoreError::Full(text),
-            Kind::Locked => StoreError::Locked(text),
-            Kind::Corrupt => StoreError::Corrupt(text),
-            Kind::ReadOnly => StoreError::ReadOnly(text),
-            Kind::Io | Kind::Data => StoreError::Io(text),
-            Kind::Version => StoreError::Version(text),
-        }
-    }
-}
 
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Failure {
@@ -101,19 +39,6 @@ fn kind_of(failure: &ffi::Error) -> Kind {
         | ErrorCode::FileLockingProtocolFailed
         | ErrorCode::NoLargeFileSupport => Kind::Io,
         _ => Kind::Data,
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        let kind = match error.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => Kind::Full,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::ReadOnly,
-            _ => Kind::Io,
-        };
-        Failure { kind, detail: error.to_string() }
     }
 }
 

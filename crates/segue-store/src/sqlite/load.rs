@@ -1,8 +1,8 @@
 //! What a batch needs to know, from the tables into a [`Snapshot`].
 
-use super::decode;
 use super::error::Failure;
 use super::hot::{Hot, Stored};
+use super::{cells, decode};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::Agent;
@@ -111,7 +111,7 @@ impl Loader<'_> {
         if id > self.last_id {
             return Ok(None);
         }
-        let mut statement = self.conn.prepare_cached(&decode::TASK_BY_ID)?;
+        let mut statement = self.conn.prepare_cached(&cells::TASK_BY_ID)?;
         let mut rows = statement.query(params![self.project, id.as_bytes()])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let (n, task) = decode::task(row)?;
@@ -176,7 +176,7 @@ impl Loader<'_> {
             decode::RECORD
         ))?;
         let params = params![task.as_bytes(), attempt.as_bytes()];
-        statement.query_and_then(params, decode::record)?.next().transpose()
+        statement.query_and_then(params, |row| decode::record(row))?.next().transpose()
     }
 
     /// Loads the head of the queue of every route for which somebody has a free slot.
@@ -252,7 +252,7 @@ pub(super) fn agents(
         decode::AGENT
     ))?;
     let host = host.map(|host| *host.as_bytes());
-    let rows = statement.query_and_then(params![project, host], decode::agent)?;
+    let rows = statement.query_and_then(params![project, host], |row| decode::agent(row))?;
     rows.collect()
 }
 

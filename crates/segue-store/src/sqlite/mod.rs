@@ -7,10 +7,9 @@
 mod audit;
 mod backup;
 mod blobs;
+mod cells;
 mod checkpoint;
 mod copies;
-mod decode;
-mod encode;
 mod error;
 mod export;
 mod hot;
@@ -25,6 +24,8 @@ mod store;
 mod tables;
 mod write;
 mod writer;
+
+use crate::rows::{decode, encode};
 
 pub use backup::{FileSum, Manifest, restore, verify};
 pub use export::{Header, import};

@@ -28,14 +28,6 @@ pub(super) struct Step {
     pub(super) next: Option<i64>,
 }
 
-pub(super) fn add(total: &mut Pruned, step: Pruned) {
-    total.runs += step.runs;
-    total.tasks += step.tasks;
-    total.events += step.events;
-    total.payloads += step.payloads;
-    total.bytes += step.bytes;
-}
-
 impl Writer {
     /// One step: the roots after row `after` that ended before this time, as far as a bounded transaction goes.
     pub(super) fn prune(&mut self, before: Time, after: i64) -> Result<Step, StoreError> {
@@ -98,7 +90,7 @@ impl Eraser<'_> {
             decode::TASK
         ))?;
         let roots: Vec<(i64, Task)> = statement
-            .query_and_then(params![after, self.project, ROOTS_MAX], decode::task)?
+            .query_and_then(params![after, self.project, ROOTS_MAX], |row| decode::task(row))?
             .collect::<Result<_, _>>()?;
         let full = roots.len() as i64 == ROOTS_MAX;
         // Rows come in the order of their submit. Where none of so many is old enough, none after them is; a single one may
@@ -128,7 +120,9 @@ impl Eraser<'_> {
             decode::TASK
         ))?;
         let tasks: Vec<(i64, Task)> = statement
-            .query_and_then(params![root.id().as_bytes(), REMOVED_MAX + 1], decode::task)?
+            .query_and_then(params![root.id().as_bytes(), REMOVED_MAX + 1], |row| {
+                decode::task(row)
+            })?
             .collect::<Result<_, _>>()?;
         for (_, task) in tasks.iter().chain([&(n, root.clone())]) {
             if !task.state.is_terminal() || self.has_duty(task.id())? || self.is_needed(task)? {

@@ -1,13 +1,13 @@
 //! What is read beside the writer.
 
-use super::decode;
 use super::error::Failure;
+use super::{cells, decode};
+use crate::rows::letters::request;
 use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
 use segue_core::command::Duty;
-use segue_core::decide::task_request;
 use segue_core::event::Event;
 use segue_core::ids::{AttemptId, HostId, TaskId};
-use segue_core::letter::{Address, Letter, LetterBody, WIRE_VERSION};
+use segue_core::letter::Letter;
 use segue_core::ports::{EventFilter, TaskFilter};
 use segue_core::task::{AttemptRecord, Task, TaskState};
 use segue_core::time::Time;
@@ -29,7 +29,7 @@ pub(super) fn task(
     project: i64,
     id: TaskId,
 ) -> Result<Option<Arc<Task>>, Failure> {
-    let mut found = tasks_of(conn, &decode::TASK_BY_ID, &[&project, id.as_bytes()])?;
+    let mut found = tasks_of(conn, &cells::TASK_BY_ID, &[&project, id.as_bytes()])?;
     Ok(found.pop())
 }
 
@@ -39,7 +39,7 @@ fn tasks_of(
     params: &[&dyn ToSql],
 ) -> Result<Vec<Arc<Task>>, Failure> {
     let mut statement = conn.prepare_cached(sql)?;
-    let rows = statement.query_and_then(params, decode::task)?;
+    let rows = statement.query_and_then(params, |row| decode::task(row))?;
     rows.map(|task| task.map(|(_, task)| Arc::new(task))).collect()
 }
 
@@ -63,7 +63,7 @@ pub(super) fn tasks_by_id(
         );
         let mut statement = conn.prepare(&sql)?;
         let ids = params_from_iter(chunk.iter().map(|id| id.as_bytes().as_slice()));
-        for row in statement.query_and_then(ids, decode::task)? {
+        for row in statement.query_and_then(ids, |row| decode::task(row))? {
             found.push(Arc::new(row?.1));
         }
     }
@@ -189,7 +189,7 @@ pub(super) fn attempts(conn: &Connection, task: TaskId) -> Result<Vec<AttemptRec
         "SELECT {} FROM attempts WHERE task = ?1 ORDER BY number",
         decode::RECORD
     ))?;
-    let rows = statement.query_and_then(params![task.as_bytes()], decode::record)?;
+    let rows = statement.query_and_then(params![task.as_bytes()], |row| decode::record(row))?;
     rows.collect()
 }
 
@@ -224,7 +224,7 @@ pub(super) fn events(
     }
     params.extend(which.iter().map(|id| id.as_bytes() as &dyn ToSql));
     let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_and_then(params.as_slice(), decode::event)?;
+    let rows = statement.query_and_then(params.as_slice(), |row| decode::event(row))?;
     rows.collect()
 }
 
@@ -263,36 +263,12 @@ pub(super) fn unsent(
     Ok((letters, stale))
 }
 
-/// The letter that gives out this attempt, as it was when it was committed.
-fn request(
-    seq: u64,
-    task: &Task,
-    attempt: AttemptId,
-    host: HostId,
-    key: &[u8; 32],
-) -> Option<Letter> {
-    let current = task.current_attempt().filter(|current| current.id == attempt)?;
-    Some(Letter {
-        seq,
-        version: WIRE_VERSION,
-        from: "segue".into(),
-        to: Address::Host(host),
-        task: Some(task.id()),
-        reply_to: None,
-        correlation: Some(attempt.0.as_u128()),
-        causation: task.spec.parent.map(|parent| parent.0.as_u128()),
-        hops: task.spec.hops,
-        at: current.assigned_at,
-        body: LetterBody::TaskRequest(Box::new(task_request(task, key)?)),
-    })
-}
-
 pub(super) fn duties(conn: &Connection, project: i64, max: usize) -> Result<Vec<Duty>, Failure> {
     let mut statement = conn.prepare_cached(&format!(
         "SELECT {} FROM duties WHERE project = ?1 ORDER BY task, kind LIMIT ?2",
         decode::DUTY
     ))?;
-    let rows = statement.query_and_then(params![project, limit(max)], decode::duty)?;
+    let rows = statement.query_and_then(params![project, limit(max)], |row| decode::duty(row))?;
     rows.collect()
 }
 

@@ -9,8 +9,9 @@ use super::pool::Pool;
 use super::prune::{self, Step};
 use super::schema;
 use super::write::Counters;
-use super::writer::{self, WEIGHT_MAX, Writer};
+use super::writer::{self, Writer};
 use super::{decode, load, queries};
+use crate::rows::{WEIGHT_MAX, weight};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use segue_core::agent::Agent;
@@ -87,7 +88,7 @@ impl Shared {
     pub(super) fn failed(&self, failure: Failure) -> StoreError {
         let (kind, error) = (failure.kind, failure.at(&self.path));
         match kind {
-            Kind::Data => {}
+            Kind::Data | Kind::Away => {}
             Kind::Full | Kind::Locked => self.trouble(&error, false),
             Kind::Corrupt | Kind::ReadOnly | Kind::Io | Kind::Version => self.trouble(&error, true),
         }
@@ -297,12 +298,12 @@ fn work(mut writer: Writer, messages: &Receiver<Message>) {
                 let _ = answer.send(writer.prune(before, after));
             }
             Message::Apply { commands, answer } => {
-                let mut weight = writer::weight(&commands);
+                let mut total = weight(&commands);
                 let (mut calls, mut answers) = (vec![commands], vec![answer]);
-                while weight < WEIGHT_MAX {
+                while total < WEIGHT_MAX {
                     match messages.try_recv() {
                         Ok(Message::Apply { commands, answer }) => {
-                            weight += writer::weight(&commands);
+                            total += weight(&commands);
                             calls.push(commands);
                             answers.push(answer);
                         }
@@ -432,7 +433,7 @@ impl Store for SqliteStore {
             let mut next = Some(0);
             while let Some(after) = next {
                 let step = self.prune_step(before, after).await?;
-                prune::add(&mut total, step.pruned);
+                crate::rows::add(&mut total, step.pruned);
                 next = step.next;
                 let (blobs, copies) = (self.blobs.clone(), self.copies.clone());
                 let gone = self
@@ -440,11 +441,11 @@ impl Store for SqliteStore {
                     .run(move |()| prune::remove_files(&blobs, &copies, &step.unreferred))
                     .await
                     .map_err(|failure| self.shared.read_failed(failure))?;
-                prune::add(&mut total, gone);
+                crate::rows::add(&mut total, gone);
             }
             let (blobs, copies) = (self.blobs.clone(), self.copies.clone());
             let swept = self.read(move |conn| prune::sweep(conn, &blobs, &copies)).await?;
-            prune::add(&mut total, swept);
+            crate::rows::add(&mut total, swept);
             Ok(total)
         })
     }

@@ -10,7 +10,7 @@ use segue_core::changes::{Edge, IdempotencyRecord};
 use segue_core::command::Duty;
 use segue_core::event::Event;
 use segue_core::ids::{InstanceId, TaskId};
-use segue_core::letter::{Address, Letter, LetterBody, Notice};
+use segue_core::letter::{Address, Letter, LetterBody};
 use segue_core::payload::Payload;
 use segue_core::snapshot::{DutyChange, Writes};
 use segue_core::task::{Attempt, AttemptRecord, Route, Task, TaskState};
@@ -196,7 +196,7 @@ impl Pen<'_> {
             let n = before.n;
             let task = self.bodies.keep_task(task, Some(&before.task));
             self.counters.moved(Some(before.task.state), Some(task.state));
-            if is_touched_only(&before.task, &task) {
+            if encode::is_touched_only(&before.task, &task) {
                 let attempt = task.attempt.as_ref();
                 let process = attempt.and_then(|attempt| attempt.process);
                 touch.execute(params![
@@ -377,7 +377,7 @@ impl Pen<'_> {
                         ])?
                     }
                     _ => {
-                        refuse_secret(&letter.body)?;
+                        encode::refuse_secret(&letter.body)?;
                         let body = encode::json(letter)?;
                         let none = None::<&[u8]>;
                         insert.execute(params![
@@ -462,76 +462,6 @@ impl Pen<'_> {
         }
         Ok(())
     }
-}
-
-/// Secrets are never written. `decide` puts none into letters but those that give out work, which are made again from the key.
-fn refuse_secret(body: &LetterBody) -> Result<(), Failure> {
-    let holds_secret = match body {
-        LetterBody::TaskRequest(_) | LetterBody::TaskResponse(_) => true,
-        LetterBody::Event(notice) => match notice {
-            Notice::Started { .. } | Notice::Progress { .. } | Notice::Reaped { .. } => true,
-            Notice::Cancel { .. } => false,
-        },
-        LetterBody::Query { .. } => false,
-    };
-    if holds_secret {
-        return Err(Failure::new(
-            Kind::Data,
-            "a letter with a secret cannot be kept in the outbox: a defect",
-        ));
-    }
-    Ok(())
-}
-
-/// Whether only columns changed that stand in no index and in no payload.
-fn is_touched_only(before: &Task, after: &Task) -> bool {
-    // Taken apart by name, so that a new field cannot be forgotten here.
-    let Task {
-        spec: _,
-        state,
-        unmet: _,
-        rank,
-        input: _,
-        attempts,
-        tried,
-        lost,
-        attempt,
-        open_children: _,
-        children: _,
-        dependents: _,
-        wait_for,
-        continuation,
-        prefer,
-        created_at,
-        ready_at,
-        retry_at,
-        finished_at,
-        output,
-        error,
-        run_events: _,
-    } = after;
-    let same_attempt = match (&before.attempt, attempt) {
-        (None, None) => true,
-        (Some(before), Some(after)) => before.id == after.id && before.end == after.end,
-        (None, Some(_)) | (Some(_), None) => false,
-    };
-    // `due_at` moves with the start of an attempt.
-    same_attempt
-        && before.state.holds_slot() == state.holds_slot()
-        && before.rank == *rank
-        && before.attempts == *attempts
-        && before.tried == *tried
-        && before.lost == *lost
-        && before.wait_for == *wait_for
-        && before.continuation == *continuation
-        && before.prefer == *prefer
-        && before.created_at == *created_at
-        && before.ready_at == *ready_at
-        && before.retry_at == *retry_at
-        && before.finished_at == *finished_at
-        && before.output == *output
-        && before.error == *error
-        && before.due_at() == after.due_at()
 }
 
 /// The columns that move, as parameters 1 to 31 of the statements that write them.

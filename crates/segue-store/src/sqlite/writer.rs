@@ -8,6 +8,7 @@ use super::options::Options;
 use super::store::Shared;
 use super::write::{Counters, Pen, Written};
 use super::{decode, schema};
+use crate::rows::changes_anything;
 use rusqlite::{Connection, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::AgentSpec;
@@ -21,20 +22,8 @@ use segue_core::snapshot::Snapshot;
 use segue_core::task::{Route, TaskState};
 use std::sync::Arc;
 
-/// Commands of one transaction, a submit counted by its tasks: more would save little and keep others waiting. A batch of one
-/// caller is never cut.
-pub(super) const WEIGHT_MAX: usize = 2_048;
 /// Tasks kept in memory between batches: about 1 KiB each.
 const HOT_MAX: usize = 16_384;
-
-/// How much of a transaction a batch takes.
-pub(super) fn weight(batch: &[Command]) -> usize {
-    let of = |command: &Command| match command {
-        Command::Submit(submit) => submit.tasks.len().max(1),
-        _ => 1,
-    };
-    batch.iter().map(of).sum::<usize>().max(1)
-}
 
 /// Owns the writing connection and what is known without asking it.
 pub(super) struct Writer {
@@ -331,6 +320,7 @@ impl Batch<'_> {
                 duties: Vec::new(),
                 next_due: None,
                 may_assign: false,
+                look_again: false,
                 ended: Vec::new(),
             }));
         }
@@ -355,35 +345,6 @@ impl Batch<'_> {
             || (self.loader.ready_routes.is_empty()
                 && !self.snapshot.tasks().any(|task| task.state == TaskState::Ready))
     }
-}
-
-/// Whether an accepted command has anything to write.
-fn changes_anything(changes: &segue_core::changes::ChangeSet) -> bool {
-    let segue_core::changes::ChangeSet {
-        tasks,
-        edges,
-        attempts,
-        agents,
-        events,
-        letters,
-        settled,
-        duties,
-        duties_done,
-        idempotency,
-        project_events,
-        reply: _,
-    } = changes;
-    !(tasks.is_empty()
-        && edges.is_empty()
-        && attempts.is_empty()
-        && agents.is_empty()
-        && events.is_empty()
-        && letters.is_empty()
-        && settled.is_empty()
-        && duties.is_empty()
-        && duties_done.is_empty()
-        && idempotency.is_empty()
-        && project_events.is_none())
 }
 
 /// The row of the project.

@@ -179,6 +179,9 @@ impl World {
     /// The heads of the queues of every open route, as many as there are free slots. What the batch has taken out of
     /// a queue does not count: otherwise a cancelled head would hide those behind it.
     fn load_heads(&self, snapshot: &mut Snapshot, assign: &Assign) {
+        if self.ready.is_empty() {
+            return;
+        }
         let candidates = Candidates::new(&assign.candidates);
         let is_ready = |route: &Route| self.ready.contains_key(route);
         let fleet = snapshot.agents();

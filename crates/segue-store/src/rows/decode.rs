@@ -1,8 +1,7 @@
 //! Values from rows. What does not fit was written by somebody else, or is damaged.
 
-use super::error::Failure;
-use rusqlite::Row;
-use rusqlite::types::ValueRef;
+use super::Cells;
+use crate::failure::Failure;
 use segue_core::agent::Agent;
 use segue_core::command::{Duty, DutyKind};
 use segue_core::event::{Event, Fact};
@@ -17,32 +16,28 @@ use segue_core::time::Time;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::str::FromStr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// The columns that [`task`] reads, in its order.
-pub(super) const TASK: &str = "n, id, parent, root, name, call_key, route, priority, hops, spec, \
+pub(crate) const TASK: &str = "n, id, parent, root, name, call_key, route, priority, hops, spec, \
     created_at, input, state, unmet, rank, attempts, tried, lost, open_children, children, dependents, \
     wait_for, continuation, prefer, ready_at, retry_at, finished_at, output, error, run_events, \
     held_by, attempt, number, secret_hash, instance, incarnation, assigned_at, started_at, pid, \
     pid_start, ending, ended_at";
 
-/// A task by project and id.
-pub(super) static TASK_BY_ID: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {TASK} FROM tasks WHERE project = ?1 AND id = ?2"));
-
 /// The columns that [`record`] reads, in its order.
-pub(super) const RECORD: &str = "task, number, attempt, secret_hash, instance, incarnation, assigned_at, \
+pub(crate) const RECORD: &str = "task, number, attempt, secret_hash, instance, incarnation, assigned_at, \
     started_at, pid, pid_start, ending, ended_at, error, usage";
 
 /// The columns that [`event`] reads, in its order.
-pub(super) const EVENT: &str = "cursor, run, run_seq, task, at, kind, data";
+pub(crate) const EVENT: &str = "cursor, run, run_seq, task, at, kind, data";
 
 /// The columns that [`agent`] reads, in its order.
-pub(super) const AGENT: &str =
+pub(crate) const AGENT: &str =
     "instance, host, incarnation, spec, slots_used, drained, lease_until, gone";
 
 /// The columns that [`duty`] reads, in its order.
-pub(super) const DUTY: &str = "task, kind, after, parent";
+pub(crate) const DUTY: &str = "task, kind, after, parent";
 
 /// What of a [`TaskSpec`] has no column of its own.
 #[derive(Default, Deserialize)]
@@ -57,87 +52,70 @@ struct Rest {
     idempotency_key: Option<Arc<str>>,
 }
 
-fn wrong(row: &Row<'_>, column: usize, what: &str) -> Failure {
-    let name = row.as_ref().column_name(column).unwrap_or("?").to_owned();
-    Failure::corrupt(format!("column `{name}` holds {what}"))
+fn wrong<R: Cells>(row: &R, column: usize, what: &str) -> Failure {
+    Failure::corrupt(format!("column `{}` holds {what}", row.name(column)))
 }
 
-pub(super) fn bytes<const N: usize>(row: &Row<'_>, column: usize) -> Result<[u8; N], Failure> {
+pub(crate) fn bytes<R: Cells, const N: usize>(row: &R, column: usize) -> Result<[u8; N], Failure> {
     bytes_option(row, column)?.ok_or_else(|| wrong(row, column, "nothing"))
 }
 
-pub(super) fn bytes_option<const N: usize>(
-    row: &Row<'_>,
+pub(crate) fn bytes_option<R: Cells, const N: usize>(
+    row: &R,
     column: usize,
 ) -> Result<Option<[u8; N]>, Failure> {
-    match row.get_ref(column)? {
-        ValueRef::Null => Ok(None),
-        ValueRef::Blob(bytes) => match bytes.try_into() {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(_) => Err(wrong(row, column, &format!("{} bytes instead of {N}", bytes.len()))),
-        },
-        ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Text(_) => {
-            Err(wrong(row, column, "no bytes"))
-        }
-    }
+    row.bytes(column)
 }
 
-pub(super) fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, Failure> {
+pub(crate) fn text<R: Cells>(row: &R, column: usize) -> Result<&str, Failure> {
     text_option(row, column)?.ok_or_else(|| wrong(row, column, "nothing"))
 }
 
-pub(super) fn text_option<'a>(row: &'a Row<'_>, column: usize) -> Result<Option<&'a str>, Failure> {
-    match row.get_ref(column)? {
-        ValueRef::Null => Ok(None),
-        ValueRef::Text(bytes) => std::str::from_utf8(bytes)
-            .map(Some)
-            .map_err(|_| wrong(row, column, "text that is not UTF-8")),
-        ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Blob(_) => {
-            Err(wrong(row, column, "no text"))
-        }
-    }
+pub(crate) fn text_option<R: Cells>(row: &R, column: usize) -> Result<Option<&str>, Failure> {
+    row.text(column)
 }
 
-pub(super) fn unsigned<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<T, Failure> {
-    let value: i64 = row.get(column)?;
+pub(crate) fn integer<R: Cells>(row: &R, column: usize) -> Result<i64, Failure> {
+    row.integer(column)?.ok_or_else(|| wrong(row, column, "nothing"))
+}
+
+pub(crate) fn unsigned<T: TryFrom<i64>, R: Cells>(row: &R, column: usize) -> Result<T, Failure> {
+    let value = integer(row, column)?;
     T::try_from(value).map_err(|_| wrong(row, column, &format!("{value}")))
 }
 
-fn time(row: &Row<'_>, column: usize) -> Result<Time, Failure> {
-    Ok(Time(row.get(column)?))
+fn time<R: Cells>(row: &R, column: usize) -> Result<Time, Failure> {
+    integer(row, column).map(Time)
 }
 
-fn time_option(row: &Row<'_>, column: usize) -> Result<Option<Time>, Failure> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(Time))
+fn time_option<R: Cells>(row: &R, column: usize) -> Result<Option<Time>, Failure> {
+    Ok(row.integer(column)?.map(Time))
 }
 
-fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>, Failure> {
+fn json<T: DeserializeOwned, R: Cells>(row: &R, column: usize) -> Result<Option<T>, Failure> {
     let Some(text) = text_option(row, column)? else { return Ok(None) };
     serde_json::from_str(text)
         .map(Some)
         .map_err(|error| wrong(row, column, &format!("JSON that does not fit: {error}")))
 }
 
-pub(super) fn task_id(row: &Row<'_>, column: usize) -> Result<TaskId, Failure> {
+pub(crate) fn task_id<R: Cells>(row: &R, column: usize) -> Result<TaskId, Failure> {
     bytes(row, column).map(TaskId::from_bytes)
 }
 
-pub(super) fn payload(row: &Row<'_>, column: usize) -> Result<Option<Payload>, Failure> {
-    match row.get_ref(column)? {
-        ValueRef::Null => Ok(None),
-        ValueRef::Text(_) => Ok(text_option(row, column)?.map(Payload::of_trusted_text)),
-        ValueRef::Blob(_) => {
-            let bytes: [u8; 40] = bytes(row, column)?;
-            let (mut hash, mut size) = ([0; 32], [0; 8]);
-            hash.copy_from_slice(&bytes[..32]);
-            size.copy_from_slice(&bytes[32..]);
-            Ok(Some(Payload::Stored { hash: Hash(hash), size: u64::from_be_bytes(size) }))
-        }
-        ValueRef::Integer(_) | ValueRef::Real(_) => Err(wrong(row, column, "no payload")),
-    }
+pub(crate) fn payload<R: Cells>(row: &R, column: usize) -> Result<Option<Payload>, Failure> {
+    row.payload(column)
 }
 
-pub(super) fn state(row: &Row<'_>, column: usize) -> Result<TaskState, Failure> {
+/// The reverse of [`Cell::Reference`](super::encode::Cell).
+pub(crate) fn reference(bytes: [u8; 40]) -> Payload {
+    let (mut hash, mut size) = ([0; 32], [0; 8]);
+    hash.copy_from_slice(&bytes[..32]);
+    size.copy_from_slice(&bytes[32..]);
+    Payload::Stored { hash: Hash(hash), size: u64::from_be_bytes(size) }
+}
+
+pub(crate) fn state<R: Cells>(row: &R, column: usize) -> Result<TaskState, Failure> {
     let number: usize = unsigned(row, column)?;
     TaskState::ALL
         .get(number)
@@ -145,8 +123,8 @@ pub(super) fn state(row: &Row<'_>, column: usize) -> Result<TaskState, Failure> 
         .ok_or_else(|| wrong(row, column, &format!("the unknown state {number}")))
 }
 
-fn ending(row: &Row<'_>, column: usize) -> Result<Option<AttemptEnd>, Failure> {
-    Ok(Some(match row.get::<_, Option<i64>>(column)? {
+fn ending<R: Cells>(row: &R, column: usize) -> Result<Option<AttemptEnd>, Failure> {
+    Ok(Some(match row.integer(column)? {
         None => return Ok(None),
         Some(0) => AttemptEnd::Completed,
         Some(1) => AttemptEnd::Failed,
@@ -158,8 +136,8 @@ fn ending(row: &Row<'_>, column: usize) -> Result<Option<AttemptEnd>, Failure> {
     }))
 }
 
-fn process(row: &Row<'_>, pid: usize) -> Result<Option<ProcessRef>, Failure> {
-    if row.get_ref(pid)? == ValueRef::Null {
+fn process<R: Cells>(row: &R, pid: usize) -> Result<Option<ProcessRef>, Failure> {
+    if row.is_null(pid)? {
         return Ok(None);
     }
     Ok(Some(ProcessRef { pid: unsigned(row, pid)?, start_time: unsigned(row, pid + 1)? }))
@@ -175,7 +153,7 @@ struct AttemptColumns {
     held_by: Option<usize>,
 }
 
-fn attempt(row: &Row<'_>, columns: &AttemptColumns) -> Result<Attempt, Failure> {
+fn attempt<R: Cells>(row: &R, columns: &AttemptColumns) -> Result<Attempt, Failure> {
     let first = columns.secret_hash;
     let held_by = columns.held_by.map(|column| bytes_option(row, column)).transpose()?.flatten();
     let instance = match held_by {
@@ -197,7 +175,7 @@ fn attempt(row: &Row<'_>, columns: &AttemptColumns) -> Result<Attempt, Failure> 
 }
 
 /// A task of the columns [`TASK`], with its place in the table.
-pub(super) fn task(row: &Row<'_>) -> Result<(i64, Task), Failure> {
+pub(crate) fn task<R: Cells>(row: &R) -> Result<(i64, Task), Failure> {
     let rest: Rest = json(row, 9)?.unwrap_or_default();
     let id = task_id(row, 1)?;
     let priority = Priority::new(unsigned(row, 7)?)
@@ -220,12 +198,12 @@ pub(super) fn task(row: &Row<'_>) -> Result<(i64, Task), Failure> {
         idempotency_key: rest.idempotency_key,
     };
     let latest = AttemptColumns { id: 31, number: 32, secret_hash: 33, held_by: Some(30) };
-    let has_attempt = row.get_ref(latest.id)? != ValueRef::Null;
+    let has_attempt = !row.is_null(latest.id)?;
     let task = Task {
         spec: Arc::new(spec),
         state: state(row, 12)?,
         unmet: unsigned(row, 13)?,
-        rank: row.get(14)?,
+        rank: integer(row, 14)?,
         input: payload(row, 11)?.ok_or_else(|| wrong(row, 11, "nothing"))?,
         attempts: unsigned(row, 15)?,
         tried: unsigned(row, 16)?,
@@ -234,7 +212,7 @@ pub(super) fn task(row: &Row<'_>) -> Result<(i64, Task), Failure> {
         open_children: unsigned(row, 18)?,
         children: unsigned(row, 19)?,
         dependents: unsigned(row, 20)?,
-        wait_for: match row.get::<_, Option<i64>>(21)? {
+        wait_for: match row.integer(21)? {
             None => None,
             Some(0) => Some(WaitFor::Resume),
             Some(1) => Some(WaitFor::Collect),
@@ -250,11 +228,11 @@ pub(super) fn task(row: &Row<'_>) -> Result<(i64, Task), Failure> {
         error: json(row, 28)?,
         run_events: unsigned(row, 29)?,
     };
-    Ok((row.get(0)?, task))
+    Ok((integer(row, 0)?, task))
 }
 
 /// The record of an attempt of the columns [`RECORD`].
-pub(super) fn record(row: &Row<'_>) -> Result<AttemptRecord, Failure> {
+pub(crate) fn record<R: Cells>(row: &R) -> Result<AttemptRecord, Failure> {
     let columns = AttemptColumns { id: 2, number: 1, secret_hash: 3, held_by: None };
     Ok(AttemptRecord {
         task: task_id(row, 0)?,
@@ -265,7 +243,7 @@ pub(super) fn record(row: &Row<'_>) -> Result<AttemptRecord, Failure> {
 }
 
 /// An event of the columns [`EVENT`].
-pub(super) fn event(row: &Row<'_>) -> Result<Event, Failure> {
+pub(crate) fn event<R: Cells>(row: &R) -> Result<Event, Failure> {
     let run = task_id(row, 1)?;
     Ok(Event {
         cursor: unsigned(row, 0)?,
@@ -278,7 +256,7 @@ pub(super) fn event(row: &Row<'_>) -> Result<Event, Failure> {
 }
 
 /// The reverse of [`encode::fact`](super::encode::fact): `kind` stands in this column, `data` in the next.
-fn fact(row: &Row<'_>, kind: usize) -> Result<Fact, Failure> {
+fn fact<R: Cells>(row: &R, kind: usize) -> Result<Fact, Failure> {
     let data = text(row, kind + 1)?;
     let mut json = format!(r#"{{"event":"{}""#, text(row, kind)?);
     match data.strip_prefix('{') {
@@ -294,25 +272,23 @@ fn fact(row: &Row<'_>, kind: usize) -> Result<Fact, Failure> {
 }
 
 /// An agent instance of the columns [`AGENT`].
-pub(super) fn agent(row: &Row<'_>) -> Result<Agent, Failure> {
+pub(crate) fn agent<R: Cells>(row: &R) -> Result<Agent, Failure> {
     Ok(Agent {
         spec: Arc::new(json(row, 3)?.ok_or_else(|| wrong(row, 3, "nothing"))?),
         host: HostId::from_bytes(bytes(row, 1)?),
         incarnation: Incarnation::from_bytes(bytes(row, 2)?),
         slots_used: unsigned(row, 4)?,
-        drained: row.get(5)?,
+        drained: integer(row, 5)? != 0,
         lease_until: time(row, 6)?,
-        gone: row.get(7)?,
+        gone: integer(row, 7)? != 0,
     })
 }
 
 /// A duty of the columns [`DUTY`].
-pub(super) fn duty(row: &Row<'_>) -> Result<Duty, Failure> {
+pub(crate) fn duty<R: Cells>(row: &R) -> Result<Duty, Failure> {
     let after = bytes_option(row, 2)?.map(TaskId::from_bytes);
     let kind = match text(row, 1)? {
-        "propagate" => {
-            DutyKind::Propagate { after, parent: row.get::<_, Option<bool>>(3)?.unwrap_or(false) }
-        }
+        "propagate" => DutyKind::Propagate { after, parent: row.integer(3)?.unwrap_or(0) != 0 },
         "cancel_children" => DutyKind::CancelChildren { after },
         "render" => DutyKind::Render,
         "collect" => DutyKind::Collect,

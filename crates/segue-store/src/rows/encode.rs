@@ -1,11 +1,10 @@
 //! Rows from values: what is written as a column of its own, and what as JSON.
 
-use super::error::{Failure, Kind};
-use rusqlite::ToSql;
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use crate::failure::{Failure, Kind};
 use segue_core::command::{Duty, DutyKind};
 use segue_core::event::Fact;
 use segue_core::ids::TaskId;
+use segue_core::letter::{LetterBody, Notice};
 use segue_core::payload::{Hash, INLINE_MAX, Payload};
 use segue_core::retry::RetryPolicy;
 use segue_core::task::{
@@ -16,14 +15,15 @@ use serde::Serialize;
 use std::sync::Arc;
 
 /// A payload as a column holds it: the text itself, or a reference of hash and length.
-pub(super) enum Cell<'a> {
+#[derive(Debug)]
+pub(crate) enum Cell<'a> {
     Text(&'a str),
     Reference([u8; 40]),
     Null,
 }
 
 impl<'a> Cell<'a> {
-    pub(super) fn of(payload: &'a Payload) -> Cell<'a> {
+    pub(crate) fn of(payload: &'a Payload) -> Cell<'a> {
         match payload.text() {
             Some(text) if text.len() <= INLINE_MAX => Cell::Text(text),
             Some(_) | None => {
@@ -35,23 +35,13 @@ impl<'a> Cell<'a> {
         }
     }
 
-    pub(super) fn of_option(payload: Option<&'a Payload>) -> Cell<'a> {
+    pub(crate) fn of_option(payload: Option<&'a Payload>) -> Cell<'a> {
         payload.map_or(Cell::Null, Cell::of)
     }
 }
 
-impl ToSql for Cell<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Cell::Text(text) => ValueRef::Text(text.as_bytes()),
-            Cell::Reference(bytes) => ValueRef::Blob(bytes),
-            Cell::Null => ValueRef::Null,
-        }))
-    }
-}
-
 /// The number by which a column holds a state: its place in [`TaskState::ALL`].
-pub(super) fn state_number(state: TaskState) -> i64 {
+pub(crate) fn state_number(state: TaskState) -> i64 {
     match state {
         TaskState::Blocked => 0,
         TaskState::Ready => 1,
@@ -65,14 +55,14 @@ pub(super) fn state_number(state: TaskState) -> i64 {
     }
 }
 
-pub(super) fn wait_number(wait_for: WaitFor) -> i64 {
+pub(crate) fn wait_number(wait_for: WaitFor) -> i64 {
     match wait_for {
         WaitFor::Resume => 0,
         WaitFor::Collect => 1,
     }
 }
 
-pub(super) fn end_number(end: AttemptEnd) -> i64 {
+pub(crate) fn end_number(end: AttemptEnd) -> i64 {
     match end {
         AttemptEnd::Completed => 0,
         AttemptEnd::Failed => 1,
@@ -83,13 +73,13 @@ pub(super) fn end_number(end: AttemptEnd) -> i64 {
     }
 }
 
-/// A counter as SQLite holds it.
-pub(super) fn number(value: u64) -> i64 {
+/// A counter as a column holds it.
+pub(crate) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// A value as JSON text.
-pub(super) fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|error| {
         Failure::new(Kind::Data, format!("a row does not turn into JSON: {error}"))
     })
@@ -119,7 +109,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// The column `spec`: `None` where all of it is at its default.
-pub(super) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
+pub(crate) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
     // Taken apart by name, so that a new field cannot be forgotten here.
     let TaskSpec {
         id: _,
@@ -161,7 +151,7 @@ pub(super) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
 }
 
 /// A fact as the columns `kind` and `data` hold it: the tag, and the JSON object without it.
-pub(super) fn fact(fact: &Fact) -> Result<(String, String), Failure> {
+pub(crate) fn fact(fact: &Fact) -> Result<(String, String), Failure> {
     let text = json(fact)?;
     let odd = || Failure::new(Kind::Data, format!("a fact has no tag in front: {text}"));
     let tagged = text.strip_prefix(r#"{"event":""#).ok_or_else(odd)?;
@@ -173,7 +163,7 @@ pub(super) fn fact(fact: &Fact) -> Result<(String, String), Failure> {
 }
 
 /// The columns `after` and `parent` of a duty.
-pub(super) fn duty(duty: &Duty) -> (Option<TaskId>, Option<bool>) {
+pub(crate) fn duty(duty: &Duty) -> (Option<TaskId>, Option<bool>) {
     match duty.kind {
         DutyKind::Propagate { after, parent } => (after, Some(parent)),
         DutyKind::CancelChildren { after } => (after, None),
@@ -183,9 +173,9 @@ pub(super) fn duty(duty: &Duty) -> (Option<TaskId>, Option<bool>) {
 
 /// Bodies that a batch refers to and that have no room in a row.
 #[derive(Debug, Default)]
-pub(super) struct Bodies {
+pub(crate) struct Bodies {
     /// Which run refers to which body; with the body, where it goes to the table `payloads`.
-    pub(super) refs: Vec<(TaskId, Hash, Option<Payload>)>,
+    pub(crate) refs: Vec<(TaskId, Hash, Option<Payload>)>,
 }
 
 impl Bodies {
@@ -203,7 +193,7 @@ impl Bodies {
     }
 
     /// The task as it is kept. `before` is how the store has it: what both have in common is noted already.
-    pub(super) fn keep_task(&mut self, task: Arc<Task>, before: Option<&Task>) -> Arc<Task> {
+    pub(crate) fn keep_task(&mut self, task: Arc<Task>, before: Option<&Task>) -> Arc<Task> {
         if payloads(&task).all(is_inline) {
             return task;
         }
@@ -233,7 +223,7 @@ impl Bodies {
     }
 
     /// The fact as it is kept.
-    pub(super) fn keep_fact(&mut self, run: TaskId, fact: &mut Fact) {
+    pub(crate) fn keep_fact(&mut self, run: TaskId, fact: &mut Fact) {
         match fact {
             Fact::Progress { note, .. } => self.keep(run, note),
             Fact::LateOutcome { output: Some(output), .. } => self.keep(run, output),
@@ -271,4 +261,74 @@ fn payloads(task: &Task) -> impl Iterator<Item = &Payload> {
         .chain(&task.output)
         .chain(&task.continuation)
         .chain(template.and_then(|template| template.output.as_ref()))
+}
+
+/// Secrets are never written. `decide` puts none into letters but those that give out work, which are made again from the key.
+pub(crate) fn refuse_secret(body: &LetterBody) -> Result<(), Failure> {
+    let holds_secret = match body {
+        LetterBody::TaskRequest(_) | LetterBody::TaskResponse(_) => true,
+        LetterBody::Event(notice) => match notice {
+            Notice::Started { .. } | Notice::Progress { .. } | Notice::Reaped { .. } => true,
+            Notice::Cancel { .. } => false,
+        },
+        LetterBody::Query { .. } => false,
+    };
+    if holds_secret {
+        return Err(Failure::new(
+            Kind::Data,
+            "a letter with a secret cannot be kept in the outbox: a defect",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether only columns changed that stand in no index and in no payload.
+pub(crate) fn is_touched_only(before: &Task, after: &Task) -> bool {
+    // Taken apart by name, so that a new field cannot be forgotten here.
+    let Task {
+        spec: _,
+        state,
+        unmet: _,
+        rank,
+        input: _,
+        attempts,
+        tried,
+        lost,
+        attempt,
+        open_children: _,
+        children: _,
+        dependents: _,
+        wait_for,
+        continuation,
+        prefer,
+        created_at,
+        ready_at,
+        retry_at,
+        finished_at,
+        output,
+        error,
+        run_events: _,
+    } = after;
+    let same_attempt = match (&before.attempt, attempt) {
+        (None, None) => true,
+        (Some(before), Some(after)) => before.id == after.id && before.end == after.end,
+        (None, Some(_)) | (Some(_), None) => false,
+    };
+    // `due_at` moves with the start of an attempt.
+    same_attempt
+        && before.state.holds_slot() == state.holds_slot()
+        && before.rank == *rank
+        && before.attempts == *attempts
+        && before.tried == *tried
+        && before.lost == *lost
+        && before.wait_for == *wait_for
+        && before.continuation == *continuation
+        && before.prefer == *prefer
+        && before.created_at == *created_at
+        && before.ready_at == *ready_at
+        && before.retry_at == *retry_at
+        && before.finished_at == *finished_at
+        && before.output == *output
+        && before.error == *error
+        && before.due_at() == after.due_at()
 }

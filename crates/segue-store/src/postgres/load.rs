@@ -1,0 +1,673 @@
+//! What a batch needs to know, from the tables into a [`Snapshot`]: all that can be asked for together is one round trip.
+//!
+//! Whatever is decided on is locked until the commit, tasks in the order of their ids. Lists are read by a statement after the one that
+//! locks the row on which they hang, so that they are as the last one who held the lock has left them.
+
+use super::cells::read;
+use super::line::{Ask, Line};
+use super::specs::Specs;
+use super::trouble::Trouble;
+use crate::rows::decode;
+use rustc_hash::{FxHashMap, FxHashSet};
+use segue_core::agent::Agent;
+use segue_core::changes::{Edge, IdempotencyRecord};
+use segue_core::command::{CASCADE_MAX, Command};
+use segue_core::ids::{HostId, Incarnation, InstanceId, TaskId};
+use segue_core::payload::Hash;
+use segue_core::scope::{Load, missing};
+use segue_core::snapshot::{Page, Snapshot};
+use segue_core::task::{Task, TaskState};
+use segue_core::time::Time;
+use std::sync::{Arc, LazyLock};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+/// Rows that a page is read with: one more than it holds tells whether there are more.
+const PAGE_MAX: i64 = CASCADE_MAX as i64 + 1;
+
+/// Rounds of loading for one batch. A handful are enough, but for a requeue that climbs a deep tree; a command that asks for
+/// more is refused by `decide`, which finds something missing.
+const ROUNDS_MAX: usize = 256;
+
+static TASKS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM tasks WHERE project = $1 AND id = ANY($2) ORDER BY id FOR UPDATE",
+        decode::TASK
+    )
+});
+static ROOTS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM tasks WHERE project = $1 AND id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED",
+        decode::TASK
+    )
+});
+static HEADS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM unnest($2::text[], $3::int8[]) AS w (of_route, wanted) CROSS JOIN LATERAL (
+            SELECT * FROM tasks AS t WHERE t.project = $1 AND t.queued AND t.route = w.of_route AND t.id <> ALL ($4)
+            ORDER BY t.rank, t.id LIMIT w.wanted FOR UPDATE SKIP LOCKED) AS head",
+        decode::TASK
+    )
+});
+/// The same without locks, to see whether somebody else is in the way.
+const FREE_HEADS: &str = "SELECT head.id FROM unnest($2::text[], $3::int8[]) AS w (of_route, wanted) CROSS JOIN LATERAL (
+    SELECT t.id FROM tasks AS t WHERE t.project = $1 AND t.queued AND t.route = w.of_route AND t.id <> ALL ($4)
+    ORDER BY t.rank, t.id LIMIT w.wanted) AS head";
+const DEPENDENTS: &str = "SELECT w.need, e.task, e.order_only FROM unnest($2::uuid[], $3::uuid[]) AS w (need, after)
+    CROSS JOIN LATERAL (SELECT task, order_only FROM edges WHERE project = $1 AND need = w.need AND task > w.after
+    ORDER BY task LIMIT $4) AS e";
+const CHILDREN: &str = "SELECT w.parent, c.id FROM unnest($2::uuid[], $3::uuid[]) AS w (parent, after)
+    CROSS JOIN LATERAL (SELECT id FROM tasks WHERE project = $1 AND parent = w.parent AND id > w.after
+    ORDER BY id LIMIT $4) AS c";
+const CALLS: &str =
+    "SELECT w.place, t.id FROM unnest($2::int8[], $3::uuid[], $4::text[]) AS w (place, parent, key)
+    JOIN tasks AS t ON t.project = $1 AND t.parent = w.parent AND t.call_key = w.key";
+const IDEMPOTENCY: &str =
+    "SELECT key, task, body FROM idempotency WHERE project = $1 AND key = ANY($2)";
+static OLD_ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM unnest($2::uuid[], $3::uuid[]) AS w (of_task, wanted) JOIN attempts AS a
+            ON a.project = $1 AND a.task = w.of_task AND a.attempt = w.wanted",
+        decode::RECORD
+    )
+});
+const HELD: &str = "SELECT held_by, id FROM tasks WHERE project = $1 AND held_by = ANY($2)";
+/// What is due by the given time, or by the server's clock.
+const DUE: &str = "SELECT id FROM tasks WHERE project = $1
+    AND due_at <= coalesce($2, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8))
+    ORDER BY due_at LIMIT $3";
+const READY_ROUTES: &str = "WITH RECURSIVE r (route) AS (
+        (SELECT route FROM tasks WHERE project = $1 AND queued ORDER BY route LIMIT 1)
+        UNION ALL SELECT (SELECT t.route FROM tasks AS t WHERE t.project = $1 AND t.queued AND t.route > r.route
+            ORDER BY t.route LIMIT 1) FROM r WHERE r.route IS NOT NULL)
+    SELECT route FROM r WHERE route IS NOT NULL";
+const AGENTS: &str = "SELECT instance, host, incarnation, slots_used, drained, lease_until, gone, spec_version FROM agents
+    WHERE project = $1 AND instance = ANY($2) ORDER BY instance FOR UPDATE";
+const CANDIDATES: &str = "SELECT instance, host, incarnation, slots_used, drained, lease_until, gone, spec_version FROM agents
+    WHERE project = $1 AND instance = ANY($2) AND slots_used < slots AND NOT drained AND NOT gone
+    ORDER BY instance FOR UPDATE SKIP LOCKED";
+/// Whether somebody else holds what a candidate's row would give.
+const FREE_CANDIDATES: &str = "SELECT instance FROM agents
+    WHERE project = $1 AND instance = ANY($2) AND slots_used < slots AND NOT drained AND NOT gone";
+const AGENTS_OF: &str =
+    "SELECT instance FROM agents WHERE project = $1 AND (host = ANY($2) OR instance = ANY($3))";
+const EXPIRED: &str = "SELECT instance FROM agents WHERE project = $1 AND NOT gone
+    AND lease_until < coalesce($2, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8))";
+const PROJECT_LOCK: &str =
+    "SELECT project_events, agents_version FROM projects WHERE number = $1 FOR UPDATE";
+/// Where the transaction stands: the time, the last commit before it, the version of what agents say, the number of the transaction.
+const STAMP: &str =
+    "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8, agents_version,
+    coalesce((SELECT max(committed_at) FROM counters WHERE project = $1), $3),
+    (CASE WHEN $2 THEN pg_current_xact_id() ELSE pg_current_xact_id_if_assigned() END)::text::int8
+    FROM projects WHERE number = $1";
+const CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8,
+    pg_current_xact_id_if_assigned()::text::int8";
+
+/// Every statement of a lane's loading, to be prepared beforehand.
+pub(super) fn statements() -> Vec<&'static str> {
+    vec![
+        TASKS.as_str(),
+        ROOTS.as_str(),
+        HEADS.as_str(),
+        FREE_HEADS,
+        DEPENDENTS,
+        CHILDREN,
+        CALLS,
+        IDEMPOTENCY,
+        OLD_ATTEMPTS.as_str(),
+        HELD,
+        DUE,
+        READY_ROUTES,
+        AGENTS,
+        CANDIDATES,
+        FREE_CANDIDATES,
+        AGENTS_OF,
+        EXPIRED,
+        PROJECT_LOCK,
+        STAMP,
+        CLOCK,
+    ]
+}
+
+/// Loads from the tables, and remembers what it found.
+pub(super) struct Loader<'a> {
+    pub(super) line: &'a Line,
+    pub(super) project: i32,
+    pub(super) specs: &'a mut Specs,
+    pub(super) snapshot: Snapshot,
+    /// The tasks that were loaded, as the store has them.
+    pub(super) origin: FxHashMap<TaskId, Arc<Task>>,
+    /// Instances that were asked for and are locked, or are not there.
+    pub(super) known_agents: FxHashSet<InstanceId>,
+    /// Routes that had ready tasks when the transaction began.
+    pub(super) ready_routes: FxHashSet<Arc<str>>,
+    /// The time of tests.
+    pub(super) fixed_now: Option<Time>,
+    pub(super) now: Time,
+    /// The number of the transaction, once it has one.
+    pub(super) number: Option<i64>,
+    pub(super) agents_version: i64,
+    pub(super) holds_project: bool,
+}
+
+/// What one flight is to bring besides the loads.
+#[derive(Default)]
+pub(super) struct Along {
+    /// The transaction begins; it needs a number in any case.
+    pub(super) begin: Option<bool>,
+    pub(super) lock_project: bool,
+    pub(super) routes: bool,
+    /// Hosts and instances whose agents are to be found.
+    pub(super) agents_of: Option<(Vec<HostId>, Vec<InstanceId>)>,
+    pub(super) expired: bool,
+}
+
+/// What a flight brought besides the loads.
+#[derive(Default)]
+pub(super) struct Brought {
+    pub(super) found_agents: Vec<InstanceId>,
+}
+
+/// What an answer of a flight is about.
+enum About {
+    Nothing,
+    Stamp,
+    Clock,
+    Project,
+    Tasks(Vec<TaskId>),
+    Dependents(Vec<TaskId>),
+    Children(Vec<TaskId>),
+    Calls(Vec<(TaskId, Arc<str>)>),
+    Idempotency(Vec<Arc<str>>),
+    OldAttempts(Vec<segue_core::ids::AttemptId>),
+    Held(Vec<InstanceId>),
+    Due,
+    Routes,
+    FoundAgents,
+}
+
+impl Loader<'_> {
+    /// What these commands still miss, each thing once.
+    pub(super) fn missing<'c>(&self, commands: impl Iterator<Item = &'c Command>) -> Vec<Load> {
+        let mut loads = Vec::new();
+        let mut seen: FxHashSet<Load> = FxHashSet::default();
+        // Of two pages of one list the first that was asked for counts, as it would one command after another.
+        let mut pages: FxHashSet<(bool, TaskId)> = FxHashSet::default();
+        let mut due = false;
+        for command in commands {
+            for load in missing(&self.snapshot, command, self.now) {
+                let first = match &load {
+                    Load::Dependents(id, _) => pages.insert((true, *id)),
+                    Load::Children(id, _) => pages.insert((false, *id)),
+                    Load::Due(_) => !std::mem::replace(&mut due, true),
+                    _ => true,
+                };
+                if first && seen.insert(load.clone()) {
+                    loads.push(load);
+                }
+            }
+        }
+        loads
+    }
+
+    /// Loads all that this one command needs.
+    pub(super) async fn all_of(&mut self, command: &Command) -> Result<(), Trouble> {
+        for _ in 0..ROUNDS_MAX {
+            let loads = self.missing(std::iter::once(command));
+            if loads.is_empty() {
+                break;
+            }
+            self.flight(loads, Along::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Loads all that these commands need, as far as that can be known beforehand.
+    pub(super) async fn rounds<'c>(
+        &mut self,
+        commands: impl Iterator<Item = &'c Command> + Clone,
+    ) -> Result<(), Trouble> {
+        for _ in 0..ROUNDS_MAX {
+            let loads = self.missing(commands.clone());
+            if loads.is_empty() {
+                break;
+            }
+            self.flight(loads, Along::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// One round trip.
+    pub(super) async fn flight(
+        &mut self,
+        loads: Vec<Load>,
+        along: Along,
+    ) -> Result<Brought, Trouble> {
+        let project = self.project;
+        let mut asks = Vec::new();
+        if along.begin.is_some() {
+            asks.push((About::Nothing, Ask::new("BEGIN")));
+        }
+        if along.lock_project {
+            asks.push((About::Project, Ask::new(PROJECT_LOCK).with(project)));
+        }
+        let fixed = self.fixed_now.map(|now| now.0);
+        if let Some((hosts, instances)) = &along.agents_of {
+            let ask = Ask::new(AGENTS_OF)
+                .with(project)
+                .column(hosts.iter().map(|host| host.0))
+                .column(instances.iter().map(|instance| instance.0));
+            asks.push((About::FoundAgents, ask));
+        }
+        if along.expired {
+            asks.push((About::FoundAgents, Ask::new(EXPIRED).with(project).with(fixed)));
+        }
+        self.asks(loads, &mut asks);
+        if along.routes {
+            asks.push((About::Routes, Ask::new(READY_ROUTES).with(project)));
+        }
+        match along.begin {
+            Some(numbered) => asks
+                .push((About::Stamp, Ask::new(STAMP).with(project).with(numbered).with(i64::MIN))),
+            None => asks.push((About::Clock, Ask::new(CLOCK))),
+        }
+        let (abouts, asks): (Vec<About>, Vec<Ask<'_>>) = asks.into_iter().unzip();
+        let answers = self.line.flight(&asks).await?;
+        drop(asks);
+        let mut brought = Brought::default();
+        for (about, rows) in abouts.into_iter().zip(answers) {
+            self.take_in(about, &rows, &mut brought)?;
+        }
+        Ok(brought)
+    }
+
+    /// Statements for these loads: rows that are locked before lists that hang on them.
+    fn asks(&self, loads: Vec<Load>, asks: &mut Vec<(About, Ask<'static>)>) {
+        let project = self.project;
+        let nil = |after: Option<TaskId>| after.map_or(Uuid::nil(), |id| id.0);
+        let (mut tasks, mut dependents, mut children) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut calls, mut keys, mut attempts, mut held) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut due = None;
+        for load in loads {
+            match load {
+                Load::Task(id) => tasks.push(id),
+                Load::Dependents(id, after) => dependents.push((id, nil(after))),
+                Load::Children(id, after) => children.push((id, nil(after))),
+                Load::Call(parent, key) => calls.push((parent, key)),
+                Load::Idempotency(key) => keys.push(key),
+                Load::OldAttempt(task, attempt) => attempts.push((task, attempt)),
+                Load::Held(instance) => held.push(instance),
+                Load::Due(limit) => due = Some(i64::try_from(limit).unwrap_or(i64::MAX)),
+            }
+        }
+        if !tasks.is_empty() {
+            let ask = Ask::new(&TASKS).with(project).column(tasks.iter().map(|id| id.0));
+            asks.push((About::Tasks(tasks), ask));
+        }
+        let pages = |sql: &'static str, wanted: &[(TaskId, Uuid)]| {
+            Ask::new(sql)
+                .with(project)
+                .column(wanted.iter().map(|(id, _)| id.0))
+                .column(wanted.iter().map(|(_, after)| *after))
+                .with(PAGE_MAX)
+        };
+        let ids = |wanted: Vec<(TaskId, Uuid)>| wanted.into_iter().map(|(id, _)| id).collect();
+        if !dependents.is_empty() {
+            let ask = pages(DEPENDENTS, &dependents);
+            asks.push((About::Dependents(ids(dependents)), ask));
+        }
+        if !children.is_empty() {
+            let ask = pages(CHILDREN, &children);
+            asks.push((About::Children(ids(children)), ask));
+        }
+        if !calls.is_empty() {
+            let storable = || calls.iter().zip(0_i64..).filter(|((_, key), _)| can_be_kept(key));
+            let ask = Ask::new(CALLS)
+                .with(project)
+                .column(storable().map(|(_, place)| place))
+                .column(storable().map(|((parent, _), _)| parent.0))
+                .column(storable().map(|((_, key), _)| key.to_string()));
+            asks.push((About::Calls(calls), ask));
+        }
+        if !keys.is_empty() {
+            let ask = Ask::new(IDEMPOTENCY)
+                .with(project)
+                .column(keys.iter().filter(|key| can_be_kept(key)).map(|key| key.to_string()));
+            asks.push((About::Idempotency(keys), ask));
+        }
+        if !attempts.is_empty() {
+            let ask = Ask::new(&OLD_ATTEMPTS)
+                .with(project)
+                .column(attempts.iter().map(|(task, _)| task.0))
+                .column(attempts.iter().map(|(_, attempt)| attempt.0));
+            let ids = attempts.into_iter().map(|(_, attempt)| attempt).collect();
+            asks.push((About::OldAttempts(ids), ask));
+        }
+        if !held.is_empty() {
+            asks.push(self.held(held));
+        }
+        if let Some(limit) = due {
+            let fixed = self.fixed_now.map(|now| now.0);
+            asks.push((About::Due, Ask::new(DUE).with(project).with(fixed).with(limit)));
+        }
+    }
+
+    fn held(&self, instances: Vec<InstanceId>) -> (About, Ask<'static>) {
+        let ask =
+            Ask::new(HELD).with(self.project).column(instances.iter().map(|instance| instance.0));
+        (About::Held(instances), ask)
+    }
+
+    fn take_in(
+        &mut self,
+        about: About,
+        rows: &[Row],
+        brought: &mut Brought,
+    ) -> Result<(), Trouble> {
+        match about {
+            About::Nothing => {}
+            About::Stamp => {
+                let row = first(rows)?;
+                self.agents_version = read(row, 1)?;
+                let committed = Time(read(row, 2)?);
+                self.now = self.fixed_now.unwrap_or(Time(read(row, 0)?)).max(committed);
+                self.number = read(row, 3)?;
+            }
+            About::Clock => {
+                let row = first(rows)?;
+                if self.fixed_now.is_none() {
+                    self.now = self.now.max(Time(read(row, 0)?));
+                }
+                self.number = self.number.or(read(row, 1)?);
+            }
+            About::Project => {
+                let row = first(rows)?;
+                self.snapshot.set_project_events(decode::unsigned(row, 0)?);
+                self.agents_version = read(row, 1)?;
+                self.holds_project = true;
+            }
+            About::Routes => {
+                for row in rows {
+                    self.ready_routes.insert(read::<&str>(row, 0)?.into());
+                }
+            }
+            About::FoundAgents => {
+                for row in rows {
+                    brought.found_agents.push(InstanceId(read(row, 0)?));
+                }
+            }
+            About::Tasks(ids) => {
+                for row in rows {
+                    self.add_task(row)?;
+                }
+                for id in ids {
+                    if !self.snapshot.knows_task(id) {
+                        self.snapshot.add_absent(id);
+                    }
+                }
+            }
+            about => self.take_in_list(about, rows)?,
+        }
+        Ok(())
+    }
+
+    fn take_in_list(&mut self, about: About, rows: &[Row]) -> Result<(), Trouble> {
+        match about {
+            About::Dependents(ids) => {
+                let mut found: FxHashMap<TaskId, Vec<Edge>> = FxHashMap::default();
+                for row in rows {
+                    let need = TaskId(read(row, 0)?);
+                    let edge =
+                        Edge { need, task: TaskId(read(row, 1)?), order_only: read(row, 2)? };
+                    found.entry(need).or_default().push(edge);
+                }
+                for id in ids {
+                    let page = page(found.remove(&id).unwrap_or_default());
+                    self.snapshot.add_dependents(id, page);
+                }
+            }
+            About::Children(ids) => {
+                let mut found: FxHashMap<TaskId, Vec<TaskId>> = FxHashMap::default();
+                for row in rows {
+                    found.entry(TaskId(read(row, 0)?)).or_default().push(TaskId(read(row, 1)?));
+                }
+                for id in ids {
+                    let page = page(found.remove(&id).unwrap_or_default());
+                    self.snapshot.add_children(id, page);
+                }
+            }
+            About::Calls(calls) => {
+                let mut found: FxHashMap<i64, TaskId> = FxHashMap::default();
+                for row in rows {
+                    found.insert(read(row, 0)?, TaskId(read(row, 1)?));
+                }
+                for ((parent, key), place) in calls.into_iter().zip(0..) {
+                    self.snapshot.add_call(parent, key, found.get(&place).copied());
+                }
+            }
+            About::Idempotency(keys) => {
+                for row in rows {
+                    let key: Arc<str> = read::<&str>(row, 0)?.into();
+                    let body = Hash(decode::bytes(row, 2)?);
+                    let record =
+                        IdempotencyRecord { key: key.clone(), task: TaskId(read(row, 1)?), body };
+                    self.snapshot.add_idempotency(key, Some(record));
+                }
+                for key in keys {
+                    // What was found stays.
+                    self.snapshot.add_idempotency(key, None);
+                }
+            }
+            About::OldAttempts(ids) => {
+                for row in rows {
+                    let record = decode::record(row)?;
+                    self.snapshot.add_old_attempt(record.attempt.id, Some(record));
+                }
+                for id in ids {
+                    self.snapshot.add_old_attempt(id, None);
+                }
+            }
+            About::Held(instances) => {
+                let mut found: FxHashMap<InstanceId, Vec<TaskId>> = FxHashMap::default();
+                for row in rows {
+                    found.entry(InstanceId(read(row, 0)?)).or_default().push(TaskId(read(row, 1)?));
+                }
+                for instance in instances {
+                    let held = found.remove(&instance).unwrap_or_default();
+                    self.snapshot.add_held(instance, held);
+                }
+            }
+            About::Due => {
+                let due = rows.iter().map(|row| read(row, 0).map(TaskId));
+                self.snapshot.set_due(due.collect::<Result<_, Trouble>>()?);
+            }
+            About::Nothing
+            | About::Stamp
+            | About::Clock
+            | About::Project
+            | About::Routes
+            | About::FoundAgents
+            | About::Tasks(_) => {}
+        }
+        Ok(())
+    }
+
+    fn add_task(&mut self, row: &Row) -> Result<(), Trouble> {
+        let (_, task) = decode::task(row)?;
+        self.add(Arc::new(task));
+        Ok(())
+    }
+
+    fn add(&mut self, task: Arc<Task>) {
+        self.origin.entry(task.id()).or_insert_with(|| task.clone());
+        self.snapshot.add_task(task);
+    }
+
+    /// Locks these instances and loads them, those that are not known yet; and of these candidates those that nobody else holds. What the
+    /// instances in `held` hold is read once they are locked. Returns whether somebody else holds a candidate.
+    pub(super) async fn agents(
+        &mut self,
+        mut instances: Vec<InstanceId>,
+        mut candidates: Vec<InstanceId>,
+        held: Vec<InstanceId>,
+        lock_project: bool,
+    ) -> Result<bool, Trouble> {
+        instances.retain(|instance| self.known_agents.insert(*instance));
+        instances.sort_unstable();
+        candidates.retain(|instance| !self.known_agents.contains(instance));
+        candidates.sort_unstable();
+        candidates.dedup();
+        let lock_project = lock_project && !self.holds_project;
+        if instances.is_empty() && candidates.is_empty() && !lock_project && held.is_empty() {
+            return Ok(false);
+        }
+        let project = self.project;
+        let list = |ids: &[InstanceId]| ids.iter().map(|id| id.0).collect::<Vec<Uuid>>();
+        let mut asks = Vec::new();
+        let mut abouts = Vec::new();
+        if lock_project {
+            asks.push(Ask::new(PROJECT_LOCK).with(project));
+            abouts.push(About::Project);
+        }
+        let locks = asks.len();
+        asks.push(Ask::new(AGENTS).with(project).with(list(&instances)));
+        asks.push(Ask::new(CANDIDATES).with(project).with(list(&candidates)));
+        asks.push(Ask::new(FREE_CANDIDATES).with(project).with(list(&candidates)));
+        if !held.is_empty() {
+            let (about, ask) = self.held(held);
+            abouts.push(about);
+            asks.push(ask);
+        }
+        asks.push(Ask::new(CLOCK));
+        abouts.push(About::Clock);
+        let mut answers = self.line.flight(&asks).await?;
+        drop(asks);
+        let [locked, taken, free]: [Vec<Row>; 3] = {
+            let mut three = answers.drain(locks..locks + 3);
+            std::array::from_fn(|_| three.next().unwrap_or_default())
+        };
+        let mut brought = Brought::default();
+        for (about, rows) in abouts.into_iter().zip(answers) {
+            self.take_in(about, &rows, &mut brought)?;
+        }
+        let rows: Vec<&Row> = locked.iter().chain(&taken).collect();
+        self.add_agents(&rows).await?;
+        Ok(free.len() > taken.len())
+    }
+
+    async fn add_agents(&mut self, rows: &[&Row]) -> Result<(), Trouble> {
+        let mut unknown = Vec::new();
+        for row in rows {
+            let (instance, version) = (InstanceId(read(row, 0)?), read(row, 7)?);
+            if self.specs.of(instance, version).is_none() {
+                unknown.push(instance);
+            }
+        }
+        if !unknown.is_empty() {
+            self.specs.read(self.line, self.project, &unknown).await?;
+        }
+        for row in rows {
+            let (instance, version) = (InstanceId(read(row, 0)?), read(row, 7)?);
+            let spec = self.specs.of(instance, version).ok_or_else(|| {
+                Trouble::Again(format!("agent instance {instance} changed while it was read"))
+            })?;
+            self.known_agents.insert(instance);
+            self.snapshot.add_agent(Agent {
+                spec,
+                host: HostId(read(row, 1)?),
+                incarnation: Incarnation(read(row, 2)?),
+                slots_used: decode::unsigned(*row, 3)?,
+                drained: read(row, 4)?,
+                lease_until: Time(read(row, 5)?),
+                gone: read(row, 6)?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads what agents say anew, as far as that is newer than what is known.
+    pub(super) async fn refresh_specs(&mut self) -> Result<(), Trouble> {
+        self.specs.refresh(self.line, self.project, self.agents_version).await
+    }
+
+    /// Locks the tasks that these instances hold as far as is known without a lock, so that the instances can be locked after
+    /// them, in the order in which everybody locks.
+    pub(super) async fn tasks_held_by(&mut self, instances: &[InstanceId]) -> Result<(), Trouble> {
+        let (_, ask) = self.held(instances.to_vec());
+        let rows = self.line.ask(ask).await?;
+        let held = rows.iter().map(|row| read(row, 1).map(|id| Load::Task(TaskId(id))));
+        let held: Vec<Load> = held.collect::<Result<_, Trouble>>()?;
+        if !held.is_empty() {
+            self.flight(held, Along::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Loads the first tasks of these queues, so many of each, that nobody else holds, with the roots of their runs. Returns whether somebody
+    /// else was in the way.
+    pub(super) async fn heads(&mut self, wanted: Vec<(String, usize)>) -> Result<bool, Trouble> {
+        let known: Vec<Uuid> = self
+            .origin
+            .values()
+            .filter(|task| task.state == TaskState::Ready)
+            .map(|task| task.id().0)
+            .collect();
+        let of = |sql: &'static str| {
+            Ask::new(sql)
+                .with(self.project)
+                .column(wanted.iter().map(|(route, _)| route.as_str()))
+                .column(wanted.iter().map(|(_, count)| i64::try_from(*count).unwrap_or(i64::MAX)))
+                .with(known.clone())
+        };
+        let asks = [of(&HEADS), of(FREE_HEADS), Ask::new(CLOCK)];
+        let [rows, free, clock] = self.line.flight(&asks).await?.try_into().unwrap_or_default();
+        self.take_in(About::Clock, &clock, &mut Brought::default())?;
+        let mut heads = Vec::with_capacity(rows.len());
+        for row in &rows {
+            heads.push(Arc::new(decode::task(row)?.1));
+        }
+        let mut roots: Vec<Uuid> = heads
+            .iter()
+            .filter(|task| !task.is_root() && !self.snapshot.knows_task(task.spec.root))
+            .map(|task| task.spec.root.0)
+            .collect();
+        roots.sort_unstable();
+        roots.dedup();
+        if !roots.is_empty() {
+            for row in self.line.ask(Ask::new(&ROOTS).with(self.project).with(roots)).await? {
+                self.add_task(&row)?;
+            }
+        }
+        let taken: FxHashSet<TaskId> = heads.iter().map(|task| task.id()).collect();
+        let mut kept_out = false;
+        for row in &free {
+            kept_out |= !taken.contains(&TaskId(read(row, 0)?));
+        }
+        for task in heads {
+            if task.is_root() || self.snapshot.knows_task(task.spec.root) {
+                self.add(task);
+            } else {
+                kept_out = true;
+            }
+        }
+        Ok(kept_out)
+    }
+}
+
+fn first(rows: &[Row]) -> Result<&Row, Trouble> {
+    rows.first().ok_or_else(|| Trouble::data("the project is not in the database any more"))
+}
+
+/// PostgreSQL keeps no text with the character U+0000.
+pub(super) fn can_be_kept(text: &str) -> bool {
+    !text.contains('\0')
+}
+
+/// A page of one row more than it may hold, cut.
+fn page<T>(mut items: Vec<T>) -> Page<T> {
+    let more = items.len() > CASCADE_MAX;
+    items.truncate(CASCADE_MAX);
+    Page { items, more }
+}

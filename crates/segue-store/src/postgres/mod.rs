@@ -1,0 +1,25 @@
+//! The store of many machines: PostgreSQL 15 or later, any number of nodes on the same tables.
+//!
+//! [`PostgresStore`] is one node's connection. What concurrent callers ask is gathered into transactions that travel on a few lanes,
+//! each a connection of its own, in a handful of round trips whatever the size of the batch. Rows are locked in two phases; see
+//! `docs/decisions/006-cluster.md`.
+
+mod batch;
+mod cells;
+mod lane;
+mod line;
+mod load;
+mod options;
+mod prune;
+mod queries;
+mod readers;
+mod schema;
+mod signals;
+mod specs;
+mod store;
+mod trouble;
+mod write;
+
+pub use options::{Options, Tls};
+pub use signals::PostgresSignals;
+pub use store::PostgresStore;
