@@ -27,6 +27,7 @@ The project's own chores. Usage: cargo xtask COMMAND [ARGS]
   test [ARGS]        the tests; ARGS go to the test runner (a filter, -p CRATE, ..)
   servers [install]  what is missing of the servers that tests start (PostgreSQL, RabbitMQ, Redis, S3);
                      `install` brings it, from Debian's packages and PyPI, as root or by sudo
+  servers rabbitmq4  a RabbitMQ 4 in a folder of its own, and how tests run on it (root)
   tidy [--rules]     the house rules; --rules lists them
   fmt [--check]      format the code, or say what is not formatted
   lint               clippy over every target, warnings are errors
@@ -68,9 +69,14 @@ fn run(mut args: Vec<String>) -> Result<bool> {
         }
         "test" => chores::test(&args),
         "servers" => {
-            let install = args.first().is_some_and(|arg| arg == "install");
-            no_more(&command, &args[usize::from(install)..])?;
-            servers::run(install)
+            let what = if args.is_empty() { String::new() } else { args.remove(0) };
+            no_more(&command, &args)?;
+            match what.as_str() {
+                "" => servers::run(false),
+                "install" => servers::run(true),
+                "rabbitmq4" => servers::rabbitmq4(),
+                _ => bail!("`servers` knows no `{what}`; `cargo xtask help` lists what there is"),
+            }
         }
         "tidy" => {
             let rules = flag(&mut args, "--rules");

@@ -173,6 +173,37 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     install
 }
 
+/// `cargo xtask servers rabbitmq4`: a newer Debian in a folder, with its RabbitMQ, which the tests start instead of the system's when told so.
+pub fn rabbitmq4() -> Result<bool> {
+    let Some(root) = as_root() else {
+        bail!("this must run as root, or by a user who may use sudo without a password");
+    };
+    let folder = cache().join("trixie");
+    let path = folder.to_str().context("the cache's path is no text")?;
+    if !folder.join("usr/lib/rabbitmq/bin/rabbitmq-server").is_file() {
+        if !is_there("debootstrap") {
+            install_packages(&["debootstrap"])?;
+        }
+        std::fs::create_dir_all(cache()).context("the cache cannot be made")?;
+        if !folder.join("usr/bin/apt-get").is_file() {
+            privileged(&root, &["debootstrap", "--variant=minbase", "trixie", path])?;
+        }
+        let policy =
+            format!("printf '%s' '{NO_SERVICES}' > {path}{POLICY} && chmod 755 {path}{POLICY}");
+        privileged(&root, &["sh", "-c", &policy])?;
+        // What is mounted for the installation goes with its process.
+        let install = "mount -t proc proc \"$1/proc\" && mount --rbind /dev \"$1/dev\" && \
+                       exec chroot \"$1\" env DEBIAN_FRONTEND=noninteractive \
+                       apt-get install -y --no-install-recommends rabbitmq-server";
+        let unshare = ["unshare", "--mount", "--propagation", "private"];
+        privileged(&root, &[&unshare[..], &["sh", "-c", install, "sh", path]].concat())?;
+    }
+    println!(
+        "to run tests on it, as root: SEGUE_RABBITMQ_ROOT={path} cargo xtask test on_rabbitmq"
+    );
+    Ok(true)
+}
+
 fn privileged(root: &[&str], words: &[&str]) -> Result<()> {
     let words = [root, words].concat();
     let Some((program, arguments)) = words.split_first() else {
@@ -184,14 +215,18 @@ fn privileged(root: &[&str], words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Where the S3 server lies: one place for every clone of one user. The tests look there as well.
-fn s3_folder() -> PathBuf {
+/// Where what is installed for the tests lies: one place for every clone of one user. The tests look there as well.
+fn cache() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
     let cache = cache.map(PathBuf::from).or_else(|| {
         let home = std::env::var_os("HOME").filter(|path| !path.is_empty())?;
         Some(PathBuf::from(home).join(".cache"))
     });
-    cache.unwrap_or_else(std::env::temp_dir).join("segue-tests").join("s3")
+    cache.unwrap_or_else(std::env::temp_dir).join("segue-tests")
+}
+
+fn s3_folder() -> PathBuf {
+    cache().join("s3")
 }
 
 fn s3_is_there(folder: &Path) -> bool {

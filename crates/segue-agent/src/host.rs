@@ -1,9 +1,10 @@
 //! Stop 6 of the trip: a process that hosts agents takes letters, runs attempts, and reports how they ended.
 
-use crate::reporter::{Reporter, stopped};
+use crate::reporter::{Reporter, Reports, spool_loop, stopped};
 use crate::runner::{Control, End, Job, Ran, Runner, Said};
 use crate::schema::Schemas;
 use crate::slots::Slots;
+use crate::spool::Spool;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -55,6 +56,8 @@ pub struct HostParts {
     pub clock: Arc<dyn Clock>,
 }
 
+pub use crate::reporter::Outlet;
+
 /// An agent that this host has.
 #[derive(Clone)]
 pub struct Hosted {
@@ -88,6 +91,8 @@ pub struct Host {
     slots: Mutex<FxHashMap<InstanceId, Weak<Slots>>>,
     attempts: Mutex<Attempts>,
     reports: mpsc::UnboundedSender<Letter>,
+    /// Where outcomes are kept until they are delivered, if they are.
+    spool: Option<Arc<Spool>>,
     /// Letters that were reported and are not published.
     backlog: Arc<AtomicUsize>,
     stopping: watch::Sender<bool>,
@@ -124,6 +129,18 @@ impl Host {
     /// # Errors
     /// When the bus cannot be reached.
     pub async fn start(parts: HostParts, agents: Vec<Hosted>) -> Result<Arc<Host>, BusError> {
+        Host::start_with(parts, agents, None).await
+    }
+
+    /// The same, with outcomes kept on the disk until they are delivered.
+    ///
+    /// # Errors
+    /// When the bus cannot be reached.
+    pub async fn start_with(
+        parts: HostParts,
+        agents: Vec<Hosted>,
+        outlet: Option<Outlet>,
+    ) -> Result<Arc<Host>, BusError> {
         let consumer = parts.bus.consume(Address::Host(parts.host)).await?;
         let (reports, receiver) = mpsc::unbounded_channel();
         let host = Arc::new(Host {
@@ -132,6 +149,7 @@ impl Host {
             slots: Mutex::default(),
             attempts: Mutex::default(),
             reports,
+            spool: outlet.as_ref().map(|outlet| outlet.spool.clone()),
             backlog: Arc::default(),
             stopping: watch::Sender::new(false),
             running: watch::Sender::new(0),
@@ -140,9 +158,18 @@ impl Host {
         host.set_agents(agents);
         let mut loops = host.loops.lock();
         loops.spawn(take_letters(host.clone(), consumer));
+        let reports = match outlet {
+            None => Reports::Direct(receiver),
+            Some(outlet) => {
+                let (keep, kept) = mpsc::unbounded_channel();
+                let stopping = host.stopping.subscribe();
+                loops.spawn(spool_loop(outlet.spool.clone(), receiver, keep, stopping));
+                Reports::Spooled { outlet, kept }
+            }
+        };
         let reporter = Reporter {
             bus: host.parts.bus.clone(),
-            reports: receiver,
+            reports,
             backlog: host.backlog.clone(),
             stopping: host.stopping.subscribe(),
         };
@@ -180,6 +207,11 @@ impl Host {
     /// Attempts that run now.
     pub fn running(&self) -> usize {
         *self.running.borrow()
+    }
+
+    /// Letters that were reported and are not published.
+    pub fn unpublished(&self) -> usize {
+        self.backlog.load(Ordering::Relaxed)
     }
 
     /// Waits until no attempt runs.
@@ -224,7 +256,8 @@ impl Host {
                 Notice::Started { .. } | Notice::Progress { .. } | Notice::Reaped { .. },
             )
             | LetterBody::TaskResponse(_)
-            | LetterBody::Query { .. } => Err("a host takes work and cancellations only".into()),
+            | LetterBody::Query { .. }
+            | LetterBody::Host(_) => Err("a host takes work and cancellations only".into()),
         }
     }
 
@@ -496,6 +529,7 @@ impl Host {
             reply_to: None,
             correlation: Some(attempt),
             causation: Some(attempt),
+            traceparent: None,
             hops: work.hops,
             at: self.parts.clock.now(),
             body,
@@ -525,10 +559,16 @@ fn failed(error: TaskError) -> Outcome {
 async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
     let mut stopping = host.stopping.subscribe();
     loop {
+        let next = async {
+            if let Some(spool) = &host.spool {
+                spool.room().await;
+            }
+            consumer.next(BATCH_MAX).await
+        };
         let next = tokio::select! {
             biased;
             () = stopped(&mut stopping) => return,
-            next = consumer.next(BATCH_MAX) => next,
+            next = next => next,
         };
         let batch = match next {
             Ok(batch) => batch,

@@ -12,4 +12,6 @@ mod reporter;
 pub mod runner;
 pub mod schema;
 mod slots;
+pub mod spool;
+pub mod worker;
 pub mod workspace;

@@ -220,6 +220,7 @@ fn letter(to: Address, task: TaskId, body: LetterBody) -> Letter {
         reply_to: None,
         correlation: None,
         causation: None,
+        traceparent: None,
         hops: 0,
         at: Time(0),
         body,

@@ -48,6 +48,7 @@ fn letters(to: &Address) -> Vec<Letter> {
             reply_to: None,
             correlation: Some(i),
             causation: None,
+            traceparent: None,
             hops: 0,
             at: Time(0),
             body: LetterBody::TaskRequest(Box::new(TaskRequest {

@@ -5,8 +5,8 @@
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use segue_core::letter::{Address, Letter};
-use segue_core::ports::{BusError, Consumer, Delivery, Fut, WorkBus};
+use segue_core::letter::{Address, Letter, LetterBody};
+use segue_core::ports::{BusError, Consumer, DeadLetter, Delivery, Fut, WorkBus};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -21,15 +21,6 @@ pub const DEAD_MAX: usize = 1_000;
 /// Letters that one `publish` puts into a queue at a time, so that no lock is held for long.
 const CHUNK_MAX: usize = 1_024;
 
-/// A letter that was refused, and why.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeadLetter {
-    /// The letter.
-    pub letter: Letter,
-    /// Why it was refused.
-    pub reason: String,
-}
-
 /// The bus within one process.
 pub struct InProcessBus {
     shared: Arc<Shared>,
@@ -37,6 +28,9 @@ pub struct InProcessBus {
 
 struct Shared {
     state: Mutex<State>,
+    /// Dead letters that brought work: somebody has to end their attempts.
+    dead_work: Arc<Queue>,
+    /// The other dead letters, and those that found no room there.
     dead: Mutex<VecDeque<DeadLetter>>,
     queue_max: usize,
 }
@@ -51,7 +45,8 @@ struct State {
 
 /// A queue. Two semaphores carry the waiting: they are fair, and give back what a caller that was dropped had been promised.
 struct Queue {
-    address: Address,
+    /// Whose it is; nothing for dead letters.
+    address: Option<Address>,
     letters: Mutex<Letters>,
     /// As many permits as letters wait to be taken.
     ready: Semaphore,
@@ -60,12 +55,20 @@ struct Queue {
     consumers: AtomicUsize,
 }
 
+/// A letter in a queue.
+#[derive(Clone)]
+struct Kept {
+    letter: Letter,
+    /// Why it is dead, where it is.
+    dead: Option<String>,
+}
+
 #[derive(Default)]
 struct Letters {
     /// Letters that were never taken, each with its place in the queue.
-    fresh: VecDeque<(u64, Letter)>,
+    fresh: VecDeque<(u64, Kept)>,
     /// Letters that came back, by their place: all of them stand before the fresh ones.
-    returned: BTreeMap<u64, Letter>,
+    returned: BTreeMap<u64, Kept>,
     arrived: u64,
     tokens: u64,
 }
@@ -80,15 +83,23 @@ impl InProcessBus {
     pub fn with_queue_max(queue_max: usize) -> Arc<InProcessBus> {
         let shared = Shared {
             state: Mutex::default(),
+            dead_work: Queue::new(None, DEAD_MAX),
             dead: Mutex::default(),
             queue_max: queue_max.clamp(1, Semaphore::MAX_PERMITS),
         };
         Arc::new(InProcessBus { shared: Arc::new(shared) })
     }
 
-    /// The letters that were refused, oldest first, [`DEAD_MAX`] at most.
+    /// Every letter that was refused and is still here: first those that brought work, then the others, each oldest first.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.shared.dead.lock().iter().cloned().collect()
+        let work = self.shared.dead_work.letters.lock();
+        let work = work.returned.values().chain(work.fresh.iter().map(|(_, kept)| kept));
+        let of_work = |kept: &Kept| DeadLetter {
+            letter: Some(kept.letter.clone()),
+            excerpt: None,
+            reason: kept.dead.clone().unwrap_or_default(),
+        };
+        work.map(of_work).chain(self.shared.dead.lock().iter().cloned()).collect()
     }
 
     /// Ends every wait with [`BusError::Closed`], and every later call too. What was not taken by then is lost.
@@ -98,6 +109,7 @@ impl InProcessBus {
         for queue in state.queues.values().chain(&state.everybody) {
             queue.close();
         }
+        self.shared.dead_work.close();
     }
 }
 
@@ -163,7 +175,7 @@ impl Shared {
                 return Err(BusError::Closed);
             }
             // Its one consumer left meanwhile. A broadcast is for those who are there.
-            if queue.address != Address::All {
+            if queue.address != Some(Address::All) {
                 left.iter().for_each(|letter| nobody.add(letter));
             }
         }
@@ -186,7 +198,11 @@ impl Shared {
                 continue;
             }
             // Letters come in runs for one host: look a queue up once a run.
-            if sorted.groups.get(last).is_none_or(|(queue, _)| queue.address != letter.to) {
+            if sorted
+                .groups
+                .get(last)
+                .is_none_or(|(queue, _)| queue.address.as_ref() != Some(&letter.to))
+            {
                 let Some(queue) = state.queues.get(&letter.to) else {
                     sorted.nobody.add(&letter);
                     continue;
@@ -205,12 +221,27 @@ impl Shared {
         Ok(sorted)
     }
 
-    fn bury(&self, letter: Letter, reason: String) {
+    /// Puts a letter among the dead ones: work where its attempt will be ended, as long as there is room, everything else to be looked at.
+    fn bury(&self, letter: Letter, reason: String, looked_at: bool) {
+        let work = matches!(letter.body, LetterBody::TaskRequest(_)) && !looked_at;
+        if work && let Ok(room) = self.dead_work.room.try_acquire() {
+            room.forget();
+            self.dead_work.add([Kept { letter, dead: Some(reason) }]);
+            return;
+        }
         let mut dead = self.dead.lock();
         if dead.len() == DEAD_MAX {
             dead.pop_front();
         }
-        dead.push_back(DeadLetter { letter, reason });
+        dead.push_back(DeadLetter { letter: Some(letter), excerpt: None, reason });
+    }
+
+    fn join_dead(&self) -> Result<Arc<Queue>, BusError> {
+        if self.state.lock().closed {
+            return Err(BusError::Closed);
+        }
+        self.dead_work.consumers.fetch_add(1, Ordering::Relaxed);
+        Ok(self.dead_work.clone())
     }
 
     /// The queue of an address, for one more consumer.
@@ -221,11 +252,11 @@ impl Shared {
             return Err(BusError::Closed);
         }
         let queue = if address == Address::All {
-            let own = Queue::new(address, self.queue_max);
+            let own = Queue::new(Some(address), self.queue_max);
             state.everybody.push(own.clone());
             own
         } else {
-            let new = || Queue::new(address.clone(), self.queue_max);
+            let new = || Queue::new(Some(address.clone()), self.queue_max);
             state.queues.entry(address.clone()).or_insert_with(new).clone()
         };
         queue.consumers.fetch_add(1, Ordering::Relaxed);
@@ -238,10 +269,10 @@ impl Shared {
         if queue.consumers.fetch_sub(1, Ordering::Relaxed) > 1 {
             return;
         }
-        match queue.address {
-            Address::All => state.everybody.retain(|other| !Arc::ptr_eq(other, queue)),
-            Address::Reply(_) => drop(state.queues.remove(&queue.address)),
-            Address::Host(_) | Address::Agent(_) | Address::Engine => return,
+        match &queue.address {
+            Some(Address::All) => state.everybody.retain(|other| !Arc::ptr_eq(other, queue)),
+            Some(asker @ Address::Reply(_)) => drop(state.queues.remove(asker)),
+            Some(Address::Host(_) | Address::Agent(_) | Address::Engine) | None => return,
         }
         // Whoever waits for room must not wait for ever.
         queue.close();
@@ -249,7 +280,7 @@ impl Shared {
 }
 
 impl Queue {
-    fn new(address: Address, max: usize) -> Arc<Queue> {
+    fn new(address: Option<Address>, max: usize) -> Arc<Queue> {
         Arc::new(Queue {
             address,
             letters: Mutex::default(),
@@ -271,17 +302,24 @@ impl Queue {
             let fits = rest.len().min(self.room.available_permits()).clamp(1, CHUNK_MAX);
             let Ok(room) = self.room.acquire_many(fits as u32).await else { break };
             room.forget();
-            {
-                let mut letters = self.letters.lock();
-                for letter in rest.by_ref().take(fits) {
-                    letters.arrived += 1;
-                    let place = letters.arrived;
-                    letters.fresh.push_back((place, letter));
-                }
-            }
-            self.ready.add_permits(fits);
+            self.add(rest.by_ref().take(fits).map(|letter| Kept { letter, dead: None }));
         }
         rest.collect()
+    }
+
+    /// Puts letters for which there is room at the end.
+    fn add(&self, kept: impl IntoIterator<Item = Kept>) {
+        let count = {
+            let mut letters = self.letters.lock();
+            let before = letters.arrived;
+            for kept in kept {
+                letters.arrived += 1;
+                let place = letters.arrived;
+                letters.fresh.push_back((place, kept));
+            }
+            letters.arrived - before
+        };
+        self.ready.add_permits(count as usize);
     }
 
     /// After one letter was promised to a consumer: promises it more, up to `max` in all, and leaves the others their share.
@@ -301,7 +339,7 @@ impl Queue {
     }
 
     /// Letters that were taken and not done go back to where they stood.
-    fn put_back(&self, letters: impl Iterator<Item = (u64, Letter)>) {
+    fn put_back(&self, letters: impl Iterator<Item = (u64, Kept)>) {
         let count = {
             let mut inside = self.letters.lock();
             let before = inside.returned.len();
@@ -320,13 +358,20 @@ impl WorkBus for InProcessBus {
     fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
         Box::pin(async move {
             let queue = self.shared.join(queue)?;
-            let consumer = InProcessConsumer {
-                shared: self.shared.clone(),
-                queue,
-                open: FxHashMap::default(),
-            };
-            Ok(Box::new(consumer) as Box<dyn Consumer>)
+            Ok(InProcessConsumer::of(&self.shared, queue))
         })
+    }
+
+    fn consume_dead(&self) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
+        Box::pin(async move {
+            let queue = self.shared.join_dead()?;
+            Ok(InProcessConsumer::of(&self.shared, queue))
+        })
+    }
+
+    fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
+        let dead = self.shared.dead.lock().iter().take(limit).cloned().collect();
+        Box::pin(std::future::ready(Ok(dead)))
     }
 }
 
@@ -334,26 +379,31 @@ struct InProcessConsumer {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
     /// What was handed over and is not done, by token, with its place in the queue. Bodies are shared, so a copy of a letter costs little.
-    open: FxHashMap<u64, (u64, Letter)>,
+    open: FxHashMap<u64, (u64, Kept)>,
 }
 
 impl InProcessConsumer {
+    fn of(shared: &Arc<Shared>, queue: Arc<Queue>) -> Box<dyn Consumer> {
+        Box::new(InProcessConsumer { shared: shared.clone(), queue, open: FxHashMap::default() })
+    }
+
     /// Takes so many letters, which were promised: those that came back first.
     fn take(&mut self, count: usize) -> Vec<Delivery> {
         let mut deliveries = Vec::with_capacity(count);
         let mut letters = self.queue.letters.lock();
         for _ in 0..count {
-            let (place, letter, redelivered) = match letters.returned.pop_first() {
-                Some((place, letter)) => (place, letter, true),
+            let (place, kept, redelivered) = match letters.returned.pop_first() {
+                Some((place, kept)) => (place, kept, true),
                 None => match letters.fresh.pop_front() {
-                    Some((place, letter)) => (place, letter, false),
+                    Some((place, kept)) => (place, kept, false),
                     None => break,
                 },
             };
             letters.tokens += 1;
             let token = letters.tokens;
-            self.open.insert(token, (place, letter.clone()));
-            deliveries.push(Delivery { token, letter, redelivered });
+            let Kept { letter, dead } = kept.clone();
+            self.open.insert(token, (place, kept));
+            deliveries.push(Delivery { token, letter, redelivered, dead });
         }
         deliveries
     }
@@ -379,13 +429,13 @@ impl Consumer for InProcessConsumer {
     }
 
     fn reject(&mut self, token: u64, dead: Option<String>) -> Fut<'_, Result<(), BusError>> {
-        if let Some((place, letter)) = self.open.remove(&token) {
+        if let Some((place, kept)) = self.open.remove(&token) {
             match dead {
                 Some(reason) => {
-                    self.shared.bury(letter, reason);
+                    self.shared.bury(kept.letter, reason, kept.dead.is_some());
                     self.queue.room.add_permits(1);
                 }
-                None => self.queue.put_back(std::iter::once((place, letter))),
+                None => self.queue.put_back(std::iter::once((place, kept))),
             }
         }
         Box::pin(std::future::ready(Ok(())))
@@ -538,9 +588,10 @@ mod tests {
             let reason = format!("no {}", delivery.letter.seq);
             at_once(consumer.reject(delivery.token, Some(reason))).unwrap();
         }
-        let dead = bus.dead_letters();
+        let dead = at_once(bus.look_at_dead(usize::MAX)).unwrap();
         assert_eq!(dead.len(), DEAD_MAX);
-        assert_eq!((dead[0].letter.seq, dead[0].reason.as_str()), (5, "no 5"));
+        let first = dead[0].letter.as_ref().map(|letter| letter.seq);
+        assert_eq!((first, dead[0].reason.as_str()), (Some(5), "no 5"));
     }
 
     #[test]

@@ -21,5 +21,7 @@
 //! [`Signals`](segue_core::ports::Signals) promise nothing but a good try.
 
 pub mod in_process;
+pub mod rabbitmq;
 pub mod request;
 pub mod signals;
+pub mod wire;

@@ -103,8 +103,17 @@ impl Requester {
     /// # Errors
     /// When nobody takes letters there, nobody answers in time, or the bus is away or closed.
     pub async fn ask(&self, question: Question, patience: Duration) -> Result<Letter, AskError> {
-        let to = question.to.to_string();
+        self.ask_letter(self.letter(question), patience).await
+    }
+
+    /// Asks with a letter of any kind that [`Requester::letter_of`] made, and waits for the answer as [`Requester::ask`] does.
+    ///
+    /// # Errors
+    /// As [`Requester::ask`].
+    pub async fn ask_letter(&self, letter: Letter, patience: Duration) -> Result<Letter, AskError> {
+        let to = letter.to.to_string();
         let correlation = Uuid::new_v4().as_u128();
+        let letter = Letter { correlation: Some(correlation), ..letter };
         let (answer, answered) = oneshot::channel();
         match self.waiting.lock().as_mut() {
             Some(waiting) => waiting.insert(correlation, answer),
@@ -113,7 +122,7 @@ impl Requester {
         // Whatever ends the wait, also that the caller gives up, the entry goes with it.
         let _entry = Entry { waiting: &self.waiting, correlation };
         let asked = async {
-            self.bus.publish(vec![self.letter(question, correlation)]).await?;
+            self.bus.publish(vec![letter]).await?;
             answered.await.map_err(|_| BusError::Closed)
         };
         match tokio::time::timeout(patience, asked).await {
@@ -125,19 +134,31 @@ impl Requester {
         }
     }
 
-    fn letter(&self, question: Question, correlation: u128) -> Letter {
+    fn letter(&self, question: Question) -> Letter {
+        let body = LetterBody::Query { payload: question.payload };
+        Letter {
+            task: question.task,
+            causation: question.causation,
+            hops: question.hops,
+            ..self.letter_of(question.to, body)
+        }
+    }
+
+    /// A letter of this asker that says this, about no task in particular.
+    pub fn letter_of(&self, to: Address, body: LetterBody) -> Letter {
         Letter {
             seq: 0,
             version: WIRE_VERSION,
             from: self.from.clone(),
-            to: question.to,
-            task: question.task,
+            to,
+            task: None,
             reply_to: Some(self.reply_to.clone()),
-            correlation: Some(correlation),
-            causation: question.causation,
-            hops: question.hops,
+            correlation: None,
+            causation: None,
+            traceparent: None,
+            hops: 0,
             at: self.clock.now(),
-            body: LetterBody::Query { payload: question.payload },
+            body,
         }
     }
 }
@@ -221,7 +242,7 @@ fn check(letter: &Letter) -> Result<(), String> {
         ));
     }
     match &letter.body {
-        LetterBody::Query { .. } => Ok(()),
+        LetterBody::Query { .. } | LetterBody::Host(_) => Ok(()),
         LetterBody::TaskRequest(_) | LetterBody::TaskResponse(_) | LetterBody::Event(_) => {
             Err("only questions and answers come here".to_owned())
         }
@@ -313,6 +334,7 @@ impl Responder {
             reply_to: None,
             correlation: question.correlation,
             causation: question.correlation,
+            traceparent: None,
             hops: question.hops,
             at: self.clock.now(),
             body: LetterBody::Query { payload },

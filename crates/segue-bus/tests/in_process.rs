@@ -3,7 +3,7 @@
 use segue_bus::in_process::InProcessBus;
 use segue_bus::signals::InProcessSignals;
 use segue_core::ports::{Fut, Signals, WorkBus};
-use segue_testkit::bus_suite::{BusRig, Dead, FlakyBus, RestartRig};
+use segue_testkit::bus_suite::{BusRig, Dead, FlakyBus, RestartRig, dead_letters};
 use std::future::ready;
 use std::sync::Arc;
 
@@ -41,9 +41,7 @@ impl BusRig for Rig {
     }
 
     fn dead_letters(&self) -> Fut<'_, Vec<Dead>> {
-        let dead = self.bus.dead_letters().into_iter();
-        let dead = dead.map(|dead| Dead { seq: dead.letter.seq, reason: dead.reason }).collect();
-        Box::pin(ready(dead))
+        Box::pin(dead_letters(&*self.bus))
     }
 
     fn close(&self) -> Fut<'_, ()> {

@@ -85,7 +85,7 @@ pub struct AgentSpec {
     /// What it can do.
     #[serde(default)]
     pub capabilities: Arc<[Capability]>,
-    /// Attempts it takes at a time. At least 1.
+    /// Attempts it takes at a time. At least 1; 0 where its host leaves.
     pub max_concurrency: u32,
     /// Whether it is told who else there is, so that it can delegate.
     #[serde(default)]
@@ -125,7 +125,7 @@ impl Agent {
     pub fn status(&self) -> AgentStatus {
         if self.gone {
             AgentStatus::Offline
-        } else if self.drained {
+        } else if self.drained || self.spec.max_concurrency == 0 {
             AgentStatus::Maintenance
         } else if self.slots_free() == 0 {
             AgentStatus::Busy

@@ -70,6 +70,7 @@ pub enum Fact {
         /// The attempt's number.
         number: u32,
         /// What it says.
+        #[serde(deserialize_with = "crate::payload::buffered::one")]
         note: Payload,
     },
     /// The task has its output.
@@ -142,7 +143,11 @@ pub enum Fact {
         /// `completed`, `failed` or `delegated`.
         outcome: String,
         /// The output it brought.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "crate::payload::buffered::option"
+        )]
         output: Option<Payload>,
         /// The error it brought.
         #[serde(default, skip_serializing_if = "Option::is_none")]

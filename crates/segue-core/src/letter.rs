@@ -2,10 +2,10 @@
 
 use crate::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
 use crate::outcome::Outcome;
-use crate::payload::Payload;
+use crate::payload::{Payload, Whole};
 use crate::task::{ProcessRef, Usage, WorkspaceKind};
 use crate::time::Time;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -45,6 +45,9 @@ pub struct Letter {
     /// The letter or attempt that caused it.
     #[serde(default, with = "uuid_text")]
     pub causation: Option<u128>,
+    /// The span that it belongs to, as W3C Trace Context writes it; nothing where nobody traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Arc<str>>,
     /// How many delegations lie between the root of the run and this letter.
     pub hops: u16,
     /// When it was written, by the clock of its sender.
@@ -98,7 +101,7 @@ impl fmt::Display for Address {
 }
 
 /// What a letter says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum LetterBody {
     /// Work for an agent.
@@ -112,6 +115,43 @@ pub enum LetterBody {
         /// What is asked or answered.
         payload: Payload,
     },
+    /// What a worker says to the engine, or is answered: signed.
+    Host(Box<crate::worker::Sealed>),
+}
+
+// Written out instead of derived: a derived reader of a tagged enum takes bodies apart, and they must keep every byte.
+impl<'de> Deserialize<'de> for LetterBody {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Kind {
+            TaskRequest,
+            TaskResponse,
+            Event,
+            Query,
+            Host,
+        }
+        #[derive(Deserialize)]
+        struct Tag {
+            #[serde(rename = "type")]
+            kind: Kind,
+        }
+        #[derive(Deserialize)]
+        struct Query {
+            payload: Payload,
+        }
+        let whole = Whole::of(from)?;
+        Ok(match whole.read::<Tag, _>()?.kind {
+            Kind::TaskRequest => LetterBody::TaskRequest(whole.read()?),
+            Kind::TaskResponse => LetterBody::TaskResponse(whole.read()?),
+            Kind::Event => LetterBody::Event(whole.read()?),
+            Kind::Query => {
+                let Query { payload } = whole.read()?;
+                LetterBody::Query { payload }
+            }
+            Kind::Host => LetterBody::Host(whole.read()?),
+        })
+    }
 }
 
 /// Work for an agent: one attempt at a task.
@@ -222,7 +262,7 @@ pub struct EndedProcess {
 }
 
 /// Something that happened to an attempt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "notice", rename_all = "snake_case")]
 pub enum Notice {
     /// The agent began.
@@ -263,6 +303,67 @@ pub enum Notice {
     },
 }
 
+// Written out for the same reason as that of `LetterBody`.
+impl<'de> Deserialize<'de> for Notice {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Kind {
+            Started,
+            Progress,
+            Cancel,
+            Reaped,
+        }
+        #[derive(Deserialize)]
+        struct Tag {
+            notice: Kind,
+        }
+        #[derive(Deserialize)]
+        struct Started {
+            attempt: AttemptId,
+            secret: Secret,
+            at: Time,
+            process: Option<ProcessRef>,
+        }
+        #[derive(Deserialize)]
+        struct Progress {
+            attempt: AttemptId,
+            secret: Secret,
+            note: Payload,
+        }
+        #[derive(Deserialize)]
+        struct Cancel {
+            attempt: AttemptId,
+            reason: String,
+        }
+        #[derive(Deserialize)]
+        struct Reaped {
+            attempt: AttemptId,
+            secret: Secret,
+            ended: Vec<EndedProcess>,
+        }
+        let whole = Whole::of(from)?;
+        Ok(match whole.read::<Tag, _>()?.notice {
+            Kind::Started => {
+                let Started { attempt, secret, at, process } = whole.read()?;
+                Notice::Started { attempt, secret, at, process }
+            }
+            Kind::Progress => {
+                let Progress { attempt, secret, note } = whole.read()?;
+                Notice::Progress { attempt, secret, note }
+            }
+            Kind::Cancel => {
+                let Cancel { attempt, reason } = whole.read()?;
+                Notice::Cancel { attempt, reason }
+            }
+            Kind::Reaped => {
+                let Reaped { attempt, secret, ended } = whole.read()?;
+                Notice::Reaped { attempt, secret, ended }
+            }
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +378,7 @@ mod tests {
             reply_to: Some(Address::Reply(Uuid::from_u128(7))),
             correlation: Some(9),
             causation: None,
+            traceparent: None,
             hops: 0,
             at: Time(1),
             body: LetterBody::Query { payload: Payload::null() },
@@ -304,6 +406,46 @@ mod tests {
         assert!(!text.contains("reply_to"), "{text}");
         // So it reads what was written before letters had the field.
         assert_eq!(serde_json::from_str::<Letter>(&text).unwrap(), letter);
+    }
+
+    #[test]
+    fn bodies_keep_every_byte() {
+        let body = "{ \"b\" : 1.0e+2,\n \"a\":\t12345678901234567890123, \"a\": \"\\u00e9\" }";
+        let payload = Payload::of_text(body).unwrap();
+        let secret = Secret([1; 32]);
+        let attempt = AttemptId(Uuid::from_u128(1));
+        let response = TaskResponse {
+            attempt,
+            secret: secret.clone(),
+            started_at: None,
+            process: None,
+            outcome: Outcome::Complete { output: payload.clone() },
+            usage: None,
+            ended: Vec::new(),
+        };
+        let bodies = [
+            LetterBody::Query { payload: payload.clone() },
+            LetterBody::Event(Notice::Progress { attempt, secret, note: payload.clone() }),
+            LetterBody::TaskResponse(Box::new(response)),
+        ];
+        for body in bodies {
+            let letter = Letter { body, ..question() };
+            let text = serde_json::to_string(&letter).unwrap();
+            let again: Letter = serde_json::from_str(&text).unwrap();
+            assert_eq!(again, letter);
+            assert!(text.contains("1.0e+2,\n"), "{text}");
+            assert_eq!(serde_json::to_string(&again).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn letters_written_before_they_could_be_traced_are_read() {
+        let text = r#"{"seq":7,"version":1,"from":"segue","to":{"agent":"a"},"task":null,"correlation":null,"causation":null,
+            "hops":0,"at":1,"body":{"payload":{"body":null},"type":"query"}}"#;
+        let letter: Letter = serde_json::from_str(text).unwrap();
+        assert_eq!(letter.traceparent, None);
+        assert_eq!(letter.body, LetterBody::Query { payload: Payload::null() });
+        assert!(!serde_json::to_string(&letter).unwrap().contains("traceparent"));
     }
 
     #[test]

@@ -26,4 +26,5 @@ pub mod snapshot;
 pub mod task;
 pub mod template;
 pub mod time;
+pub mod worker;
 pub mod workflow;

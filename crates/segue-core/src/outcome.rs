@@ -1,13 +1,13 @@
 //! How an attempt ended, as the agent reports it.
 
-use crate::payload::Payload;
+use crate::payload::{Payload, Whole};
 use crate::retry::RetryPolicy;
 use crate::task::{OnFailure, Priority, Route, TaskError, Timeouts, WorkspaceKind};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::sync::Arc;
 
 /// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// Here is the output.
@@ -33,6 +33,55 @@ pub enum Outcome {
     },
     /// The host ended it because it was told to.
     Cancelled,
+}
+
+// Written out instead of derived: a derived reader of a tagged enum takes bodies apart, and they must keep every byte.
+impl<'de> Deserialize<'de> for Outcome {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Kind {
+            Complete,
+            Fail,
+            Delegate,
+            Cancelled,
+        }
+        #[derive(Deserialize)]
+        struct Tag {
+            outcome: Kind,
+        }
+        #[derive(Deserialize)]
+        struct Complete {
+            output: Payload,
+        }
+        #[derive(Deserialize)]
+        struct Fail {
+            error: TaskError,
+            retry_after_ms: Option<u64>,
+        }
+        #[derive(Deserialize)]
+        struct Delegate {
+            tasks: Vec<Delegated>,
+            resume: bool,
+            continuation: Option<Payload>,
+        }
+        let whole = Whole::of(from)?;
+        Ok(match whole.read::<Tag, _>()?.outcome {
+            Kind::Complete => {
+                let Complete { output } = whole.read()?;
+                Outcome::Complete { output }
+            }
+            Kind::Fail => {
+                let Fail { error, retry_after_ms } = whole.read()?;
+                Outcome::Fail { error, retry_after_ms }
+            }
+            Kind::Delegate => {
+                let Delegate { tasks, resume, continuation } = whole.read()?;
+                Outcome::Delegate { tasks, resume, continuation }
+            }
+            Kind::Cancelled => Outcome::Cancelled,
+        })
+    }
 }
 
 /// A new task under the one that delegates.

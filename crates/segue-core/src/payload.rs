@@ -1,6 +1,6 @@
 //! Payloads: inputs, outputs and other bodies of any size, known by their hash.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -65,7 +65,7 @@ impl<'de> Deserialize<'de> for Hash {
 }
 
 /// A JSON text that is either at hand or known by its hash. Written once, never changed.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Payload {
     /// The body is not here: [`Blobs`](crate::ports::Blobs) has it under this hash.
@@ -95,14 +95,71 @@ impl Serialize for Body {
     }
 }
 
-impl<'de> Deserialize<'de> for Body {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+/// Reads a body as it was written, every byte of it: its hash is that of the text. So it can be read from JSON alone, and not from within a
+/// tagged or flattened value of serde's, which takes texts apart before it knows what they are (see [`buffered`]).
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        struct Wrapped {
-            body: serde_json::Value,
+        struct Fields {
+            hash: Option<Hash>,
+            size: Option<u64>,
+            // A body may be `null`, and is there all the same.
+            #[serde(default, deserialize_with = "there")]
+            body: Option<Box<RawValue>>,
         }
-        let wrapped = Wrapped::deserialize(deserializer)?;
-        Ok(Body(wrapped.body.to_string().into()))
+        fn there<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
+            Box::<RawValue>::deserialize(from).map(Some)
+        }
+        let fields = Fields::deserialize(deserializer)?;
+        match (fields.hash, fields.size, fields.body) {
+            (Some(hash), Some(size), _) => Ok(Payload::Stored { hash, size }),
+            (_, _, Some(body)) => Ok(Payload::Here(Body(body.get().into()))),
+            _ => Err(serde::de::Error::custom("a payload has a body, or a hash and a size")),
+        }
+    }
+}
+
+/// Reads payloads where serde has taken the text apart already: the value is the same, the text may be another one.
+pub mod buffered {
+    use super::{Body, Deserialize, Deserializer, Hash, Payload};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Buffered {
+        Stored { hash: Hash, size: u64 },
+        Here { body: serde_json::Value },
+    }
+
+    impl From<Buffered> for Payload {
+        fn from(buffered: Buffered) -> Payload {
+            match buffered {
+                Buffered::Stored { hash, size } => Payload::Stored { hash, size },
+                Buffered::Here { body } => Payload::Here(Body(body.to_string().into())),
+            }
+        }
+    }
+
+    /// For a field that is a payload.
+    pub fn one<'de, D: Deserializer<'de>>(from: D) -> Result<Payload, D::Error> {
+        Buffered::deserialize(from).map(Payload::from)
+    }
+
+    /// For a field that may be one.
+    pub fn option<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Payload>, D::Error> {
+        Ok(Option::<Buffered>::deserialize(from)?.map(Payload::from))
+    }
+}
+
+/// The text of a JSON value, to be read more than once: first what it is, then what is in it.
+pub(crate) struct Whole(Box<RawValue>);
+
+impl Whole {
+    pub(crate) fn of<'de, D: Deserializer<'de>>(from: D) -> Result<Whole, D::Error> {
+        Box::<RawValue>::deserialize(from).map(Whole)
+    }
+
+    pub(crate) fn read<'a, T: Deserialize<'a>, E: serde::de::Error>(&'a self) -> Result<T, E> {
+        serde_json::from_str(self.0.get()).map_err(E::custom)
     }
 }
 

@@ -16,6 +16,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+mod soft;
+
+pub use soft::{
+    Admission, Beat, Everybody, FOUND_MAX, Fence, GATE_MS_MAX, GateKey, GateReading, Gates, Held,
+    INSTANCES_MAX, InstanceBeat, LOCK_TTL_MS_MAX, LockError, Locks, NODES_MAX, NodeBeat, Presence,
+    SOFT_NAME_MAX, SeenInstance, SeenNode, SoftError, check_gate, check_lock,
+};
+
 /// A future that a port returns.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -241,6 +249,19 @@ pub struct Delivery {
     pub letter: Letter,
     /// Whether it may have been handed over before.
     pub redelivered: bool,
+    /// Why it is among the dead letters, where it comes from there.
+    pub dead: Option<String>,
+}
+
+/// A letter that nobody takes any more, left to be looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// The letter, as far as it can be read.
+    pub letter: Option<Letter>,
+    /// The beginning of what came, where it is no letter.
+    pub excerpt: Option<String>,
+    /// Why it was refused.
+    pub reason: String,
 }
 
 /// Carries letters, at least once, in order per queue unless redelivered.
@@ -254,6 +275,14 @@ pub trait WorkBus: Send + Sync {
 
     /// Takes letters from a queue. Several consumers of a queue share it; everybody gets what goes to all.
     fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>>;
+
+    /// Takes dead letters that brought work, whoever refused them: an attempt hangs on each, and must not end without a word. Each says
+    /// why in [`Delivery::dead`]. One that is rejected with a reason is left to be looked at.
+    fn consume_dead(&self) -> Fut<'_, Result<Box<dyn Consumer>, BusError>>;
+
+    /// Looks at the dead letters that are left, oldest first, at most so many, and leaves them where they are. A bus keeps a bounded number;
+    /// the oldest go first.
+    fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>>;
 }
 
 /// One who takes letters from a queue. What it does not acknowledge goes back to the queue when it is dropped.
@@ -300,6 +329,28 @@ pub enum Topic {
     Duties,
     /// Letters wait to be published.
     Letters,
+}
+
+impl Topic {
+    /// Every topic.
+    pub const ALL: [Topic; 5] =
+        [Topic::Ready, Topic::Due, Topic::Events, Topic::Duties, Topic::Letters];
+
+    /// The word by which nodes tell each other.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Topic::Ready => "ready",
+            Topic::Due => "due",
+            Topic::Events => "events",
+            Topic::Duties => "duties",
+            Topic::Letters => "letters",
+        }
+    }
+
+    /// The topic of this word. A node of a later version may have more of them.
+    pub fn named(word: &str) -> Option<Topic> {
+        Topic::ALL.into_iter().find(|topic| topic.as_str() == word)
+    }
 }
 
 /// Best-effort hints to look again. They may be lost or doubled: the tables are the truth, and are read on a slow beat as well.

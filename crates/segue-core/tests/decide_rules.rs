@@ -1115,6 +1115,22 @@ fn no_more_is_assigned_than_asked_for_and_none_to_the_sick_or_the_loaded() {
 }
 
 #[test]
+fn a_host_that_leaves_keeps_what_runs_and_gets_no_more_until_its_next_life() {
+    let mut town = Town::new();
+    // Who was never there cannot leave, and no slots at all is a mistake.
+    town.register(1, 1, vec![agent(1, "a", 0, &[])]).unwrap_err();
+    town.register(1, 1, vec![agent(1, "a", 8, &[])]).unwrap();
+    town.submit(vec![spec(1, "one"), spec(2, "two")]);
+    assert_eq!(assign_among(&mut town, &[(1, 1.0, 0.0)], 1), [1]);
+    town.register(1, 1, vec![agent(1, "a", 0, &[])]).unwrap();
+    assert!(assign_among(&mut town, &[(1, 1.0, 0.0)], 9).is_empty());
+    assert_eq!(town.finish(1, complete()), Reply::Accepted);
+    assert!(assign_among(&mut town, &[(1, 1.0, 0.0)], 9).is_empty());
+    town.register(1, 2, vec![agent(1, "a", 8, &[])]).unwrap();
+    assert_eq!(assign_among(&mut town, &[(1, 1.0, 0.0)], 9), [2]);
+}
+
+#[test]
 fn the_least_loaded_gets_it_then_the_cheapest() {
     let mut town = Town::new();
     let mut agents: Vec<_> = (1..=3).map(|n| agent(n, "a", 4, &["work"])).collect();

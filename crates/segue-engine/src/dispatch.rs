@@ -39,7 +39,10 @@ impl Outbox {
         // Whoever is told to end stays here as well: its outcome brings the proof of which processes ended.
         self.given.lock().extend(letters.iter().filter_map(|letter| match &letter.body {
             LetterBody::TaskRequest(request) => Some((request.attempt, request.instance)),
-            LetterBody::TaskResponse(_) | LetterBody::Event(_) | LetterBody::Query { .. } => None,
+            LetterBody::TaskResponse(_)
+            | LetterBody::Event(_)
+            | LetterBody::Query { .. }
+            | LetterBody::Host(_) => None,
         }));
         let _ = self.letters.send(letters);
     }

@@ -3,24 +3,28 @@
 use crate::directory::Directory;
 use crate::dispatch::Outbox;
 use crate::wait::Waiters;
-use crate::{dispatch, duties, intake, timers};
+use crate::workers::Desk;
+use crate::{dispatch, duties, intake, presence, timers, wait};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use segue_core::agent::AgentSpec;
 use segue_core::command::{Assign, Command, Duty, Reject, Reply};
 use segue_core::ids::{HostId, TaskId};
 use segue_core::ports::{
-    Blobs, BusError, Decision, Effects, Signals, Store, StoreError, Topic, WorkBus,
+    Blobs, BusError, Decision, Effects, NodeBeat, Presence, Signals, Store, StoreError, Topic,
+    WorkBus,
 };
 use segue_core::task::Task;
 use segue_core::time::Time;
-use std::collections::BTreeMap;
+use segue_core::worker::TokenMaker;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 /// Tasks that one batch assigns at most.
 pub const ASSIGN_MAX: usize = 1_024;
@@ -36,6 +40,8 @@ pub struct Parts {
     pub bus: Arc<dyn WorkBus>,
     /// Carries hints.
     pub signals: Arc<dyn Signals>,
+    /// Knows who is there, also elsewhere.
+    pub presence: Arc<dyn Presence>,
 }
 
 /// How an engine behaves.
@@ -47,11 +53,25 @@ pub struct Config {
     pub lease_ms: u64,
     /// Bytes of each child's output that a resumed task gets at most.
     pub child_output_max: usize,
+    /// Whether other engines work on the same tables.
+    pub has_peers: bool,
+    /// By what workers are known; without it, none are taken.
+    pub workers: Option<TokenMaker>,
+    /// What this node says of itself to the others; its load and whether it drains are filled in at each beat. Where there is nothing, it is not
+    /// listed.
+    pub node: Option<NodeBeat>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { beat_ms: 2_000, lease_ms: 30_000, child_output_max: 1024 * 1024 }
+        Config {
+            beat_ms: 2_000,
+            lease_ms: 30_000,
+            child_output_max: 1024 * 1024,
+            has_peers: false,
+            workers: None,
+            node: None,
+        }
     }
 }
 
@@ -72,6 +92,7 @@ pub enum EngineError {
 /// A running engine. Cheap to share; ends with [`Engine::stop`].
 pub struct Engine {
     me: Weak<Engine>,
+    id: HostId,
     pub(crate) parts: Parts,
     pub(crate) config: Config,
     /// Soft state of the agents.
@@ -82,7 +103,10 @@ pub struct Engine {
     pub(crate) hosted: tokio::sync::Mutex<BTreeMap<HostId, Vec<AgentSpec>>>,
     /// Commands that ride in the next batch and gate nothing.
     riders: Mutex<Vec<Command>>,
-    waiters: Waiters,
+    pub(crate) desk: Desk,
+    /// The hosts of this process that somebody drained.
+    pub(crate) leaving: watch::Sender<BTreeSet<HostId>>,
+    pub(crate) waiters: Waiters,
     next_due: AtomicI64,
     assigning: AtomicBool,
     stopping: watch::Sender<bool>,
@@ -98,8 +122,10 @@ impl Engine {
     pub async fn start(parts: Parts, config: Config) -> Result<Arc<Engine>, EngineError> {
         let (duty_sender, duty_receiver) = mpsc::unbounded_channel();
         let (outbox, letters) = Outbox::new();
+        let id = config.node.as_ref().map_or_else(|| HostId(Uuid::new_v4()), |node| node.node);
         let engine = Arc::new_cyclic(|me| Engine {
             me: me.clone(),
+            id,
             directory: Directory::new(),
             parts,
             config,
@@ -107,6 +133,8 @@ impl Engine {
             duties: duty_sender,
             hosted: tokio::sync::Mutex::default(),
             riders: Mutex::new(Vec::new()),
+            desk: Desk::default(),
+            leaving: watch::Sender::default(),
             waiters: Waiters::default(),
             next_due: AtomicI64::new(i64::MIN),
             assigning: AtomicBool::new(true),
@@ -119,7 +147,16 @@ impl Engine {
         engine.supervise("intake", intake.run());
         engine.supervise("timers", timers::timer_loop(engine.clone()));
         engine.supervise("duties", duties::duty_loop(engine.clone(), duty_receiver));
+        if engine.config.has_peers {
+            engine.supervise("waiting", wait::watch_loop(engine.clone()));
+        }
+        engine.supervise("presence", presence::presence_loop(engine.clone()));
         Ok(engine)
+    }
+
+    /// By this other nodes know what this one tells them: the id of its node, or one for this life where it has none.
+    pub fn id(&self) -> HostId {
+        self.id
     }
 
     /// What the engine stands on.
@@ -279,7 +316,8 @@ impl Engine {
         }
     }
 
-    /// Waits until a task is terminal, and returns it. What ends through this engine is noticed at once, what ends elsewhere on the slow beat.
+    /// Waits until a task is terminal, and returns it. What ends through this engine is noticed at once; what ends through another one when it
+    /// hints, or on the slow beat.
     ///
     /// # Errors
     /// When there is no such task, or the store cannot be read.
@@ -332,6 +370,11 @@ impl Engine {
     /// Gives out no more work from now on; what runs goes on.
     pub fn stop_assigning(&self) {
         self.assigning.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether it gives out work.
+    pub fn is_assigning(&self) -> bool {
+        self.assigning.load(Ordering::SeqCst)
     }
 
     /// Gives out work again.

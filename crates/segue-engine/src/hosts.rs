@@ -39,28 +39,117 @@ impl Engine {
         host: &LocalHost,
         agents: &[AgentSpec],
     ) -> Result<(), EngineError> {
-        let before = self.agents_of(host).await?;
-        self.directory.introduce(agents);
+        self.register_host(host.host, host.incarnation, agents, self.config.lease_ms).await
+    }
+
+    /// Registers the agents of any host.
+    pub(crate) async fn register_host(
+        &self,
+        host: HostId,
+        incarnation: Incarnation,
+        agents: &[AgentSpec],
+        lease_ms: u64,
+    ) -> Result<(), EngineError> {
+        let before = self.agents_of(host, incarnation).await?;
+        self.directory.introduce(host, agents);
         let now: Vec<InstanceId> = agents.iter().map(|agent| agent.instance).collect();
         let before = before.iter().map(|agent| agent.spec.instance);
         for gone in before.filter(|instance| !now.contains(instance)) {
             self.directory.remove(gone);
         }
-        let register = Command::Register {
-            host: host.host,
-            incarnation: host.incarnation,
-            agents: agents.to_vec(),
-            lease_ms: self.config.lease_ms,
-        };
-        self.command(register).await?;
+        let agents = agents.to_vec();
+        self.command(Command::Register { host, incarnation, agents, lease_ms }).await?;
         self.directory.beat(now, 0.0);
         self.look_again().await;
         Ok(())
     }
 
-    async fn agents_of(&self, host: &LocalHost) -> Result<Vec<Agent>, EngineError> {
-        let mut agents = self.parts.store.agents_of(host.host).await?;
-        agents.retain(|agent| agent.incarnation == host.incarnation);
+    /// Says of the agents of this life of a host that they have gone: what they had is ready again.
+    pub(crate) async fn expire_host(
+        &self,
+        host: HostId,
+        incarnation: Incarnation,
+        reason: &str,
+    ) -> Result<(), EngineError> {
+        let agents = self.agents_of(host, incarnation).await?;
+        let commands = agents.iter().filter(|agent| !agent.gone).map(|agent| {
+            self.directory.remove(agent.spec.instance);
+            let reason = reason.to_owned();
+            Command::ExpireAgent { instance: agent.spec.instance, reason }
+        });
+        for decision in self.apply(commands.collect()).await? {
+            decision?;
+        }
+        Ok(())
+    }
+
+    /// Takes the slots of every agent of a host, whichever node it is on: it gets no more work, in this life. Returns how many agents that are.
+    ///
+    /// # Errors
+    /// When the host has no agents, or the store cannot.
+    pub async fn drain_host(&self, host: HostId) -> Result<usize, EngineError> {
+        let mut agents = self.parts.store.agents_of(host).await?;
+        agents.retain(|agent| !agent.gone);
+        let latest = agents.iter().map(|agent| agent.incarnation).max();
+        let Some(incarnation) = latest else {
+            return Err(Reject::Unknown { what: "agent of host", id: host.to_string() }.into());
+        };
+        agents.retain(|agent| agent.incarnation == incarnation);
+        let lease_ms = agents
+            .iter()
+            .map(|agent| agent.lease_until.since_ms(self.now()))
+            .max()
+            .unwrap_or(self.config.lease_ms);
+        let specs: Vec<AgentSpec> = agents.iter().map(|agent| without_slots(&agent.spec)).collect();
+        let count = specs.len();
+        self.command(Command::Register { host, incarnation, agents: specs, lease_ms }).await?;
+        Ok(count)
+    }
+
+    /// A host of this process takes no more work, from any node: what it has goes on.
+    ///
+    /// # Errors
+    /// When the store cannot.
+    pub async fn leave(&self, host: &LocalHost) -> Result<(), EngineError> {
+        let mut hosted = self.hosted.lock().await;
+        let Some(agents) = hosted.get_mut(&host.host) else { return Ok(()) };
+        *agents = agents.iter().map(without_slots).collect();
+        let agents = agents.clone();
+        self.leaving.send_if_modified(|leaving| leaving.insert(host.host));
+        self.register_these(host, &agents).await
+    }
+
+    /// A host of this process has gone for good: nothing of it runs any more, and nobody need wait for its lease to end.
+    ///
+    /// # Errors
+    /// When the store cannot.
+    pub async fn left(&self, host: &LocalHost, reason: &str) -> Result<(), EngineError> {
+        self.hosted.lock().await.remove(&host.host);
+        self.expire_host(host.host, host.incarnation, reason).await
+    }
+
+    /// Whether this host of this process takes no more work because it leaves.
+    pub fn is_leaving(&self, host: &LocalHost) -> bool {
+        self.leaving.borrow().contains(&host.host)
+    }
+
+    /// Waits until somebody drained this host of this process. Never returns where nobody does.
+    pub async fn told_to_leave(&self, host: &LocalHost) {
+        let mut leaving = self.leaving.subscribe();
+        let told = leaving.wait_for(|leaving| leaving.contains(&host.host)).await;
+        if told.is_err() {
+            // The sender lives as long as the engine.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn agents_of(
+        &self,
+        host: HostId,
+        incarnation: Incarnation,
+    ) -> Result<Vec<Agent>, EngineError> {
+        let mut agents = self.parts.store.agents_of(host).await?;
+        agents.retain(|agent| agent.incarnation == incarnation);
         Ok(agents)
     }
 
@@ -87,7 +176,7 @@ impl Engine {
             lease_ms: self.config.lease_ms,
         };
         match self.command(renew).await {
-            Ok(_) => match self.agents_of(host).await {
+            Ok(_) => match self.agents_of(host.host, host.incarnation).await {
                 Ok(agents) => self.check_presence(host, &agents).await,
                 Err(error) => tracing::warn!(%error, "could not read the agents of this host"),
             },
@@ -111,6 +200,14 @@ impl Engine {
             tracing::warn!("an agent of this host was taken for gone; its agents register again");
             return self.register_again(host).await;
         }
+        let is_drained = |spec: &AgentSpec| {
+            agents.iter().any(|agent| {
+                agent.spec.instance == spec.instance && agent.spec.max_concurrency == 0
+            })
+        };
+        if !hosted.is_empty() && hosted.iter().all(is_drained) {
+            self.leaving.send_if_modified(|leaving| leaving.insert(host.host));
+        }
         self.directory.beat(agents.iter().map(|agent| agent.spec.instance), 0.0);
     }
 
@@ -121,4 +218,9 @@ impl Engine {
             tracing::error!(%error, "the agents of this host could not register again");
         }
     }
+}
+
+/// The same agent of a host that leaves.
+fn without_slots(spec: &AgentSpec) -> AgentSpec {
+    AgentSpec { max_concurrency: 0, ..spec.clone() }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 const BATCH_MAX: usize = 1_024;
 /// Batches on their way to the store at a time. While one is synced the next one gathers.
 const IN_FLIGHT: usize = 3;
+/// Letters of workers that are handled at a time.
+const WORKERS_MAX: usize = 64;
 /// After the store refused a batch, this long until the next try.
 const BACKOFF: Duration = Duration::from_millis(500);
 
@@ -36,6 +38,7 @@ impl Intake {
     pub(crate) async fn run(mut self) {
         let mut stopping = self.engine.stopping();
         let mut in_flight = FuturesUnordered::new();
+        let mut heard = FuturesUnordered::new();
         loop {
             tokio::select! {
                 biased;
@@ -45,8 +48,14 @@ impl Intake {
                         return;
                     }
                 }
-                batch = self.consumer.next(BATCH_MAX), if in_flight.len() < IN_FLIGHT => match batch {
+                Some((token, result)) = heard.next(), if !heard.is_empty() => {
+                    self.settle_heard(token, result).await;
+                }
+                batch = self.consumer.next(BATCH_MAX),
+                    if in_flight.len() < IN_FLIGHT && heard.len() < WORKERS_MAX => match batch {
                     Ok(batch) => {
+                        let (workers, batch) = apart(batch);
+                        heard.extend(workers.into_iter().map(|letter| hear(self.engine.clone(), letter)));
                         if let Some(work) = self.prepare(batch).await {
                             in_flight.push(work);
                         }
@@ -132,10 +141,41 @@ impl Intake {
         }
     }
 
+    /// A worker's letter is done, whatever it was answered, or is none.
+    async fn settle_heard(&mut self, token: u64, result: Result<(), String>) {
+        let _ = match result {
+            Ok(()) => self.consumer.ack(vec![token]).await,
+            Err(reason) => {
+                tracing::warn!(%reason, "a letter of a worker was refused");
+                self.consumer.reject(token, Some(reason)).await
+            }
+        };
+    }
+
     async fn refuse(&mut self, token: u64, reject: &Reject) {
         tracing::warn!(%reject, "an outcome was refused");
         let _ = self.consumer.reject(token, Some(reject.to_string())).await;
     }
+}
+
+/// Takes the letters of workers out of a batch.
+fn apart(batch: Vec<Delivery>) -> (Vec<Delivery>, Vec<Delivery>) {
+    let is_workers = |delivery: &Delivery| {
+        delivery.letter.version == WIRE_VERSION
+            && matches!(delivery.letter.body, LetterBody::Host(_))
+    };
+    batch.into_iter().partition(is_workers)
+}
+
+/// Handles a worker's letter in a task of its own: its work may take a while (a body of many parts).
+async fn hear(engine: Arc<Engine>, delivery: Delivery) -> (u64, Result<(), String>) {
+    let Delivery { token, letter, .. } = delivery;
+    let LetterBody::Host(sealed) = letter.body else {
+        return (token, Err("it is not a worker's".into()));
+    };
+    let heard = async move { engine.hear(letter.correlation, *sealed).await };
+    let result = tokio::spawn(heard).await;
+    (token, result.unwrap_or_else(|error| Err(format!("handling it broke off: {error}"))))
 }
 
 fn command_of(letter: Letter) -> Result<Command, String> {
@@ -163,5 +203,6 @@ fn command_of(letter: Letter) -> Result<Command, String> {
         LetterBody::Event(Notice::Cancel { .. }) => Err("only the engine cancels attempts".into()),
         LetterBody::TaskRequest(_) => Err("the engine does no work".into()),
         LetterBody::Query { .. } => Err("the engine answers no queries".into()),
+        LetterBody::Host(_) => Err("the letter of a worker is about no task".into()),
     }
 }

@@ -9,10 +9,14 @@ pub mod duties;
 pub mod engine;
 pub mod hosts;
 pub mod intake;
+mod lock_within;
+pub mod presence;
 pub mod submit;
 pub mod timers;
 mod wait;
+mod workers;
 pub mod workflow;
 
 pub use engine::{Config, Engine, EngineError, Parts};
 pub use hosts::LocalHost;
+pub use lock_within::lock_within;

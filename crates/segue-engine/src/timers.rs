@@ -9,6 +9,9 @@ use std::time::Duration;
 /// Tasks that one tick looks at.
 const TICK_MAX: usize = 512;
 
+/// How far apart engines over the same tables wake, at most.
+const JITTER: Duration = Duration::from_millis(20);
+
 /// Waits until something is due, or for the slow beat, and lets `decide` look at it.
 pub(crate) async fn timer_loop(engine: Arc<Engine>) {
     let mut stopping = engine.stopping();
@@ -18,7 +21,7 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
     loop {
         let due = Duration::from_millis(engine.next_due().since_ms(engine.now()));
         // What is due stays due while the store cannot write: then it is looked at once a beat.
-        let wait = if failed { beat } else { due.min(beat) };
+        let wait = if failed { beat } else { due.min(beat) } + jitter(&engine);
         tokio::select! {
             biased;
             () = crate::engine::stopped(&mut stopping) => return,
@@ -52,4 +55,15 @@ async fn tick(engine: &Engine) -> Result<(), EngineError> {
         }
     }
     Ok(())
+}
+
+/// Engines over the same tables wake for the same timers: one of them comes first, and the others find nothing left to do.
+fn jitter(engine: &Engine) -> Duration {
+    if !engine.config.has_peers {
+        return Duration::ZERO;
+    }
+    let mut byte = [0];
+    // Without chance they wake together, which costs a statement.
+    let _ = getrandom::fill(&mut byte);
+    JITTER.mul_f32(f32::from(byte[0]) / f32::from(u8::MAX))
 }

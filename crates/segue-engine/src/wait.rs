@@ -1,9 +1,18 @@
-//! Who waits for which task to end, within this process.
+//! Who waits for which task to end, within this process; and the ends that come about through other engines.
 
+use crate::engine::{Engine, stopped};
 use parking_lot::Mutex;
 use segue_core::ids::TaskId;
+use segue_core::ports::Topic;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// Tasks looked at by one query.
+const PAGE: usize = 1_000;
+/// Hints are many: this long between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Who waits for which task.
 #[derive(Debug, Default)]
@@ -22,6 +31,13 @@ impl Waiters {
         by_task.entry(task).or_insert_with(|| watch::Sender::new(())).subscribe()
     }
 
+    /// The tasks that somebody waits for, so many at most.
+    fn waited_for(&self, limit: usize) -> Vec<TaskId> {
+        let mut by_task = self.by_task.lock();
+        by_task.retain(|_, sender| sender.receiver_count() > 0);
+        by_task.keys().take(limit).copied().collect()
+    }
+
     /// These tasks have ended.
     pub(crate) fn ended(&self, tasks: &[TaskId]) {
         let mut by_task = self.by_task.lock();
@@ -33,5 +49,30 @@ impl Waiters {
                 sender.send_replace(());
             }
         }
+    }
+}
+
+/// Looks for ends that came about through other engines, whenever one of them hints: one query, however many wait.
+pub(crate) async fn watch_loop(engine: Arc<Engine>) {
+    let mut stopping = engine.stopping();
+    let mut listener = engine.parts.signals.listen();
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut stopping) => return,
+            _ = listener.next(&[Topic::Events]) => {}
+        }
+        let waited_for = engine.waiters.waited_for(PAGE);
+        if waited_for.is_empty() {
+            continue;
+        }
+        match engine.parts.store.tasks_by_id(waited_for).await {
+            Ok(tasks) => {
+                let ended = tasks.iter().filter(|task| task.state.is_terminal());
+                engine.waiters.ended(&ended.map(|task| task.id()).collect::<Vec<_>>());
+            }
+            Err(error) => tracing::warn!(%error, "could not look whether tasks have ended"),
+        }
+        let _ = tokio::time::timeout(PAUSE, stopped(&mut stopping)).await;
     }
 }

@@ -19,6 +19,7 @@ use segue_core::time::Time;
 use segue_core::workflow;
 use segue_engine::workflow::{graph, new_task_id};
 use segue_engine::{Config, Engine, LocalHost, Parts};
+use segue_store::soft::InProcessSoft;
 use segue_testkit::memory::MemoryStore;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -89,6 +90,7 @@ async fn rig(script: impl Fn(&Job, Value) -> End + Send + Sync + 'static, slots:
         blobs: blobs.clone(),
         bus: bus.clone(),
         signals: InProcessSignals::new(),
+        presence: InProcessSoft::new(),
     };
     let engine = Engine::start(parts, Config { beat_ms: 200, ..Config::default() }).await.unwrap();
     let local =

@@ -33,6 +33,7 @@ pub use delivery::{
     what_is_not_acknowledged_comes_back_and_says_so,
 };
 pub use flaky::FlakyBus;
+pub(crate) use flaky::consume as consume_either;
 pub use hints::{hints_are_heard_and_count_once, hints_are_never_needed};
 pub use restart::{
     a_restart_in_the_middle_loses_nothing, what_was_not_acknowledged_comes_again_after_a_restart,
@@ -75,6 +76,12 @@ pub trait BusRig: Send + Sync {
 
     /// Letters that a queue of this rig holds before `publish` waits. Best a small number.
     fn queue_max(&self) -> usize;
+
+    /// Letters beyond these that a queue may take before `publish` waits for sure: a broker learns that a queue is full once it is. With so many
+    /// more it is full, exactly.
+    fn queue_slack(&self) -> usize {
+        0
+    }
 
     /// The letters that were refused, oldest first.
     fn dead_letters(&self) -> Fut<'_, Vec<Dead>>;
@@ -195,6 +202,18 @@ pub async fn ask_all_of_restarts<R: RestartRig, F: Future<Output = R>>(
 ) {
     let make = Arc::new(make);
     crate::questions::ask(crate::bus_restart_suite! { @questions to_ask make }, 1).await;
+}
+
+/// The dead letters that this bus has left to be looked at, as a rig answers for them.
+///
+/// # Panics
+/// When they cannot be read.
+pub async fn dead_letters(bus: &dyn WorkBus) -> Vec<Dead> {
+    let dead = bus.look_at_dead(1_000).await.expect("dead letters can be looked at");
+    let seq = |letter: &segue_core::letter::Letter| letter.seq;
+    dead.into_iter()
+        .map(|dead| Dead { seq: dead.letter.as_ref().map_or(0, seq), reason: dead.reason })
+        .collect()
 }
 
 /// What comes, or a failure that says what did not.

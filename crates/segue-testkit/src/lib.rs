@@ -2,7 +2,10 @@
 
 pub mod bus_suite;
 pub mod faults;
+pub mod gate_suite;
+pub mod lock_suite;
 pub mod memory;
+pub mod presence_suite;
 pub mod questions;
 pub mod rig;
 pub mod servers;

@@ -34,7 +34,7 @@ pub use sentinel::RedisSentinel;
 use std::time::{Duration, Instant};
 
 /// After this long a server that does not answer is taken not to start at all.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A start is tried so often: somebody else may take a port between finding it free and the server's taking it.
 const STARTS: usize = 4;

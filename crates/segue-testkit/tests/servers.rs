@@ -37,6 +37,8 @@ async fn a_killed_rabbit_mq_starts_again_on_rabbitmq() {
     let server = RabbitMq::start().await;
     assert!(listens(&server.address(0)));
     let vhost = server.vhost_name().await;
+    server.alarm(true).await;
+    server.alarm(false).await;
     server.kill().await;
     assert!(!listens(&server.address(0)));
     server.start_again().await;

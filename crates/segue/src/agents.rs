@@ -11,8 +11,7 @@ use segue_agent::preset_runner::{PresetAgent, PresetRunner};
 use segue_agent::process::Launcher;
 use segue_agent::runner::Runner;
 use segue_core::agent::{AgentKind, AgentSpec};
-use segue_core::ids::InstanceId;
-use sha2::{Digest, Sha256};
+use segue_core::worker::instance_of;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -119,7 +118,7 @@ pub fn hosted(team: &Team, project: &Project, launcher: &Launcher) -> Result<Vec
             AgentKind::Builtin => bail!("agent `{}` cannot be of the kind `builtin`", config.name),
         };
         let spec = AgentSpec {
-            instance: instance_of(project, &config.name),
+            instance: instance_of(project.host, &config.name),
             name: config.name.as_str().into(),
             kind: config.kind,
             description: config.description.as_str().into(),
@@ -133,14 +132,6 @@ pub fn hosted(team: &Team, project: &Project, launcher: &Launcher) -> Result<Vec
         hosted.push(claude_agent(file, &team.claude, project, &folders, launcher));
     }
     Ok(hosted)
-}
-
-/// The instance of an agent on this project's host: the same over restarts, another on another host.
-fn instance_of(project: &Project, name: &str) -> InstanceId {
-    let digest = Sha256::new().chain_update(project.host.as_bytes()).chain_update(name).finalize();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    InstanceId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 fn command_agent(config: &AgentConfig, dir: &Path) -> CommandAgent {
@@ -212,7 +203,7 @@ fn claude_agent(
     }
     .with_file(file, config.trust_hooks);
     let spec = AgentSpec {
-        instance: instance_of(project, &file.name),
+        instance: instance_of(project.host, &file.name),
         name: file.name.as_str().into(),
         kind: AgentKind::Claude,
         description: file.description.as_str().into(),

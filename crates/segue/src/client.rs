@@ -2,8 +2,9 @@
 
 use crate::api::error::{ApiError, ErrorBody, ErrorCode};
 use crate::api::{Api, router};
+use crate::backend::Backend;
 use crate::failure::{Code, Exit, Failure, Outcome};
-use crate::node::{Node, NodeOptions, open_store};
+use crate::node::{Node, NodeOptions};
 use crate::project::{NodeLock, Project};
 use crate::roster::Roster;
 use crate::server::{Door, Reachable};
@@ -66,7 +67,7 @@ impl Client {
                 client.must_have(team).await?;
                 Ok(client)
             }
-            Reached::Lock(lock) => Client::over_store(project, lock, team),
+            Reached::Lock(lock) => Client::over_store(project, lock, team).await,
         }
     }
 
@@ -104,13 +105,13 @@ impl Client {
         }
     }
 
-    fn over_store(project: &Project, lock: NodeLock, team: Option<&Path>) -> Outcome<Client> {
+    async fn over_store(project: &Project, lock: NodeLock, team: Option<&Path>) -> Outcome<Client> {
         let roster = Roster::look(project, team);
-        let store = open_store(project).code(Exit::Node)?;
+        let backend = Backend::open(project).await.code(Exit::Node)?;
         let (closing, closed) = watch::channel(false);
         let api = Arc::new(Api {
             project: project.clone(),
-            store,
+            backend,
             engine: None,
             roster: RwLock::new(Arc::new(roster)),
             closing: closed,
@@ -123,14 +124,14 @@ impl Client {
     /// # Errors
     /// When it cannot start.
     async fn node(project: &Project, lock: NodeLock, team: Option<&Path>) -> Outcome<Client> {
-        let (roster, hosted) = Roster::load(project, team).code(Exit::Usage)?;
+        let (roster, hosted) = Roster::of_node(project, team)?;
         let node = Node::start(project.clone(), lock, hosted, NodeOptions::default())
             .await
             .code(Exit::Node)?;
         let (closing, closed) = watch::channel(false);
         let api = Arc::new(Api {
             project: project.clone(),
-            store: node.store.clone(),
+            backend: node.base.backend.clone(),
             engine: Some(node.engine.clone()),
             roster: RwLock::new(Arc::new(roster)),
             closing: closed.clone(),

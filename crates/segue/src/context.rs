@@ -1,12 +1,15 @@
 //! What every command needs: which project, which colours, and a way to say things.
 
 use crate::args::Common;
+use crate::cluster::{For, Settings, place};
 use crate::failure::{Code, Exit, Failure, Outcome};
 use crate::project::Project;
 use crate::screen::style::Paint;
+use segue_core::worker::check_name;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What every command needs.
@@ -16,6 +19,8 @@ pub struct Context {
     start: PathBuf,
     /// Whether that was said on the command line.
     named: bool,
+    /// What the nodes of a cluster share, where one is meant.
+    cluster: Option<Arc<Settings>>,
     /// Whether to print JSON.
     pub json: bool,
     /// Colours of standard output.
@@ -41,10 +46,38 @@ impl Context {
         Ok(Context {
             start,
             named: given.is_some(),
+            cluster: None,
             json: common.json,
             out: Paint::decide(common.color, std::io::stdout().is_terminal()),
             err: Paint::decide(common.color, std::io::stderr().is_terminal()),
         })
+    }
+
+    /// The same, for a cluster: what `--config` names is read for a node.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is wrong.
+    pub fn in_cluster(mut self, common: &Common) -> Outcome<Context> {
+        if let Some(file) = &common.config {
+            let mut settings = Settings::load(file, For::Node)?;
+            if let Some(name) = &common.node {
+                check_name(name).map_err(|error| Failure::usage(error.to_string()))?;
+                settings.node.name.clone_from(name);
+            }
+            self.cluster = Some(Arc::new(settings));
+        }
+        Ok(self)
+    }
+
+    /// The cluster that is meant, if one is.
+    pub fn cluster(&self) -> Option<&Arc<Settings>> {
+        self.cluster.as_ref()
+    }
+
+    fn cluster_project(&self, settings: &Arc<Settings>) -> Outcome<Project> {
+        let found = if self.named { None } else { Project::find(&self.start) };
+        let dir = found.unwrap_or_else(|| self.start.clone());
+        place::node_project(settings.clone(), &dir).code(Exit::Node)
     }
 
     /// The folder in which the command was started, or that it named.
@@ -57,6 +90,9 @@ impl Context {
     /// # Errors
     /// When there is none, or it cannot be used.
     pub fn project(&self) -> Outcome<Project> {
+        if let Some(settings) = &self.cluster {
+            return self.cluster_project(settings);
+        }
         let Some(dir) = Project::find(&self.start) else {
             let message =
                 format!("there is no Segue project in {} or above it", self.start.display());
@@ -71,6 +107,9 @@ impl Context {
     /// # Errors
     /// When it cannot be used.
     pub fn project_or_new(&self) -> Outcome<Project> {
+        if let Some(settings) = &self.cluster {
+            return self.cluster_project(settings);
+        }
         let found = if self.named { None } else { Project::find(&self.start) };
         Project::open_or_make(&found.unwrap_or_else(|| self.start.clone())).code(Exit::Node)
     }

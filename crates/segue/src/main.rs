@@ -6,9 +6,11 @@
 mod agents;
 mod api;
 mod args;
+mod backend;
 mod bench;
 mod chaos;
 mod client;
+mod cluster;
 mod commands;
 mod config;
 mod context;
@@ -27,7 +29,9 @@ mod worktrees;
 
 use args::{Cli, Command};
 use clap::Parser;
-use commands::{agents as team, doctor, events, init, quick, run, submit, tasks, up, upkeep};
+use commands::{
+    agents as team, doctor, events, init, nodes, quick, run, submit, tasks, up, upkeep, worker,
+};
 use context::{Context, block_on};
 use failure::{Code, Exit, Failure, Outcome};
 use screen::live::say;
@@ -54,8 +58,18 @@ fn main() -> ExitCode {
 fn start(cli: &Cli) -> Outcome {
     #[cfg(feature = "failpoints")]
     failpoints::arm().map_err(Failure::usage)?;
-    let cx = &Context::new(&cli.common)?;
+    let cx = Context::new(&cli.common)?;
+    // A worker has another file, and some commands need none.
+    if let Command::Worker(args) = &cli.command
+        && args.command.is_none()
+    {
+        return worker::worker(&cx, args, cli.common.config.as_deref());
+    }
+    let cx = &cx.in_cluster(&cli.common)?;
     match &cli.command {
+        Command::Worker(args) => worker::about(cx, args),
+        Command::Nodes(args) => nodes::nodes(cx, args),
+        Command::Cluster(args) => nodes::cluster(cx, args),
         Command::Init => init::init(cx),
         Command::Agents(args) => team::agents(cx, args),
         Command::Run(args) => run::run(cx, args),

@@ -1,18 +1,19 @@
 //! The node: one process that holds the project's lock and runs its engine and its agents.
 
+use crate::backend::Base;
+use crate::cluster::settings::machine;
 use crate::project::{NodeLock, Project};
 use crate::remains::{self, Remains};
 use crate::worktrees;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use segue_agent::host::{Host, HostParts, Hosted};
-use segue_bus::in_process::InProcessBus;
-use segue_bus::signals::InProcessSignals;
 use segue_core::command::{Command, Proof};
 use segue_core::decide::secret_of;
 use segue_core::ids::Incarnation;
-use segue_core::ports::Store;
-use segue_engine::{Config, Engine, LocalHost, Parts};
-use segue_store::sqlite::{Options, SqliteStore, SystemClock};
+use segue_core::ports::{NodeBeat, Store};
+use segue_core::worker::TokenMaker;
+use segue_engine::{Config, Engine, LocalHost};
+use segue_store::sqlite::SystemClock;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -26,10 +27,8 @@ pub struct Node {
     pub engine: Arc<Engine>,
     /// Its agents' host.
     pub host: Arc<Host>,
-    /// Its bus.
-    pub bus: Arc<InProcessBus>,
-    /// Its store.
-    pub store: Arc<SqliteStore>,
+    /// What it stands on.
+    pub base: Base,
     local: LocalHost,
     _lock: NodeLock,
 }
@@ -41,14 +40,32 @@ pub struct NodeOptions {
     pub engine: Config,
 }
 
-/// The store of a project, opened by whoever holds its lock.
-///
-/// # Errors
-/// When the database cannot be opened.
-pub fn open_store(project: &Project) -> Result<Arc<SqliteStore>> {
-    let options = Options::new(&project.state, project.id, project.key);
-    SqliteStore::open(options)
-        .with_context(|| format!("cannot open the database in {}", project.state.display()))
+/// How long outcomes that are on their way may take to be written when a node leaves a cluster.
+const LAST_OUTCOMES: Duration = Duration::from_secs(5);
+/// Between two looks whether they are.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How the engine of this project's node behaves.
+fn engine_config(project: &Project, store: &dyn Store, config: Config) -> Config {
+    let Some(settings) = &project.cluster else { return config };
+    let node = NodeBeat {
+        node: project.host,
+        name: settings.node.name.as_str().into(),
+        machine: machine().into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        started: store.now(),
+        roles: vec!["node".into()],
+        address: None,
+        load: 0.0,
+        draining: false,
+    };
+    Config {
+        has_peers: true,
+        workers: Some(TokenMaker::new(project.id, project.key)),
+        node: Some(node),
+        lease_ms: settings.node.lease_ms.unwrap_or(config.lease_ms),
+        ..config
+    }
 }
 
 impl Node {
@@ -62,33 +79,28 @@ impl Node {
         agents: Vec<Hosted>,
         options: NodeOptions,
     ) -> Result<Arc<Node>> {
-        let store = open_store(&project)?;
-        let bus = InProcessBus::new();
-        let parts = Parts {
-            store: store.clone(),
-            blobs: store.clone(),
-            bus: bus.clone(),
-            signals: InProcessSignals::new(),
-        };
+        let base = Base::open(&project).await?;
+        let parts = base.parts.clone();
         let local = LocalHost { host: project.host, incarnation: Incarnation(Uuid::new_v4()) };
         let specs = agents.iter().map(|agent| agent.spec.clone()).collect();
         let host_parts = HostParts {
             host: local.host,
             incarnation: local.incarnation,
-            bus: bus.clone(),
-            blobs: store.clone(),
+            bus: parts.bus.clone(),
+            blobs: parts.blobs.clone(),
             clock: Arc::new(SystemClock),
         };
         // The host first: letters that the earlier life left unsent find their queue.
         let host = Host::start(host_parts, agents).await?;
-        let engine = Engine::start(parts, options.engine).await?;
+        let config = engine_config(&project, parts.store.as_ref(), options.engine);
+        let engine = Engine::start(parts, config).await?;
         // First the processes of the earlier life, then its tasks: two attempts at one task must not share a folder.
         let ending = remains::end(&project).await;
         engine.register(&local, specs).await?;
         engine.keep_alive(local.clone());
-        let node = Arc::new(Node { project, engine, host, bus, store, local, _lock: lock });
+        let node = Arc::new(Node { project, engine, host, base, local, _lock: lock });
         node.clone().note_remains(ending);
-        tokio::spawn(worktrees::sweep(node.project.clone(), node.store.clone()));
+        tokio::spawn(worktrees::sweep(node.project.clone(), node.store().clone()));
         Ok(node)
     }
 
@@ -98,6 +110,9 @@ impl Node {
     /// When an agent is refused.
     pub async fn set_agents(&self, hosted: Vec<Hosted>) -> Result<()> {
         let specs = hosted.iter().map(|agent| agent.spec.clone()).collect();
+        if self.engine.is_leaving(&self.local) {
+            return Ok(());
+        }
         self.host.set_agents(hosted);
         self.engine.register(&self.local, specs).await?;
         Ok(())
@@ -133,20 +148,50 @@ impl Node {
     /// Stops: gives out no more work, lets what runs end for as long as `patience`, then ends it.
     pub async fn stop(&self, patience: Duration) {
         self.engine.stop_assigning();
+        let is_shared = self.project.cluster.is_some();
+        if is_shared && let Err(error) = self.engine.leave(&self.local).await {
+            tracing::warn!(%error, "the other nodes could not be told that this one leaves");
+        }
         // What was assigned just now may still be on its way to the host.
         let quiet = async {
             self.host.idle().await;
-            self.engine.drain_reports().await;
+            self.settle().await;
             self.host.idle().await;
         };
         if tokio::time::timeout(patience, quiet).await.is_err() {
             self.host.cancel_all("the node stops").await;
         }
         // Outcomes that are on their way are written before the engine ends.
-        self.engine.drain_reports().await;
+        self.settle().await;
+        if is_shared && let Err(error) = self.engine.left(&self.local, "its node ended").await {
+            tracing::warn!(%error, "the other nodes could not be told that this one has gone");
+        }
         self.engine.stop().await;
         self.host.stop().await;
-        self.bus.close();
+        self.base.close().await;
+    }
+
+    /// Waits until what its attempts reported is written, by whichever node; at most a moment.
+    async fn settle(&self) {
+        if self.project.cluster.is_none() {
+            return self.engine.drain_reports().await;
+        }
+        let written = async {
+            loop {
+                let agents = self.store().agents().await.unwrap_or_default();
+                let mut own = agents.iter().filter(|agent| agent.host == self.local.host);
+                if self.host.unpublished() == 0 && own.all(|agent| agent.slots_used == 0) {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_OUTCOMES, written).await;
+    }
+
+    /// Waits until somebody drained this node. Never returns where nobody does.
+    pub async fn told_to_leave(&self) {
+        self.engine.told_to_leave(&self.local).await;
     }
 
     /// The store, for reading.

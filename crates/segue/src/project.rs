@@ -1,5 +1,6 @@
 //! The project: Segue's folder in it, its identity, and the lock that keeps it to one node.
 
+use crate::cluster::Settings;
 use anyhow::{Context, Result, bail};
 use segue_core::ids::{HostId, ProjectId};
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -30,8 +32,10 @@ pub struct Project {
     pub id: ProjectId,
     /// This machine's host of agents in it.
     pub host: HostId,
-    /// From which the secrets of attempts are derived. Never leaves this folder.
+    /// From which the secrets of attempts are derived. Never leaves this folder, or the file that the nodes of a cluster share.
     pub key: [u8; 32],
+    /// The cluster that it is part of, if it is.
+    pub cluster: Option<Arc<Settings>>,
 }
 
 /// What `.segue/project.json` holds.
@@ -62,21 +66,13 @@ impl Project {
             .canonicalize()
             .with_context(|| format!("the project's folder {} cannot be entered", dir.display()))?;
         let state = dir.join(STATE_FOLDER);
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(&state)
-            .with_context(|| format!("cannot make the folder {}", state.display()))?;
-        let ignore = state.join(".gitignore");
-        if !ignore.exists() {
-            std::fs::write(&ignore, "*\n")
-                .with_context(|| format!("cannot write {}", ignore.display()))?;
-        }
+        make_state(&state)?;
         // Of several first commands at once one makes the identity, and the others read it.
         let _setup = setup_lock(&state)?;
         let identity = identity(&state)?;
         let key = key(&state)?;
-        Ok(Project { dir, state, id: identity.project, host: identity.host, key })
+        let Identity { project: id, host, .. } = identity;
+        Ok(Project { dir, state, id, host, key, cluster: None })
     }
 
     /// Is this project from now on: a backup of its state was restored here. The host stays another one.
@@ -150,6 +146,24 @@ impl Project {
     pub fn socket(&self) -> PathBuf {
         self.state.join("node.sock")
     }
+}
+
+/// Makes a folder of Segue's, that nobody else may look into and git leaves alone.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_state(state: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(state)
+        .with_context(|| format!("cannot make the folder {}", state.display()))?;
+    let ignore = state.join(".gitignore");
+    if !ignore.exists() {
+        std::fs::write(&ignore, "*\n")
+            .with_context(|| format!("cannot write {}", ignore.display()))?;
+    }
+    Ok(())
 }
 
 /// Whether the process with this number is there.
@@ -230,7 +244,10 @@ fn read_if_there(path: &Path) -> Result<Option<String>> {
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
-fn write_private(path: &Path, text: &str) -> Result<()> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
     let draft = path.with_extension(format!("draft-{}", Uuid::new_v4().simple()));
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;

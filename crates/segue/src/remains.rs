@@ -32,10 +32,11 @@ pub struct Remains {
 pub async fn end(project: &Project) -> JoinHandle<Vec<Remains>> {
     // All that is there now is of an earlier life. Later on it could be an attempt of this one.
     let found = Found::of(&project.state);
-    let dir = project.dir.to_string_lossy().into_owned();
+    // Nodes of a cluster may share a folder: what is marked with it may be another one's, and alive. Then the records alone tell.
+    let dir = project.cluster.is_none().then(|| project.dir.to_string_lossy().into_owned());
     let (done, ended) = tokio::sync::oneshot::channel();
     let ending = tokio::task::spawn_blocking(move || {
-        let remains = found.end(&dir);
+        let remains = found.end(dir.as_deref());
         let _ = done.send(());
         remains
     });
@@ -69,7 +70,7 @@ impl Found {
         Found { folder, records, files, folders: entries(&scratch_folder(state)) }
     }
 
-    fn end(self, dir: &str) -> Vec<Remains> {
+    fn end(self, dir: Option<&str>) -> Vec<Remains> {
         let mut tasks: BTreeMap<String, String> = BTreeMap::new();
         let mut left: Vec<Leftover> = Vec::new();
         let last_words = |attempt: &str| Some(self.folder.join(format!("{attempt}.last")));
@@ -82,7 +83,8 @@ impl Found {
             tasks.insert(record.attempt, record.task);
         }
         // A node may die between the start of a program and the record of it.
-        for (attempt, task) in attempts_before_me("SEGUE_PROJECT_DIR", dir, "SEGUE_TASK_ID") {
+        let marked = dir.map(|dir| attempts_before_me("SEGUE_PROJECT_DIR", dir, "SEGUE_TASK_ID"));
+        for (attempt, task) in marked.unwrap_or_default() {
             if let (Some(task), false) = (task, tasks.contains_key(&attempt)) {
                 left.push(Leftover {
                     last_words: last_words(&attempt),

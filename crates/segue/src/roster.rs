@@ -1,6 +1,7 @@
 //! Who is defined where: what a node hosts, or would host.
 
 use crate::agents::{self, Team};
+use crate::failure::{Code, Exit, Failure, Outcome};
 use crate::project::Project;
 use anyhow::Result;
 use segue_agent::claude::Severity;
@@ -60,6 +61,20 @@ impl Roster {
         Ok((Roster { members, notices, team, broken: None }, hosted))
     }
 
+    /// Everybody whom the node of a project hosts: of a cluster's node those that its settings choose.
+    ///
+    /// # Errors
+    /// When a `segue.toml` is wrong, or does not define one that is chosen.
+    pub fn of_node(project: &Project, team_dir: Option<&Path>) -> Outcome<(Roster, Vec<Hosted>)> {
+        let (mut roster, hosted) = Roster::load(project, team_dir).code(Exit::Usage)?;
+        let wanted = project.cluster.as_ref().and_then(|it| it.node.agents.as_deref());
+        let hosted = chosen(hosted, wanted)?;
+        if let Some(wanted) = wanted {
+            roster.members.retain(|member| wanted.iter().any(|name| *member.spec.name == **name));
+        }
+        Ok((roster, hosted))
+    }
+
     /// The same for whoever only looks: a file that is wrong is no reason not to show the tasks.
     pub fn look(project: &Project, team_dir: Option<&Path>) -> Roster {
         match Roster::load(project, team_dir) {
@@ -73,6 +88,22 @@ impl Roster {
         let member = self.members.iter().find(|member| member.spec.name.as_ref() == name)?;
         Some(member.source.clone())
     }
+}
+
+/// The agents that are wanted, of those that are defined here.
+pub fn chosen(hosted: Vec<Hosted>, wanted: Option<&[String]>) -> Outcome<Vec<Hosted>> {
+    let Some(wanted) = wanted else { return Ok(hosted) };
+    let is_there = |name: &String| hosted.iter().any(|agent| *agent.spec.name == **name);
+    if let Some(missing) = wanted.iter().find(|name| !is_there(name)) {
+        let names: Vec<&str> = hosted.iter().map(|agent| &*agent.spec.name).collect();
+        let message = format!("no agent `{missing}` is defined here");
+        return Err(Failure::usage(message).hint(match names.is_empty() {
+            true => "define agents in segue.toml, or name a team with --team".to_owned(),
+            false => format!("there are {}", names.join(", ")),
+        }));
+    }
+    let is_wanted = |agent: &Hosted| wanted.iter().any(|name| *agent.spec.name == **name);
+    Ok(hosted.into_iter().filter(is_wanted).collect())
 }
 
 /// A path as people would write it: relative to the project, or to their home.

@@ -245,6 +245,7 @@ impl Stage {
             reply_to: None,
             correlation: None,
             causation: None,
+            traceparent: None,
             hops: 0,
             at: Time(900),
             body,

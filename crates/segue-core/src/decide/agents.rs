@@ -16,7 +16,7 @@ pub(super) fn register(
     specs: &[AgentSpec],
     lease_ms: u64,
 ) -> Result<Reply, Reject> {
-    check(draft, host, specs)?;
+    check(draft, host, incarnation, specs)?;
     draft.in_bulk = true;
     let known: Vec<(InstanceId, Incarnation, bool)> = draft
         .snapshot
@@ -58,11 +58,21 @@ pub(super) fn register(
     Ok(Reply::Done { changed })
 }
 
-fn check(draft: &Draft<'_>, host: HostId, specs: &[AgentSpec]) -> Result<(), Reject> {
+fn check(
+    draft: &Draft<'_>,
+    host: HostId,
+    incarnation: Incarnation,
+    specs: &[AgentSpec],
+) -> Result<(), Reject> {
     let mut instances = FxHashSet::default();
     for spec in specs {
         let AgentSpec { instance, name, .. } = spec;
-        if spec.max_concurrency == 0 || name.is_empty() || name.contains(':') {
+        // A host that leaves takes the slots of what it has, and no others.
+        let leaves = draft.agent(*instance).is_some_and(|agent| {
+            agent.host == host && agent.incarnation == incarnation && !agent.gone
+        });
+        let has_slots = spec.max_concurrency > 0 || leaves;
+        if !has_slots || name.is_empty() || name.contains(':') {
             return Err(Reject::Invalid(format!(
                 "agent `{name}` cannot register: it needs a name without `:` and at least one slot"
             )));

@@ -191,6 +191,7 @@ impl<'a> Draft<'a> {
             reply_to: None,
             correlation: task.attempt.as_ref().map(|attempt| attempt.id.0.as_u128()),
             causation: task.spec.parent.map(|parent| parent.0.as_u128()),
+            traceparent: None,
             hops: task.spec.hops,
             at: self.now(),
             body,

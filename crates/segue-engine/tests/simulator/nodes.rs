@@ -9,6 +9,7 @@ use segue_bus::in_process::InProcessBus;
 use segue_bus::signals::InProcessSignals;
 use segue_core::ids::Incarnation;
 use segue_engine::{Config, Engine, EngineError, LocalHost, Parts};
+use segue_store::soft::InProcessSoft;
 use segue_testkit::faults::{FaultyBus, FaultyStore, Life};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,11 +51,16 @@ async fn live(sim: Arc<Sim>, index: usize, life: Life) -> Result<String, EngineE
     let bus = own_bus.clone().unwrap_or_else(|| sim.broker.clone());
     let bus = FaultyBus::over(bus, life.clone(), trouble);
     let bus = Arc::new(WatchedBus { inner: bus, seen: sim.seen.clone() });
+    let presence = match own_bus {
+        Some(_) => InProcessSoft::with_clock(sim.clock.clone()),
+        None => sim.presence.clone(),
+    };
     let parts = Parts {
         store: store.clone(),
         blobs: store.clone(),
         bus: bus.clone(),
         signals: InProcessSignals::new(),
+        presence,
     };
     let config = Config {
         beat_ms: sim.setting.beat_ms,

@@ -9,6 +9,7 @@ use segue_core::ids::{HostId, InstanceId, ProjectId};
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, Fut, Store, StoreError};
 use segue_engine::Engine;
+use segue_store::soft::InProcessSoft;
 use segue_store::sqlite::{Options, SqliteStore, Sync, Threads};
 use segue_testkit::faults::{Dice, Life, Trouble};
 use segue_testkit::memory::MemoryStore;
@@ -97,6 +98,8 @@ pub struct Sim {
     pub blobs: Arc<MapBlobs>,
     /// The broker, where it outlives the nodes.
     pub broker: Arc<InProcessBus>,
+    /// What nodes tell each other, where there are several.
+    pub presence: Arc<InProcessSoft>,
     pub seen: Arc<Mutex<Seen>>,
     pub nodes: Mutex<Vec<Option<Node>>>,
     pub hosts: Mutex<Vec<Option<Place>>>,
@@ -127,6 +130,7 @@ impl Sim {
             disk,
             blobs: Arc::default(),
             broker: InProcessBus::new(),
+            presence: InProcessSoft::with_clock(clock.clone()),
             seen: Arc::default(),
             nodes: Mutex::new(vec![None; setting.nodes()]),
             hosts: Mutex::new(vec![None; setting.hosts()]),

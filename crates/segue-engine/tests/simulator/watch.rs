@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use segue_core::ids::{AttemptId, TaskId};
 use segue_core::letter::{Address, Letter, LetterBody};
 use segue_core::outcome::Outcome;
-use segue_core::ports::{BusError, Consumer, Delivery, Fut, WorkBus};
+use segue_core::ports::{BusError, Consumer, DeadLetter, Delivery, Fut, WorkBus};
 use segue_testkit::simulator::{Brought, Seen};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +27,14 @@ impl WorkBus for WatchedBus {
                 WatchedConsumer { inner, seen: self.seen.clone(), open: BTreeMap::default() };
             Ok(Box::new(watched) as Box<dyn Consumer>)
         })
+    }
+
+    fn consume_dead(&self) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
+        self.inner.consume_dead()
+    }
+
+    fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
+        self.inner.look_at_dead(limit)
     }
 }
 

@@ -271,7 +271,7 @@ pub(crate) fn refuse_secret(body: &LetterBody) -> Result<(), Failure> {
             Notice::Started { .. } | Notice::Progress { .. } | Notice::Reaped { .. } => true,
             Notice::Cancel { .. } => false,
         },
-        LetterBody::Query { .. } => false,
+        LetterBody::Query { .. } | LetterBody::Host(_) => false,
     };
     if holds_secret {
         return Err(Failure::new(

@@ -23,6 +23,7 @@ pub(crate) fn request(
         reply_to: None,
         correlation: Some(attempt.0.as_u128()),
         causation: task.spec.parent.map(|parent| parent.0.as_u128()),
+        traceparent: None,
         hops: task.spec.hops,
         at: current.assigned_at,
         body: LetterBody::TaskRequest(Box::new(task_request(task, key)?)),

@@ -4,11 +4,13 @@ use super::audit;
 use super::backup::{self, Manifest};
 use super::error::{Failure, Kind};
 use super::export::{self, Header};
+use super::options::Options;
 use super::schema;
 use super::store::SqliteStore;
+use crate::backup::{Exports, Imports, Known};
 use rusqlite::Connection;
 use segue_core::ports::{Fut, Store, StoreError};
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,7 +50,7 @@ impl SqliteStore {
         mut out: impl Write + Send + 'static,
     ) -> Fut<'_, Result<Header, StoreError>> {
         let (blobs, of) = (self.blobs.clone(), (self.project_id, self.now()));
-        Box::pin(self.aside(move |conn| export::export(conn, &blobs, of, &mut out)))
+        Box::pin(self.aside(move |conn| export::export(conn, &blobs, of, &|_| false, &mut out)))
     }
 
     /// Copies the database and the bodies that it refers to into an empty folder, with a manifest. See
@@ -94,5 +96,34 @@ impl SqliteStore {
             work()
         };
         done.map_err(|failure| self.shared.read_failed(failure))
+    }
+}
+
+impl Exports for SqliteStore {
+    fn export_rows(
+        &self,
+        known: Known,
+        mut out: Box<dyn Write + Send>,
+    ) -> Fut<'_, Result<(), StoreError>> {
+        let (blobs, of) = (self.blobs.clone(), (self.project_id, self.now()));
+        Box::pin(self.aside(move |conn| {
+            export::export(conn, &blobs, of, known.as_ref(), &mut out).map(drop)
+        }))
+    }
+}
+
+/// A folder with no store in it, or one that holds nothing, where [`SqliteStore::open`] will find what is imported.
+#[derive(Clone)]
+pub struct EmptyFolder(pub Options);
+
+impl Imports for EmptyFolder {
+    fn import_rows(&self, mut from: Box<dyn BufRead + Send>) -> Fut<'_, Result<(), StoreError>> {
+        let options = self.0.clone();
+        Box::pin(async move {
+            let work = move || export::import(&options, &mut from).map(drop);
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|error| StoreError::Io(format!("the import was cut off: {error}")))?
+        })
     }
 }

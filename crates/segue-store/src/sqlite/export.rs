@@ -77,11 +77,12 @@ fn unwritable(error: io::Error) -> Failure {
     Failure::new(kind, format!("the export cannot be written: {}", failure.detail))
 }
 
-/// Writes everything as it stands at one moment. Memory is bounded, whatever the size.
+/// Writes everything as it stands at one moment. Memory is bounded, whatever the size. A body that is `known` is named only.
 pub(super) fn export(
     conn: &Connection,
     blobs: &DirBlobs,
     header: (ProjectId, Time),
+    known: &dyn Fn(Hash) -> bool,
     out: &mut dyn Write,
 ) -> Result<Header, Failure> {
     // One reading transaction: commits that come meanwhile are not seen.
@@ -104,6 +105,10 @@ pub(super) fn export(
         }
     }
     for hash in audit::outside(&snapshot)? {
+        if known(hash) {
+            out.line(&json!({ "blob": { "hash": hash } }))?;
+            continue;
+        }
         let body = blobs.read(hash)?.ok_or_else(|| {
             Failure::corrupt(format!("payload {} is missing: the export would be too", hash.hex()))
         })?;
@@ -139,6 +144,20 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()).collect()
+}
+
+/// Exports what [`import`] has made, without opening it as a store: that would tidy up what does not belong to a store that works.
+///
+/// # Errors
+/// As [`SqliteStore::export`](super::SqliteStore::export).
+pub fn export_file(options: &Options, out: &mut dyn Write) -> Result<Header, StoreError> {
+    let path = options.dir.join(schema::FILE);
+    let mut export = || {
+        let conn = schema::open_reader(&path)?;
+        let blobs = DirBlobs::open(options.dir.join(blobs::FOLDER), options.sync)?;
+        export(&conn, &blobs, (options.project, options.clock.now()), &|_| false, out)
+    };
+    export().map_err(|failure| failure.at(&path))
 }
 
 /// Makes a store of an export in `options.dir`, for the project of the options, which may be another than the exported one. All of it or nothing: the database appears

@@ -28,7 +28,8 @@ mod writer;
 use crate::rows::{decode, encode};
 
 pub use backup::{FileSum, Manifest, restore, verify};
-pub use export::{Header, import};
+pub use copies::EmptyFolder;
+pub use export::{Header, export_file, import};
 pub use options::{Options, Sync, SystemClock, Threads};
 pub use probe::{probe_rows_per_s, sqlite_version};
 pub use store::SqliteStore;

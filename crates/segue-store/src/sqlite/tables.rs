@@ -171,13 +171,14 @@ pub(super) const TABLES: [Table; 11] = [
     },
     Table {
         name: "idempotency",
-        order: "key",
+        order: "task, key",
         columns: &[("key", T), ("task", I), ("body", H)],
         has_project: true,
     },
     Table {
         name: "payloads",
-        order: "hash",
+        // Bodies of later runs stand behind those of earlier ones, so that a backup finds what is new at the end.
+        order: "(SELECT min(run) FROM payload_refs AS r WHERE r.hash = payloads.hash), hash",
         columns: &[("hash", H), ("body", T)],
         has_project: false,
     },

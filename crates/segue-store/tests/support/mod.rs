@@ -1,6 +1,8 @@
 //! What several test files share. Each of them uses a part.
 #![allow(dead_code)]
 
+pub mod full;
+
 use segue_core::agent::{AgentKind, AgentSpec};
 use segue_core::command::{Assign, Candidate, Command, NewTask, Submit};
 use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};

@@ -13,12 +13,17 @@ use segue_core::ports::BusError;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
+/// Letters after which the next one has to wait.
+fn capacity(rig: &dyn BusRig) -> u64 {
+    (rig.queue_max() + rig.queue_slack()) as u64
+}
+
 /// `publish` waits while a queue is full, and everything comes once there is room.
 pub async fn a_full_queue_makes_publish_wait_and_loses_nothing(rig: &dyn BusRig) {
     let bus = rig.connect().await;
     let host = some_host();
     let mut consumer = consume(&bus, &host).await;
-    let max = rig.queue_max() as u64;
+    let max = capacity(rig);
 
     // One call that is larger than the queue.
     let letters: Vec<Letter> = (0..max + 3).map(|n| letter(&host, n)).collect();
@@ -64,7 +69,7 @@ pub async fn a_full_queue_stops_nobody_who_writes_to_another(rig: &dyn BusRig) {
     let (full, free) = (some_host(), some_agent());
     let mut slow = consume(&bus, &full).await;
     let mut quick = consume(&bus, &free).await;
-    let max = rig.queue_max() as u64;
+    let max = capacity(rig);
     publish(&bus, &full, 0..max).await;
 
     let mut both = bus.publish(vec![letter(&full, max), letter(&free, 1)]);
@@ -93,7 +98,7 @@ pub async fn a_publish_that_is_given_up_leaves_room(rig: &dyn BusRig) {
     let bus = rig.connect().await;
     let host = some_host();
     let mut consumer = consume(&bus, &host).await;
-    let max = rig.queue_max() as u64;
+    let max = capacity(rig);
     publish(&bus, &host, 0..max).await;
     let mut given_up = bus.publish(vec![letter(&host, 500)]);
     assert!(keeps_waiting(&mut given_up).await);
@@ -203,7 +208,7 @@ pub async fn close_ends_everything(rig: &dyn BusRig) {
     let mut idle = consume(&bus, &empty).await;
     let mut all = consume(&bus, &Address::All).await;
     let mut busy = consume(&bus, &full).await;
-    publish(&bus, &full, 0..rig.queue_max() as u64).await;
+    publish(&bus, &full, 0..capacity(rig)).await;
     let taken = take(&mut *busy, 1).await;
 
     {

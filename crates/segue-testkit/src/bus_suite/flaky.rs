@@ -3,7 +3,8 @@
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use segue_core::letter::{Address, Letter};
-use segue_core::ports::{BusError, Consumer, Delivery, Fut, WorkBus};
+use segue_core::ports::{BusError, Consumer, DeadLetter, Delivery, Fut, WorkBus};
+use std::future::ready;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -54,6 +55,24 @@ impl FlakyBus {
         *self.unconfirmed.lock() += calls;
     }
 
+    async fn open(&self, queue: Option<Address>) -> Result<Box<dyn Consumer>, BusError> {
+        let mut line = self.line.subscribe();
+        let now = *line.borrow_and_update();
+        if !now.up {
+            return Err(away());
+        }
+        let inner = consume(&*self.inner, queue.clone()).await?;
+        let consumer = FlakyConsumer {
+            bus: self.inner.clone(),
+            queue,
+            line,
+            held: Some((now.breaks, inner)),
+            open: FxHashMap::default(),
+            tokens: 0,
+        };
+        Ok(Box::new(consumer))
+    }
+
     fn loses_confirmation(&self) -> bool {
         let mut left = self.unconfirmed.lock();
         let loses = *left > 0;
@@ -80,29 +99,36 @@ impl WorkBus for FlakyBus {
     }
 
     fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
-        Box::pin(async move {
-            let mut line = self.line.subscribe();
-            let now = *line.borrow_and_update();
-            if !now.up {
-                return Err(away());
-            }
-            let inner = self.inner.consume(queue.clone()).await?;
-            let consumer = FlakyConsumer {
-                bus: self.inner.clone(),
-                queue,
-                line,
-                held: Some((now.breaks, inner)),
-                open: FxHashMap::default(),
-                tokens: 0,
-            };
-            Ok(Box::new(consumer) as Box<dyn Consumer>)
-        })
+        Box::pin(self.open(Some(queue)))
+    }
+
+    fn consume_dead(&self) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
+        Box::pin(self.open(None))
+    }
+
+    fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
+        if !self.line.borrow().up {
+            return Box::pin(ready(Err(away())));
+        }
+        self.inner.look_at_dead(limit)
+    }
+}
+
+/// A consumer of a queue, or of the dead letters that brought work.
+pub(crate) async fn consume(
+    bus: &dyn WorkBus,
+    queue: Option<Address>,
+) -> Result<Box<dyn Consumer>, BusError> {
+    match queue {
+        Some(queue) => bus.consume(queue).await,
+        None => bus.consume_dead().await,
     }
 }
 
 struct FlakyConsumer {
     bus: Arc<dyn WorkBus>,
-    queue: Address,
+    /// The queue; nothing for the dead letters.
+    queue: Option<Address>,
     line: watch::Receiver<Line>,
     /// The consumer behind, and how often the line had broken when it was made.
     held: Option<(u64, Box<dyn Consumer>)>,
@@ -128,7 +154,7 @@ impl FlakyConsumer {
             if !now.up {
                 return Err(away());
             }
-            self.held = Some((now.breaks, self.bus.consume(self.queue.clone()).await?));
+            self.held = Some((now.breaks, consume(&*self.bus, self.queue.clone()).await?));
         }
         let Some((_, consumer)) = self.held.as_mut() else { return Err(away()) };
         tokio::select! {

@@ -33,6 +33,7 @@ pub(super) fn letter_with(to: &Address, n: u64, body: LetterBody) -> Letter {
         reply_to: None,
         correlation: None,
         causation: None,
+        traceparent: None,
         hops: 0,
         at: Time(1_700_000_000_000),
         body,

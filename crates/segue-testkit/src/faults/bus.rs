@@ -2,9 +2,10 @@
 
 use super::chance::Trouble;
 use super::life::Life;
+use crate::bus_suite::consume_either;
 use parking_lot::Mutex;
 use segue_core::letter::{Address, Letter};
-use segue_core::ports::{BusError, Consumer, Delivery, Fut, WorkBus};
+use segue_core::ports::{BusError, Consumer, DeadLetter, Delivery, Fut, WorkBus};
 use std::sync::Arc;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -30,6 +31,26 @@ impl FaultyBus {
     fn inner(&self) -> Result<Arc<dyn WorkBus>, BusError> {
         // It is gone only where the life has ended, and then nobody gets as far as here.
         self.inner.lock().clone().ok_or(BusError::Closed)
+    }
+
+    async fn open(&self, queue: Option<Address>) -> Result<Box<dyn Consumer>, BusError> {
+        self.life.step().await;
+        let inner = consume_either(&*self.inner()?, queue.clone()).await?;
+        let inner = Arc::new(AsyncMutex::new(Some(inner)));
+        let (held, life) = (inner.clone(), self.life.clone());
+        // Whoever dies in the middle of something else does not ask for letters any more: they go back all the same.
+        tokio::spawn(async move {
+            life.ended().await;
+            held.lock().await.take();
+        });
+        let consumer = FaultyConsumer {
+            inner,
+            bus: self.inner.clone(),
+            queue,
+            life: self.life.clone(),
+            trouble: self.trouble.clone(),
+        };
+        Ok(Box::new(consumer))
     }
 
     async fn deliver(&self, mut letters: Vec<Letter>) -> Result<(), BusError> {
@@ -62,24 +83,17 @@ impl WorkBus for FaultyBus {
     }
 
     fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
+        Box::pin(self.open(Some(queue)))
+    }
+
+    fn consume_dead(&self) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
+        Box::pin(self.open(None))
+    }
+
+    fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
         Box::pin(async move {
             self.life.step().await;
-            let inner = self.inner()?.consume(queue.clone()).await?;
-            let inner = Arc::new(AsyncMutex::new(Some(inner)));
-            let (held, life) = (inner.clone(), self.life.clone());
-            // Whoever dies in the middle of something else does not ask for letters any more: they go back all the same.
-            tokio::spawn(async move {
-                life.ended().await;
-                held.lock().await.take();
-            });
-            let consumer = FaultyConsumer {
-                inner,
-                bus: self.inner.clone(),
-                queue,
-                life: self.life.clone(),
-                trouble: self.trouble.clone(),
-            };
-            Ok(Box::new(consumer) as Box<dyn Consumer>)
+            self.inner()?.look_at_dead(limit).await
         })
     }
 }
@@ -87,7 +101,8 @@ impl WorkBus for FaultyBus {
 struct FaultyConsumer {
     inner: Arc<AsyncMutex<Option<Box<dyn Consumer>>>>,
     bus: Arc<Mutex<Option<Arc<dyn WorkBus>>>>,
-    queue: Address,
+    /// The queue; nothing for the dead letters.
+    queue: Option<Address>,
     life: Life,
     trouble: Arc<Trouble>,
 }
@@ -98,7 +113,7 @@ impl FaultyConsumer {
         let mut inner = self.inner.lock().await;
         inner.take();
         let bus = self.bus.lock().clone().ok_or(BusError::Closed)?;
-        *inner = Some(bus.consume(self.queue.clone()).await?);
+        *inner = Some(consume_either(&*bus, self.queue.clone()).await?);
         Ok(())
     }
 

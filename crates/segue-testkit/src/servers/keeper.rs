@@ -147,7 +147,11 @@ impl Kept {
         format!("{} {why}; it said:\n{}", self.what, &said[from..])
     }
 
-    /// Waits until `ready` finds what tells that the server takes connections. An error tells why it does not.
+    /// Waits until `ready` finds what tells that the server takes connections. An error tells why it ended instead: another start, on another port,
+    /// may go better.
+    ///
+    /// # Panics
+    /// When it neither ends nor gets ready.
     pub async fn until_ready(&self, ready: impl Fn(&Kept) -> bool) -> Result<(), String> {
         let found = super::until(|| {
             if self.is_over() {
@@ -156,7 +160,10 @@ impl Kept {
                 ready(self).then_some(Ok(()))
             }
         });
-        found.await.unwrap_or_else(|| Err(self.failure("does not get ready")))
+        let Some(found) = found.await else {
+            panic!("{}", self.failure("does not get ready"));
+        };
+        found
     }
 
     /// Ends the server with all its descendants by SIGKILL, and waits until they are gone.

@@ -3,7 +3,7 @@
 use super::folder::{Account, Folder};
 use super::keeper::{self, Kept, Running};
 use super::tls::Tls;
-use super::{STARTS, port, secret};
+use super::{STARTS, port, secret, until_it_is};
 use futures_util::future::join_all;
 use std::ffi::OsString;
 use std::io::Write;
@@ -15,6 +15,21 @@ const PACKAGE: &str = "rabbitmq-server";
 
 /// Where Debian's package has the program itself; what lies on the path only lets root and one account in.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+
+/// Names, in the environment, the folder of another Debian, whose RabbitMQ is started instead of the system's.
+const ROOT: &str = "SEGUE_RABBITMQ_ROOT";
+
+/// Starts the server in another Debian, which sees the server's folder where it is. What is mounted goes with the process.
+const IN_ROOT: &str = r#"
+root=$1
+folder=$2
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/tmp"
+mkdir -p "$root$folder"
+mount --bind "$folder" "$root$folder"
+exec chroot "$root" /usr/lib/rabbitmq/bin/rabbitmq-server
+"#;
 
 /// The only user, an administrator with a password of the server's own; guest is never made.
 const USER: &str = "segue";
@@ -114,10 +129,9 @@ impl RabbitMq {
             options: options.clone(),
             password: secret(),
         };
-        // The first makes the cluster, the others find it there.
-        server.start_node(&server.nodes[0]).await?;
-        let others = server.nodes[1..].iter().map(|node| server.start_node(node));
-        join_all(others).await.into_iter().collect::<Result<(), String>>()?;
+        // All at once: each looks for the others, and one of them makes the cluster.
+        let nodes = server.nodes.iter().map(|node| server.start_node(node));
+        join_all(nodes).await.into_iter().collect::<Result<(), String>>()?;
         Ok(server)
     }
 
@@ -143,12 +157,31 @@ impl RabbitMq {
                     .into(),
             ),
         ];
-        let program = keeper::program("rabbitmq-server", &[PathBuf::from(PROGRAMS)], PACKAGE);
-        let kept =
-            Kept::start("rabbitmq", &self.folder, &Account::Ours, &program, &[], &environment);
+        let (program, arguments) = self.program();
+        let account = Account::Ours;
+        let folder = &self.folder;
+        let kept = Kept::start("rabbitmq", folder, &account, &program, &arguments, &environment);
         kept.until_ready(|kept| kept.said().contains("Server startup complete")).await?;
         node.running.set(kept);
         Ok(())
+    }
+
+    /// What a node is started by: the system's RabbitMQ, or the one in the other Debian that [`ROOT`] names.
+    fn program(&self) -> (PathBuf, Vec<OsString>) {
+        let Some(root) = std::env::var_os(ROOT).filter(|root| !root.is_empty()) else {
+            let program = keeper::program("rabbitmq-server", &[PathBuf::from(PROGRAMS)], PACKAGE);
+            return (program, Vec::new());
+        };
+        let program = Path::new(&root).join(PROGRAMS.trim_start_matches('/'));
+        assert!(
+            program.join("rabbitmq-server").is_file() && nix::unistd::geteuid().is_root(),
+            "{ROOT} is to name a folder with a Debian that has {PACKAGE} in it (cargo xtask servers rabbitmq4), and this to run as root"
+        );
+        let unshare = keeper::program("unshare", &[], "util-linux");
+        let words = ["--mount", "--propagation", "private", "sh", "-e", "-c", IN_ROOT, "sh"];
+        let mut arguments: Vec<OsString> = words.map(OsString::from).to_vec();
+        arguments.extend([root, self.folder.path().into()]);
+        (unshare, arguments)
     }
 
     fn configure(&self, node: &Node) -> PathBuf {
@@ -239,7 +272,7 @@ impl RabbitMq {
     }
 
     /// What a running node answers to an Erlang expression, which ends with a full stop: the way to do what a management tool would, such as
-    /// `rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).`
+    /// `rabbit_amqqueue:count().`
     ///
     /// # Panics
     /// When no node runs or the expression fails.
@@ -247,6 +280,23 @@ impl RabbitMq {
         let node = self.nodes.iter().find(|node| node.running.is_up());
         let node = node.expect("a node runs").name.clone();
         self.eval_on(&node, expression).await
+    }
+
+    /// Raises the alarm that a node raises when its memory is used up, or ends it: while it lasts, all connections that publish are blocked.
+    ///
+    /// # Panics
+    /// When no node runs.
+    pub async fn alarm(&self, raised: bool) {
+        let alarm = "{resource_limit, memory, node()}";
+        let change = if raised {
+            format!("rabbit_alarm:set_alarm({{{alarm}, []}}).")
+        } else {
+            format!("rabbit_alarm:clear_alarm({alarm}).")
+        };
+        self.eval(&change).await;
+        let now = format!("lists:member({{{alarm}, []}}, rabbit_alarm:get_alarms()).");
+        let wanted = format!("{{ok, {raised}}}");
+        until_it_is("an alarm", async || self.eval(&now).await == wanted).await;
     }
 
     async fn eval_on(&self, node: &str, expression: &str) -> String {

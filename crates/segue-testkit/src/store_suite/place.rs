@@ -312,7 +312,10 @@ pub fn work(letters: &[Letter]) -> Vec<Work> {
         LetterBody::TaskRequest(request) => {
             Some(Work { task: letter.task?, seq: letter.seq, request: request.as_ref().clone() })
         }
-        LetterBody::TaskResponse(_) | LetterBody::Event(_) | LetterBody::Query { .. } => None,
+        LetterBody::TaskResponse(_)
+        | LetterBody::Event(_)
+        | LetterBody::Query { .. }
+        | LetterBody::Host(_) => None,
     });
     work.collect()
 }

@@ -24,9 +24,16 @@ async fn everybody(api: &Api) -> Result<Vec<AgentView>, ApiError> {
     let roster = api.sound_roster()?;
     let known = api.store().agents().await?;
     let mut views: Vec<AgentView> = Vec::new();
-    if api.engine.is_some() {
+    if api.engine.is_some() || api.project.cluster.is_some() {
+        let nodes = super::nodes::names(api).await;
         for agent in known.iter().filter(|agent| !agent.gone) {
-            views.push(present(api, agent, roster.source(&agent.spec.name)));
+            let is_here = agent.host == api.project.host;
+            let source = roster.source(&agent.spec.name).filter(|_| is_here);
+            let node =
+                api.project.cluster.as_ref().map(|_| {
+                    nodes.get(&agent.host).cloned().unwrap_or_else(|| agent.host.to_string())
+                });
+            views.push(AgentView { node, ..present(api, agent, source) });
         }
     }
     for member in &roster.members {
@@ -46,15 +53,13 @@ async fn everybody(api: &Api) -> Result<Vec<AgentView>, ApiError> {
 }
 
 fn present(api: &Api, agent: &Agent, source: Option<String>) -> AgentView {
-    let presence =
-        api.engine.as_ref().and_then(|engine| engine.directory.presence(agent.spec.instance));
+    let known = api.engine.as_ref().and_then(|engine| engine.directory.known(agent.spec.instance));
     AgentView {
         status: agent.status().as_str().to_owned(),
         slots_used: agent.slots_used,
-        health: presence.map(|presence| presence.health),
-        load: presence.map(|presence| presence.load),
-        silent_ms: presence
-            .map(|presence| u64::try_from(presence.silent.as_millis()).unwrap_or(u64::MAX)),
+        health: known.map(|known| known.health),
+        load: known.map(|known| known.load),
+        silent_ms: known.map(|known| u64::try_from(known.silent.as_millis()).unwrap_or(u64::MAX)),
         ..AgentView::offline(&agent.spec, source)
     }
 }

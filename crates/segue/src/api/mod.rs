@@ -11,6 +11,7 @@ pub mod extract;
 pub mod ids;
 pub mod log;
 pub mod missing;
+pub mod nodes;
 pub mod router;
 pub mod runs;
 pub mod state;

@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use super::extract::BODY_MAX;
 use super::state::Shared;
-use super::{agents, events, log, runs, submit, tasks, upkeep};
+use super::{agents, events, log, nodes, runs, submit, tasks, upkeep};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::routing::{get, post};
@@ -22,6 +22,8 @@ pub fn router(api: Shared) -> Router {
         .route("/v1/agents", get(agents::list))
         .route("/v1/agents/find", post(agents::find))
         .route("/v1/agents/{name}/drain", post(agents::drain))
+        .route("/v1/nodes", get(nodes::list))
+        .route("/v1/nodes/{name}/drain", post(nodes::drain))
         .route("/v1/health", get(upkeep::health))
         .route("/v1/prune", post(upkeep::prune))
         .route("/v1/backup", post(upkeep::backup))

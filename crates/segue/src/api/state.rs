@@ -2,14 +2,14 @@
 
 use super::error::ApiError;
 use super::views::Names;
+use crate::backend::Backend;
 use crate::project::Project;
 use crate::roster::Roster;
 use parking_lot::RwLock;
 use segue_core::command::{Command, Reject, Reply};
 use segue_core::payload::{DATABASE_MAX, Payload};
-use segue_core::ports::{Blobs, Store, StoreError};
+use segue_core::ports::{Store, StoreError};
 use segue_engine::Engine;
-use segue_store::sqlite::SqliteStore;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -17,8 +17,8 @@ use tokio::sync::watch;
 pub struct Api {
     /// The project.
     pub project: Project,
-    /// Its store.
-    pub store: Arc<SqliteStore>,
+    /// Its tables and bodies.
+    pub backend: Backend,
     /// Its engine, in a node. Without one, tasks are taken in and wait.
     pub engine: Option<Arc<Engine>>,
     /// Who is defined where.
@@ -33,7 +33,7 @@ pub type Shared = Arc<Api>;
 impl Api {
     /// The store, for reading.
     pub fn store(&self) -> &dyn Store {
-        self.store.as_ref()
+        self.backend.store.as_ref()
     }
 
     /// Who is defined where, at this moment.
@@ -77,7 +77,7 @@ impl Api {
     /// When it is no JSON, or cannot be kept.
     pub async fn payload(&self, text: String) -> Result<Payload, ApiError> {
         if text.len() > DATABASE_MAX {
-            return Ok(self.store.put(text.into_bytes()).await?);
+            return Ok(self.backend.blobs.put(text.into_bytes()).await?);
         }
         Payload::of_text(text).map_err(|error| Reject::Invalid(error.to_string()).into())
     }
@@ -89,7 +89,7 @@ impl Api {
     pub async fn text_of(&self, payload: &Payload) -> Result<String, ApiError> {
         match payload {
             Payload::Stored { hash, .. } => {
-                let bytes = self.store.get(*hash).await?;
+                let bytes = self.backend.blobs.get(*hash).await?;
                 String::from_utf8(bytes).map_err(|_| {
                     StoreError::Corrupt(format!("payload {} is not UTF-8", hash.hex())).into()
                 })

@@ -114,11 +114,11 @@ pub async fn backup(
     if !wanted.dir.is_absolute() {
         return Err(ApiError::invalid("`dir` has to be an absolute path of the node's machine"));
     }
-    let manifest = api.store.backup(&wanted.dir).await?;
+    let manifest = api.backend.backup(&wanted.dir).await?;
     Ok(Answer(BackupView::of(&manifest, &wanted.dir)))
 }
 
 /// `GET /v1/audit`
 pub async fn audit(State(api): State<Shared>) -> Result<Answer<AuditView>, ApiError> {
-    Ok(Answer(AuditView { findings: api.store.audit().await? }))
+    Ok(Answer(AuditView { findings: api.backend.audit().await? }))
 }

@@ -321,6 +321,43 @@ pub struct AgentView {
     pub source: Option<String>,
     /// The instance.
     pub instance: String,
+    /// The node or worker that hosts it, by name where that is known; null where no node runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// Nodes and workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodesView {
+    /// By name.
+    pub nodes: Vec<NodeView>,
+}
+
+/// A node or a worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name; its host id where nobody told it.
+    pub name: String,
+    /// What it does: `node` or `worker`; empty where nobody told.
+    pub roles: Vec<String>,
+    /// `up`, `draining`, `silent` (its lease still holds) or `gone`.
+    pub status: String,
+    /// The name of its machine.
+    pub machine: Option<String>,
+    /// Its version of Segue.
+    pub version: Option<String>,
+    /// The names of its agents.
+    pub agents: Vec<String>,
+    /// Attempts that its agents have.
+    pub slots_used: u32,
+    /// Attempts that they take at a time.
+    pub slots: u32,
+    /// Milliseconds since it was last heard of; null where nobody told.
+    pub silent_ms: Option<u64>,
+    /// The host's id.
+    pub host: String,
+    /// Whether it is the node that answers.
+    pub here: bool,
 }
 
 /// Something an agent can do.
@@ -362,6 +399,7 @@ impl AgentView {
             capabilities: spec.capabilities.iter().map(CapabilityView::of).collect(),
             source,
             instance: spec.instance.to_string(),
+            node: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::failure::{Exit, Outcome};
 use crate::screen::live::say;
 use crate::screen::style::Paint;
 use crate::screen::table::Table;
-use crate::screen::text::line;
+use crate::screen::text::{duration, line};
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
@@ -61,11 +61,36 @@ fn list(cx: &Context, team: Option<&Path>) -> Outcome {
         );
         return Ok(Exit::Done);
     }
-    let mut table =
-        Table::new(&["NAME", "KIND", "STATUS", "LOAD", "HEALTH", "CAPABILITIES", "SOURCE"])
-            .give_way(&[5, 6, 0]);
+    let has_nodes = everybody.agents.iter().any(|agent| agent.node.is_some());
+    let mut table = match has_nodes {
+        true => Table::new(&[
+            "NAME",
+            "KIND",
+            "STATUS",
+            "LOAD",
+            "HEALTH",
+            "NODE",
+            "LAST SEEN",
+            "CAPABILITIES",
+        ])
+        .give_way(&[7, 5, 0]),
+        false => {
+            Table::new(&["NAME", "KIND", "STATUS", "LOAD", "HEALTH", "CAPABILITIES", "SOURCE"])
+                .give_way(&[5, 6, 0])
+        }
+    };
     for agent in &everybody.agents {
-        table.row(row(agent, cx.out));
+        let mut cells = row(agent, cx.out);
+        if has_nodes {
+            let capabilities = cells.remove(5);
+            cells.truncate(5);
+            cells.push(line(agent.node.as_deref().unwrap_or_default()));
+            cells.push(
+                agent.silent_ms.map(|ms| format!("{} ago", duration(ms))).unwrap_or_default(),
+            );
+            cells.push(capabilities);
+        }
+        table.row(cells);
     }
     cx.print_lines(&table.lines(cx.out, cx.cells()))?;
     if everybody.agents.iter().all(|agent| agent.health.is_none()) {

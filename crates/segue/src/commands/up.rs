@@ -43,6 +43,7 @@ async fn stay(cx: &Context, args: &UpArgs, project: &Project, signals: &mut Sign
         tokio::select! {
             () = reload_for_ever(cx, here, project, team) => {}
             _ = signals.first() => {}
+            () = drained(here) => say("this node was drained"),
             () = store_fails(here) => {
                 client.close(Duration::ZERO).await;
                 return Err(Failure::node("the store takes no more writes; the node ends")
@@ -107,6 +108,14 @@ async fn store_fails(here: &Here) {
     }
 }
 
+/// Ends when somebody drained this node.
+async fn drained(here: &Here) {
+    match &here.node {
+        Some(node) => node.told_to_leave().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Takes over whatever changes in `segue.toml` and `.claude/agents`.
 async fn reload_for_ever(cx: &Context, here: &Here, project: &Project, team: Option<&Path>) {
     let (changed, mut changes) = mpsc::unbounded_channel();
@@ -152,7 +161,7 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64)>> {
 }
 
 async fn reload(cx: &Context, here: &Here, project: &Project, team: Option<&Path>) -> Outcome<()> {
-    let (roster, hosted) = Roster::load(project, team).code(Exit::Usage)?;
+    let (roster, hosted) = Roster::of_node(project, team)?;
     let Some(node) = &here.node else { return Ok(()) };
     node.set_agents(hosted).await.code(Exit::Node)?;
     let names = |roster: &Roster| -> Vec<String> {

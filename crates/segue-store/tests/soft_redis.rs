@@ -1,0 +1,237 @@
+//! Soft state in Redis: asked everything that every adapter is asked, and what happens when its server goes away.
+
+mod soft_support;
+
+use segue_core::ids::{HostId, InstanceId};
+use segue_core::ports::{
+    Admission, Beat, GateKey, Gates, InstanceBeat, LockError, Locks, Presence, Signals, SoftError,
+    Topic,
+};
+use segue_store::soft::{Mode, Options, RedisSoft};
+use segue_testkit::servers::Redis;
+use segue_testkit::{bus_suite, gate_suite, lock_suite, presence_suite};
+use soft_support::{Rig, options, until};
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_question_is_answered_on_redis() {
+    let server = Redis::start().await;
+    let url = server.url();
+    let make = move || ready(Rig::new(&url));
+    presence_suite::ask_all(make.clone()).await;
+    lock_suite::ask_all(make.clone()).await;
+    gate_suite::ask_all(make.clone()).await;
+    bus_suite::hints_are_heard_and_count_once(&make().await).await;
+    bus_suite::hints_are_never_needed(&make().await).await;
+    projects_do_not_see_each_other(&server).await;
+    locks_expire_by_the_servers_own_time(&server).await;
+    what_others_wrote_is_left_out(&server).await;
+    the_doctor_is_told(&server).await;
+    everything_comes_back_after_a_flush(&server).await;
+}
+
+fn beat(from: HostId, instance: InstanceId) -> Beat {
+    let said = InstanceBeat {
+        instance,
+        host: from,
+        node: from,
+        name: "a".into(),
+        capabilities: vec!["review".into()],
+        delegates: false,
+        load: 0.0,
+        silent_ms: 0,
+    };
+    let health = BTreeMap::from([(instance, 0.9)]);
+    Beat { from, node: None, instances: vec![said], health }
+}
+
+fn some() -> (HostId, InstanceId) {
+    (HostId(Uuid::new_v4()), InstanceId(Uuid::new_v4()))
+}
+
+fn key() -> GateKey {
+    GateKey { provider: "p".into(), account: "a".into(), model: "m".into() }
+}
+
+async fn projects_do_not_see_each_other(server: &Redis) {
+    let (one, two) = (Rig::new(&server.url()).soft().await, Rig::new(&server.url()).soft().await);
+    let (node, instance) = some();
+    one.beat(beat(node, instance)).await.unwrap();
+    assert!(two.everybody().await.unwrap().instances.is_empty());
+    one.lock("a", "one", 60_000).await.unwrap();
+    two.lock("a", "two", 60_000).await.unwrap();
+    one.admit(&key(), 1, 1, 60_000).await.unwrap();
+    let admitted = two.admit(&key(), 1, 1, 60_000).await.unwrap();
+    assert_eq!(admitted, Admission::Admitted { left: 0 });
+}
+
+async fn locks_expire_by_the_servers_own_time(server: &Redis) {
+    let locks = Rig::new(&server.url()).soft().await;
+    let fence = locks.lock("a", "one", 50).await.unwrap();
+    let next =
+        until("the lock to expire", async || locks.lock("a", "two", 60_000).await.ok()).await;
+    assert!(next.token > fence.token);
+    assert!(next.until > fence.until);
+}
+
+/// Another version, or somebody by hand: what cannot be read is nobody, and stops nobody.
+async fn what_others_wrote_is_left_out(server: &Redis) {
+    let rig = Rig::new(&server.url());
+    let soft = rig.soft().await;
+    let (node, instance) = some();
+    soft.beat(beat(node, instance)).await.unwrap();
+    let hash = format!("{{segue:{}}}:instances", rig.prefix);
+    let now = server.command(&["TIME"]).await;
+    let now = format!("{}000", now.lines().next().unwrap());
+    for (id, text) in [
+        (Uuid::new_v4().to_string(), format!("{now} {{\"version\":9}}")),
+        (Uuid::new_v4().to_string(), "nonsense".to_owned()),
+        (Uuid::new_v4().to_string(), String::new()),
+        ("no id".to_owned(), format!("{now} {{}}")),
+    ] {
+        server.command(&["HSET", &hash, &id, &text]).await;
+    }
+    let lock = format!("{{segue:{}}}:lock:a", rig.prefix);
+    server.command(&["HSET", &lock, "holder", "x", "token", "y", "until", "z"]).await;
+    let seen = soft.everybody().await.unwrap();
+    assert_eq!(seen.instances.into_keys().collect::<Vec<_>>(), [instance]);
+    assert_eq!(soft.capable("review").await.unwrap().len(), 1);
+    let refused = soft.lock("a", "one", 60_000).await;
+    assert!(matches!(refused, Err(LockError::Away(_))), "{refused:?}");
+    // What is old or unreadable was cleared away; what another version wrote just now was not.
+    assert_eq!(server.command(&["HLEN", &hash]).await, "3");
+}
+
+async fn the_doctor_is_told(server: &Redis) {
+    let status = Rig::new(&server.url()).soft().await.status().await.unwrap();
+    assert_eq!(status.mode, Mode::Single);
+    assert!(status.version.starts_with(|c: char| c.is_ascii_digit()), "{status:?}");
+    assert!(status.missing.is_empty(), "{status:?}");
+    assert!(status.place.ends_with(&format!("{}/", server.address())), "{status:?}");
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    let status = Rig::new(&server.url()).soft().await.status().await.unwrap();
+    assert!(status.missing.iter().any(|what| what.contains("noeviction")), "{status:?}");
+}
+
+async fn everything_comes_back_after_a_flush(server: &Redis) {
+    let soft = Rig::new(&server.url()).soft().await;
+    let (node, instance) = some();
+    soft.beat(beat(node, instance)).await.unwrap();
+    let before = soft.lock("a", "one", 60_000).await.unwrap();
+    server.flush().await;
+    server.command(&["SCRIPT", "FLUSH"]).await;
+    assert!(soft.everybody().await.unwrap().instances.is_empty());
+    soft.beat(beat(node, instance)).await.unwrap();
+    assert_eq!(soft.everybody().await.unwrap().instances.len(), 1);
+    let after = soft.lock("a", "two", 60_000).await.unwrap();
+    assert!(after.token > before.token, "the first holder's fence is the smaller one");
+    assert!(matches!(soft.renew("a", before.token, 1_000).await, Err(LockError::Lost(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_comes_back_is_found_again_on_redis() {
+    let server = Redis::start().await;
+    let rig = Rig::new(&server.url());
+    let soft = rig.soft().await;
+    let (here, there) = (rig.hints().await, rig.hints().await);
+    let (node, instance) = some();
+    soft.beat(beat(node, instance)).await.unwrap();
+    let before = soft.lock("a", "one", 60_000).await.unwrap();
+
+    server.kill().await;
+    assert!(matches!(soft.everybody().await, Err(SoftError::Away(_))));
+    let asked = Instant::now();
+    for _ in 0..1_000 {
+        assert!(matches!(soft.everybody().await, Err(SoftError::Away(_))));
+        assert!(matches!(soft.lock("a", "two", 1_000).await, Err(LockError::Away(_))));
+        here.hint(Topic::Ready);
+    }
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(5), "a lost Redis holds up nobody, but took {took:?}");
+    assert!(soft.status().await.is_err());
+
+    server.start_again().await;
+    until("a beat to be taken", async || soft.beat(beat(node, instance)).await.ok()).await;
+    assert_eq!(soft.everybody().await.unwrap().instances.len(), 1);
+    let after = soft.lock("a", "two", 60_000).await.unwrap();
+    assert!(after.token > before.token);
+
+    // Everybody is woken once for what was said meanwhile; and then hears again what is said.
+    let mut listener = there.listen();
+    there.listening().await;
+    until("a hint over the new connection", async || {
+        here.hint(Topic::Duties);
+        let heard = listener.next(&[Topic::Duties]);
+        tokio::time::timeout(Duration::from_millis(50), heard).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_holds_up_nobody_for_long_on_redis() {
+    let server = Redis::start().await;
+    let mut quick = options(&server.url(), "hangs");
+    quick.command = Duration::from_millis(200);
+    quick.connect = Duration::from_millis(200);
+    let soft = RedisSoft::connect(quick).await.unwrap();
+    let (node, instance) = some();
+    until("a first answer", async || soft.everybody().await.ok()).await;
+    server.stop();
+    let asked = Instant::now();
+    for _ in 0..20 {
+        assert!(matches!(soft.everybody().await, Err(SoftError::Away(_))));
+    }
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(4), "20 questions took {took:?}");
+    server.go_on();
+    until("a beat to be taken", async || soft.beat(beat(node, instance)).await.ok()).await;
+}
+
+#[tokio::test]
+async fn what_redis_refuses_is_said_without_the_password_on_redis() {
+    let server = Redis::start().await;
+    let wrong = format!("redis://:hunter2@{}/", server.address());
+    let soft = RedisSoft::connect(options(&wrong, "p")).await.unwrap();
+    let Err(error) = soft.status().await else { panic!("the password is wrong") };
+    assert!(error.to_string().contains("password"), "{error}");
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+    let bare = format!("redis://{}/", server.address());
+    let soft = RedisSoft::connect(options(&bare, "p")).await.unwrap();
+    assert!(soft.status().await.is_err());
+    for (url, prefix) in [("redis://a", ""), ("redis://a", "a}b"), ("http://a", "p")] {
+        assert!(RedisSoft::connect(Options::new(url, prefix)).await.is_err(), "{url} {prefix}");
+    }
+    let ca = Options { ca: Some("/nowhere".into()), ..Options::new("rediss://a", "p") };
+    let Err(error) = RedisSoft::connect(ca).await else { panic!("there is no such file") };
+    assert!(error.to_string().contains("/nowhere"), "{error}");
+}
+
+/// A thousand hints in a burst are few messages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_are_gathered_on_redis() {
+    let server = Redis::start().await;
+    let rig = Rig::new(&server.url());
+    let (here, there) = (rig.hints().await, rig.hints().await);
+    let mut listener = there.listen();
+    let published = async || {
+        let stats = server.command(&["INFO", "commandstats"]).await;
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_publish:calls="));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse::<u64>().unwrap())
+    };
+    let (before, began) = (published().await, Instant::now());
+    for _ in 0..1_000 {
+        here.hint(Topic::Ready);
+        here.hint(Topic::Events);
+        tokio::task::yield_now().await;
+    }
+    let most = 2 + began.elapsed().as_millis() as u64 / 2;
+    listener.next(&[Topic::Events]).await;
+    let calls = published().await - before;
+    assert!((1..=most + 1).contains(&calls), "{calls} messages, at most {most}");
+    let signals: Arc<dyn Signals> = here;
+    drop(signals);
+}

@@ -1,0 +1,103 @@
+//! A store with something of everything in it, and all that it tells.
+
+use super::{accept, register, spec, submit};
+use parking_lot::Mutex;
+use segue_core::command::Command;
+use segue_core::outcome::Outcome;
+use segue_core::payload::{DATABASE_MAX, Payload};
+use segue_core::ports::{Blobs, EventFilter, Store, TaskFilter};
+use segue_core::task::ErrorClass;
+use segue_store::sqlite::SqliteStore;
+use segue_testkit::store_suite::{delegated, text_of, work};
+use std::io::Write;
+use std::sync::Arc;
+
+/// Rows in every table, and bodies of every size.
+pub async fn fill(store: &SqliteStore) {
+    let assign = register(store, "a", 20).await;
+    let mut sizes = vec![10, 10_000, DATABASE_MAX + 1, 300_000];
+    sizes.extend([40; 8]);
+    for size in sizes {
+        let input = store.put(text_of(size).into_bytes()).await.expect("is kept");
+        let mut task = spec("a");
+        task.idempotency_key = Some(format!("key {}", task.id).into());
+        let new = segue_core::command::NewTask { spec: task, input };
+        let tasks = vec![new];
+        accept(store, vec![Command::Submit(segue_core::command::Submit { tasks })]).await;
+    }
+    let effects = accept(store, vec![assign]).await;
+    let work = work(&effects[0].letters);
+    let output = store.put(text_of(5_000).into_bytes()).await.expect("is kept");
+    let park = Outcome::Delegate {
+        tasks: vec![delegated("one", "a"), delegated("two", "b")],
+        resume: true,
+        continuation: Some(Payload::of_text("\"\\u0000 and \u{1f680}\"").expect("JSON")),
+    };
+    let batch = vec![
+        work[0].start(store.now()),
+        work[0].end(Outcome::Complete { output }),
+        work[1].fail(ErrorClass::Transient),
+        work[2].fail(ErrorClass::Permanent),
+        work[3].end(park),
+        Command::Cancel { task: work[4].task, reason: "enough".into() },
+        Command::Settle { letters: vec![work[0].seq, work[1].seq] },
+    ];
+    accept(store, batch).await;
+    let mut waiting = spec("a");
+    waiting.needs =
+        vec![segue_core::task::Need { task: work[5].task, name: None, order_only: true }];
+    waiting.template = Some(Box::new(segue_core::task::Template {
+        for_each: Some("input".into()),
+        ..Default::default()
+    }));
+    let mut render = spec("b");
+    render.template.clone_from(&waiting.template);
+    accept(store, vec![submit(vec![waiting]), submit(vec![render])]).await;
+}
+
+/// Everything that a store tells through its port, bodies included.
+pub async fn everything(store: &SqliteStore) -> Vec<String> {
+    let filter = TaskFilter { limit: usize::MAX, ..TaskFilter::default() };
+    let mut all = Vec::new();
+    for task in store.tasks(filter).await.expect("reads") {
+        all.push(format!("{task:?}"));
+        for payload in [Some(&task.input), task.output.as_ref()].into_iter().flatten() {
+            if payload.text().is_none() {
+                let body = store.get(payload.hash()).await.expect("is there");
+                all.push(format!("{} bytes", body.len()));
+            }
+        }
+        all.push(format!("{:?}", store.attempts(task.id()).await.expect("reads")));
+    }
+    let filter = EventFilter { limit: usize::MAX, ..EventFilter::default() };
+    all.push(format!("{:#?}", store.events(filter).await.expect("reads")));
+    all.push(format!("{:#?}", store.unsent(0, usize::MAX).await.expect("reads")));
+    all.push(format!("{:#?}", store.duties(usize::MAX).await.expect("reads")));
+    all.push(format!("{:?}", store.agents().await.expect("reads")));
+    all.push(format!("{:?}", store.counts().await.expect("reads")));
+    all.push(format!("{:?}", store.next_due().await.expect("reads")));
+    all
+}
+
+/// Collects what is written to it.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// All of its rows and bodies, as they are exported.
+pub async fn export(store: &SqliteStore) -> Vec<u8> {
+    let sink = Sink::default();
+    store.export(sink.clone()).await.expect("exports");
+    let bytes = sink.0.lock();
+    bytes.clone()
+}

@@ -1,0 +1,136 @@
+//! What a project stands on: the tables and bodies of this machine, or those of a cluster.
+
+use crate::cluster;
+use crate::project::Project;
+use anyhow::{Context, Result};
+use segue_bus::in_process::InProcessBus;
+use segue_bus::rabbitmq::RabbitBus;
+use segue_bus::signals::InProcessSignals;
+use segue_core::ports::{Blobs, Store, StoreError};
+use segue_engine::Parts;
+use segue_store::postgres::PostgresStore;
+use segue_store::soft::InProcessSoft;
+use segue_store::sqlite::{Manifest, Options, SqliteStore};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The tables and the bodies of a project.
+#[derive(Clone)]
+pub struct Backend {
+    /// The tables.
+    pub store: Arc<dyn Store>,
+    /// The bodies.
+    pub blobs: Arc<dyn Blobs>,
+    kind: Kind,
+}
+
+/// Which database it is: for the few things that are no part of a port.
+#[derive(Clone)]
+pub(crate) enum Kind {
+    /// A file of this machine.
+    Sqlite(Arc<SqliteStore>),
+    /// A server.
+    Postgres(Arc<PostgresStore>),
+}
+
+impl Backend {
+    /// Over these.
+    pub(crate) fn new(store: Arc<dyn Store>, blobs: Arc<dyn Blobs>, kind: Kind) -> Backend {
+        Backend { store, blobs, kind }
+    }
+
+    /// That of a project: the cluster's, where it is part of one. Of an embedded one the caller holds the lock.
+    ///
+    /// # Errors
+    /// When it cannot be opened or reached.
+    pub async fn open(project: &Project) -> Result<Backend> {
+        match &project.cluster {
+            Some(settings) => cluster::connect::backend(settings).await,
+            None => Backend::embedded(project),
+        }
+    }
+
+    fn embedded(project: &Project) -> Result<Backend> {
+        let options = Options::new(&project.state, project.id, project.key);
+        let store = SqliteStore::open(options)
+            .with_context(|| format!("cannot open the database in {}", project.state.display()))?;
+        Ok(Backend::new(store.clone(), store.clone(), Kind::Sqlite(store)))
+    }
+
+    /// Which database it is.
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Reads all of the database, and says what is wrong with it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn audit(&self) -> Result<Vec<String>, StoreError> {
+        match &self.kind {
+            Kind::Sqlite(store) => store.audit().await,
+            Kind::Postgres(store) => store.health().map(|()| Vec::new()),
+        }
+    }
+
+    /// Writes a copy of the database of this machine into a folder.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the database is a server's.
+    pub async fn backup(&self, dir: &Path) -> Result<Manifest, StoreError> {
+        match &self.kind {
+            Kind::Sqlite(store) => store.backup(dir).await,
+            Kind::Postgres(_) => Err(StoreError::Io(
+                "a folder takes the copy of a database file; the project's is on a server: use `segue backup s3://BUCKET/PREFIX` or `file:///FOLDER`".into(),
+            )),
+        }
+    }
+}
+
+/// Everything that an engine stands on, and what has to be closed at its end.
+pub struct Base {
+    /// The tables and bodies.
+    pub backend: Backend,
+    /// What the engine gets.
+    pub parts: Parts,
+    bus: Bus,
+}
+
+pub(crate) enum Bus {
+    Here(Arc<InProcessBus>),
+    Broker(Arc<RabbitBus>),
+}
+
+impl Base {
+    pub(crate) fn new(backend: Backend, parts: Parts, bus: Bus) -> Base {
+        Base { backend, parts, bus }
+    }
+
+    /// That of a project.
+    ///
+    /// # Errors
+    /// When something of it cannot be opened or reached.
+    pub async fn open(project: &Project) -> Result<Base> {
+        if let Some(settings) = &project.cluster {
+            return cluster::connect::base(settings).await;
+        }
+        let backend = Backend::embedded(project)?;
+        let bus = InProcessBus::new();
+        let parts = Parts {
+            store: backend.store.clone(),
+            blobs: backend.blobs.clone(),
+            bus: bus.clone(),
+            signals: InProcessSignals::new(),
+            presence: InProcessSoft::new(),
+        };
+        Ok(Base::new(backend, parts, Bus::Here(bus)))
+    }
+
+    /// Ends the bus: whoever waits for letters is told.
+    pub async fn close(&self) {
+        match &self.bus {
+            Bus::Here(bus) => bus.close(),
+            Bus::Broker(bus) => bus.close().await,
+        }
+    }
+}

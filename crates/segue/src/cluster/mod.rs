@@ -1,0 +1,8 @@
+//! Many machines: what their nodes share, how the servers are reached, and who is who.
+
+pub mod connect;
+pub mod place;
+pub mod read;
+pub mod settings;
+
+pub use settings::{For, Settings};
