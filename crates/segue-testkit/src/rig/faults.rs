@@ -31,7 +31,7 @@ pub enum Kind {
     RedisFlushed,
     /// Redis is killed and started again after a while.
     RedisKilled,
-    /// S3 is away for a while.
+    /// Nobody reaches S3 for a while.
     S3Failing,
     /// A member is cut off from one server: connections are reset and new ones refused.
     Cut,
@@ -241,11 +241,7 @@ impl Fault {
                 self.last().await;
                 place.redis.start_again().await;
             }
-            Kind::S3Failing => {
-                place.s3.kill().await;
-                self.last().await;
-                place.s3.start_again().await;
-            }
+            Kind::S3Failing => self.fail_s3(cluster).await,
             Kind::Cut | Kind::Silence | Kind::Slow => self.disturb(&self.member(cluster)).await,
         }
         Ok(())
@@ -271,6 +267,21 @@ impl Fault {
         standby.promote().await;
         *primary = standby;
         Ok(())
+    }
+
+    /// Nobody reaches it. It is not killed: the one of the tests keeps everything in memory, as no real one does.
+    async fn fail_s3(&self, cluster: &Cluster) {
+        for member in cluster.members() {
+            for line in member.lines.lines(Server::S3) {
+                line.cut().await;
+            }
+        }
+        self.last().await;
+        for member in cluster.members() {
+            for line in member.lines.lines(Server::S3) {
+                line.heal().await;
+            }
+        }
     }
 
     async fn disturb(&self, member: &Member) {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A member that was told to end has ended by then.
-const ENDS_WITHIN: Duration = Duration::from_secs(40);
+const ENDS_WITHIN: Duration = Duration::from_secs(75);
 /// How often it is looked whether a process has ended.
 const LOOK: Duration = Duration::from_millis(50);
 
