@@ -2,10 +2,14 @@
 
 #[path = "rabbitmq/rig.rs"]
 mod rig;
+#[path = "rabbitmq/trouble.rs"]
+mod trouble;
 
 mod on_rabbitmq {
     use crate::rig::{Rig, broker};
+    use crate::trouble;
     use segue_testkit::bus_suite;
+    use segue_testkit::questions::{Question, ask};
 
     /// One letter a message, so that the bounds of queues can be told to the letter.
     #[tokio::test(flavor = "multi_thread")]
@@ -19,5 +23,40 @@ mod on_rabbitmq {
     async fn every_question_about_restarts() {
         let broker = broker().await;
         bus_suite::ask_all_of_restarts(move || Rig::shared(broker.clone())).await;
+    }
+
+    macro_rules! questions {
+        ($broker:ident: $($question:ident),+ $(,)?) => {
+            vec![$({
+                let broker = $broker.clone();
+                Question::new(stringify!($question), 2, async move || {
+                    trouble::$question(Rig::shared(broker).await).await;
+                })
+            }),+]
+        };
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_question_about_strangers_and_dead_letters() {
+        let broker = broker().await;
+        let questions = questions!(broker:
+            hostile_letters_are_dead_with_a_reason,
+            nobody_else_gives_out_work,
+            work_that_is_too_large_is_dead_at_once,
+            work_that_nobody_accepts_comes_to_the_engine,
+            dead_work_waits_for_the_engine,
+            the_broker_says_what_is_missing,
+        );
+        ask(questions, 4).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_question_about_a_broker_in_trouble() {
+        let broker = broker().await;
+        let questions = questions!(broker:
+            a_broker_without_memory_makes_publish_wait,
+            a_broker_that_is_killed_under_load_loses_nothing,
+        );
+        ask(questions, 1).await;
     }
 }

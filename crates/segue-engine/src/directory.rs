@@ -319,19 +319,24 @@ impl Directory {
     /// Takes in what the others told. Whom they do not name any more is kept for its time: they may have lost everything a moment ago.
     pub(crate) fn hear(&self, me: HostId, everybody: Everybody) {
         let now = Instant::now();
-        let mut entries = self.entries.lock();
-        entries.told_health = everybody.health_but(me);
-        entries.leased.clear();
-        entries.told.retain(|_, told| told.heard.is_fresh(now));
-        for (instance, seen) in everybody.instances {
-            if seen.beat.node == me || entries.gone.contains(&instance) {
-                continue;
-            }
-            let silent = Duration::from_millis(seen.beat.silent_ms);
-            let Some(at) = now.checked_sub(silent) else { continue };
+        let told_health = everybody.health_but(me);
+        let others = everybody.instances.into_iter().filter(|(_, seen)| seen.beat.node != me);
+        let told = others.filter_map(|(instance, seen)| {
+            let at = now.checked_sub(Duration::from_millis(seen.beat.silent_ms))?;
             let heard = Heard { load: seen.beat.load, at };
-            entries.told.insert(instance, Told { heard, beat: seen.beat });
+            Some((instance, Told { heard, beat: seen.beat }))
+        });
+        // Made before the lock is taken: batches wait for it.
+        let mut told: BTreeMap<InstanceId, Told> = told.collect();
+        let mut entries = self.entries.lock();
+        told.retain(|instance, _| !entries.gone.contains(instance));
+        for (instance, before) in std::mem::replace(&mut entries.told, told) {
+            if before.heard.is_fresh(now) {
+                entries.told.entry(instance).or_insert(before);
+            }
         }
+        entries.told_health = told_health;
+        entries.leased.clear();
         drop(entries);
         self.stale();
     }

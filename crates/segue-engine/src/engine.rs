@@ -4,7 +4,7 @@ use crate::directory::Directory;
 use crate::dispatch::Outbox;
 use crate::wait::Waiters;
 use crate::workers::Desk;
-use crate::{dispatch, duties, intake, presence, timers, wait};
+use crate::{dead_letters, dispatch, duties, intake, presence, timers, wait};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use segue_core::agent::AgentSpec;
@@ -143,8 +143,10 @@ impl Engine {
             loops: Mutex::new(JoinSet::new()),
         });
         let intake = intake::Intake::open(&engine).await?;
+        let dead = engine.parts.bus.consume_dead().await?;
         engine.supervise("dispatch", dispatch::publish_loop(engine.clone(), letters));
         engine.supervise("intake", intake.run());
+        engine.supervise("dead letters", dead_letters::dead_letter_loop(engine.clone(), dead));
         engine.supervise("timers", timers::timer_loop(engine.clone()));
         engine.supervise("duties", duties::duty_loop(engine.clone(), duty_receiver));
         if engine.config.has_peers {

@@ -8,9 +8,10 @@ use segue_bus::signals::InProcessSignals;
 use segue_core::agent::{AgentKind, AgentSpec};
 use segue_core::command::{Command, NewTask};
 use segue_core::ids::{HostId, Incarnation, InstanceId, TaskId};
+use segue_core::letter::Address;
 use segue_core::outcome::Delegated;
 use segue_core::payload::{Hash, Payload};
-use segue_core::ports::{Blobs, Clock, Fut, StoreError};
+use segue_core::ports::{Blobs, Clock, Consumer, Fut, StoreError, WorkBus};
 use segue_core::retry::RetryPolicy;
 use segue_core::task::{
     ErrorClass, Need, OnFailure, Route, TaskError, TaskSpec, TaskState, Timeouts,
@@ -320,4 +321,54 @@ async fn a_drained_agent_gets_nothing_until_it_is_back() {
     rig.engine.command(drain(false)).await.unwrap();
     assert_eq!(rig.output(id).await, json!({ "got": 1 }));
     rig.stop().await;
+}
+
+/// Refuses whatever comes to a host, for good.
+async fn refuse_everything(mut consumer: Box<dyn Consumer>) {
+    while let Ok(batch) = consumer.next(16).await {
+        for delivery in batch {
+            let _ =
+                consumer.reject(delivery.token, Some("this host is full of doubt".into())).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_whose_letter_died_fails_with_the_reason_and_other_dead_letters_are_left() {
+    let bus = InProcessBus::new();
+    let parts = Parts {
+        store: Arc::new(MemoryStore::new(Arc::new(Now), 7, [7; 32])),
+        blobs: Arc::new(MapBlobs::default()),
+        bus: bus.clone(),
+        signals: InProcessSignals::new(),
+    };
+    let engine = Engine::start(parts, Config { beat_ms: 200, ..Config::default() }).await.unwrap();
+    let local =
+        LocalHost { host: HostId(Uuid::new_v4()), incarnation: Incarnation(Uuid::new_v4()) };
+    let consumer = bus.consume(Address::Host(local.host)).await.unwrap();
+    let refusing = tokio::spawn(refuse_everything(consumer));
+    engine.register(&local, vec![spec("a", 1)]).await.unwrap();
+    // A question to the host, which is no work, is refused as well.
+    let question = segue_testkit::bus_suite::letter(&Address::Host(local.host), 77);
+    bus.publish(vec![question]).await.unwrap();
+
+    let mut doomed = task("doomed", &json!(1));
+    doomed.spec.retry.base_ms = 5;
+    let id = engine.submit(vec![doomed]).await.unwrap();
+    let wait = engine.wait_for(id);
+    let task = tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it ends").unwrap();
+    assert_eq!(task.state, TaskState::Failed);
+    let error = task.error.as_ref().unwrap();
+    assert_eq!(error.class, ErrorClass::Transient);
+    assert!(error.message.contains("this host is full of doubt"), "{error:?}");
+    // Every attempt was tried, and each ended by itself.
+    let attempts = engine.store().attempts(id).await.unwrap();
+    assert_eq!(attempts.len() as u32, task.spec.retry.attempts);
+
+    let left = bus.look_at_dead(10).await.unwrap();
+    let numbers: Vec<_> = left.iter().map(|dead| dead.letter.as_ref().unwrap().seq).collect();
+    assert_eq!(numbers, [77]);
+    engine.stop().await;
+    bus.close();
+    refusing.await.unwrap();
 }

@@ -2,13 +2,14 @@
 
 mod soft_support;
 
+use segue_bus::signals::InProcessSignals;
 use segue_core::ids::{HostId, InstanceId};
 use segue_core::ports::{
     Admission, Beat, GateKey, Gates, InstanceBeat, LockError, Locks, Presence, Signals, SoftError,
     Topic,
 };
 use segue_store::soft::{Mode, Options, RedisSoft};
-use segue_testkit::servers::Redis;
+use segue_testkit::servers::{Proxy, Redis, RedisOptions, RedisSentinel};
 use segue_testkit::{bus_suite, gate_suite, lock_suite, presence_suite};
 use soft_support::{Rig, options, until};
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ async fn every_question_is_answered_on_redis() {
     projects_do_not_see_each_other(&server).await;
     locks_expire_by_the_servers_own_time(&server).await;
     what_others_wrote_is_left_out(&server).await;
+    a_stamp_from_the_future_is_not_believed(&server).await;
     the_doctor_is_told(&server).await;
     everything_comes_back_after_a_flush(&server).await;
 }
@@ -106,6 +108,22 @@ async fn what_others_wrote_is_left_out(server: &Redis) {
     assert_eq!(server.command(&["HLEN", &hash]).await, "3");
 }
 
+/// After a clock was set back, what it stamped before does not stand above everything that is said from now on.
+async fn a_stamp_from_the_future_is_not_believed(server: &Redis) {
+    let rig = Rig::new(&server.url());
+    let soft = rig.soft().await;
+    let (node, instance) = some();
+    soft.beat(beat(node, instance)).await.unwrap();
+    let hash = format!("{{segue:{}}}:instances", rig.prefix);
+    let mut old = beat(node, instance).instances.remove(0);
+    old.load = 0.75;
+    let old = format!("32503680000000 {}", serde_json::to_string(&old).unwrap());
+    server.command(&["HSET", &hash, &instance.to_string(), &old]).await;
+    assert_eq!(soft.everybody().await.unwrap().instances[&instance].beat.load, 0.75);
+    soft.beat(beat(node, instance)).await.unwrap();
+    assert_eq!(soft.everybody().await.unwrap().instances[&instance].beat.load, 0.0);
+}
+
 async fn the_doctor_is_told(server: &Redis) {
     let status = Rig::new(&server.url()).soft().await.status().await.unwrap();
     assert_eq!(status.mode, Mode::Single);
@@ -142,6 +160,13 @@ async fn a_server_that_comes_back_is_found_again_on_redis() {
     soft.beat(beat(node, instance)).await.unwrap();
     let before = soft.lock("a", "one", 60_000).await.unwrap();
 
+    // A restart between two questions is not even noticed.
+    server.kill().await;
+    server.start_again().await;
+    soft.beat(beat(node, instance)).await.unwrap();
+    there.listening().await;
+    let mut listener = there.listen();
+
     server.kill().await;
     assert!(matches!(soft.everybody().await, Err(SoftError::Away(_))));
     let asked = Instant::now();
@@ -160,8 +185,9 @@ async fn a_server_that_comes_back_is_found_again_on_redis() {
     let after = soft.lock("a", "two", 60_000).await.unwrap();
     assert!(after.token > before.token);
 
-    // Everybody is woken once for what was said meanwhile; and then hears again what is said.
-    let mut listener = there.listen();
+    // Everybody was woken once for what may have been said meanwhile, of whatever topic; and hears again what is said.
+    let woken = listener.next(&[Topic::Letters]);
+    tokio::time::timeout(Duration::from_secs(60), woken).await.expect("a hint that nobody gave");
     there.listening().await;
     until("a hint over the new connection", async || {
         here.hint(Topic::Duties);
@@ -234,4 +260,184 @@ async fn hints_are_gathered_on_redis() {
     assert!((1..=most + 1).contains(&calls), "{calls} messages, at most {most}");
     let signals: Arc<dyn Signals> = here;
     drop(signals);
+}
+
+/// The primary is lost, its replica is promoted, and the old primary comes back as a replica.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_is_survived_on_redis_with_sentinel() {
+    let servers = RedisSentinel::start().await;
+    let secret = servers.password();
+    let url = format!(
+        "redis+sentinel://:{secret}@{}/{}?sentinel_password={secret}",
+        servers.address(),
+        servers.name()
+    );
+    let mut options = options(&url, "failover");
+    options.connect = Duration::from_secs(2);
+    options.command = Duration::from_secs(2);
+    let soft = RedisSoft::connect(options.clone()).await.unwrap();
+    let other = RedisSoft::connect(options).await.unwrap();
+    let (here, there) =
+        (soft.signals(InProcessSignals::new()), other.signals(InProcessSignals::new()));
+    there.listening().await;
+    let (node, instance) = some();
+    soft.beat(beat(node, instance)).await.unwrap();
+    assert_eq!(other.everybody().await.unwrap().instances.len(), 1);
+    let status = soft.status().await.unwrap();
+    assert_eq!(status.mode, Mode::Sentinel);
+    assert!(status.missing.iter().any(|what| what.contains("Sentinels")), "{status:?}");
+    let before = soft.lock("a", "one", 60_000).await.unwrap();
+
+    let killed = Instant::now();
+    servers.first().kill().await;
+    assert!(matches!(soft.everybody().await, Err(SoftError::Away(_))));
+    until("a beat to be taken", async || soft.beat(beat(node, instance)).await.ok()).await;
+    eprintln!("a beat was taken {:?} after the primary was killed", killed.elapsed());
+    servers.until_promoted().await;
+    until("everybody to be seen", async || {
+        other.everybody().await.ok().filter(|all| all.instances.len() == 1)
+    })
+    .await;
+    // The lock may have been replicated or not; whoever gets it next has a greater token.
+    let name = if soft.holder("a").await.unwrap().is_some() { "b" } else { "a" };
+    let after = soft.lock(name, "two", 60_000).await.unwrap();
+    assert!(after.token > before.token);
+
+    let mut listener = there.listen();
+    until("a hint over the new primary", async || {
+        here.hint(Topic::Duties);
+        let heard = listener.next(&[Topic::Duties]);
+        tokio::time::timeout(Duration::from_millis(50), heard).await.ok()
+    })
+    .await;
+    servers.first().start_again().await;
+    until("a beat to be taken", async || soft.beat(beat(node, instance)).await.ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_question_is_answered_by_tls_on_redis() {
+    let tls = RedisOptions { tls: true, ..RedisOptions::default() };
+    let server = Redis::start_with(tls).await;
+    let (node, instance) = some();
+    let trusting =
+        Options { ca: Some(server.authority().to_owned()), ..options(&server.url(), "tls") };
+    let soft = RedisSoft::connect(trusting).await.unwrap();
+    soft.status().await.unwrap();
+    soft.beat(beat(node, instance)).await.unwrap();
+    assert_eq!(soft.everybody().await.unwrap().instances.len(), 1);
+    let (here, there) =
+        (soft.signals(InProcessSignals::new()), soft.signals(InProcessSignals::new()));
+    there.listening().await;
+    let mut listener = there.listen();
+    here.hint(Topic::Ready);
+    listener.next(&[Topic::Ready]).await;
+    // Whoever does not know the authority does not talk to its server.
+    let soft = RedisSoft::connect(options(&server.url(), "tls")).await.unwrap();
+    let Err(error) = soft.status().await else { panic!("the authority is unknown") };
+    assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+}
+
+/// Three servers, each with a third of the slots.
+async fn cluster(secret: &str) -> Vec<Redis> {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        let lines = ["cluster-enabled yes", "cluster-config-file nodes.conf"];
+        let mut configuration = lines.map(str::to_owned).to_vec();
+        configuration.push(format!("requirepass {secret}"));
+        let options = RedisOptions { configuration, ..RedisOptions::default() };
+        servers.push(Redis::start_with(options).await);
+    }
+    for (server, slots) in servers.iter().zip([(0, 5_460), (5_461, 10_922), (10_923, 16_383)]) {
+        let (from, to) = (slots.0.to_string(), slots.1.to_string());
+        ask(server, secret, &["CLUSTER", "ADDSLOTSRANGE", &from, &to]).await;
+        let port = server.port().to_string();
+        ask(&servers[0], secret, &["CLUSTER", "MEET", "127.0.0.1", &port]).await;
+    }
+    until_whole(&servers, secret).await;
+    servers
+}
+
+async fn until_whole(servers: &[Redis], secret: &str) {
+    for server in servers {
+        until("the cluster to be whole", async || {
+            let info = ask(server, secret, &["CLUSTER", "INFO"]).await;
+            let is_whole = info.contains("cluster_state:ok") && info.contains("cluster_size:3");
+            is_whole.then_some(())
+        })
+        .await;
+    }
+}
+
+async fn ask(server: &Redis, secret: &str, words: &[&str]) -> String {
+    let client = redis::Client::open(format!("redis://:{secret}@{}/", server.address())).unwrap();
+    let mut conn = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd(words[0]).arg(&words[1..]).query_async(&mut conn).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_question_is_answered_by_a_cluster_on_redis() {
+    let secret = Uuid::new_v4().simple().to_string();
+    let servers = cluster(&secret).await;
+    let direct: Vec<String> =
+        servers.iter().map(|server| format!("redis://:{secret}@{}/", server.address())).collect();
+    // One of them is enough to find the others.
+    let url = format!("redis+cluster://:{secret}@{}", servers[1].address());
+    let make = {
+        let url = url.clone();
+        move || ready(Rig::of_cluster(direct.clone(), &url))
+    };
+    presence_suite::ask_all(make.clone()).await;
+    lock_suite::ask_all(make.clone()).await;
+    gate_suite::ask_all(make.clone()).await;
+    bus_suite::hints_are_heard_and_count_once(&make().await).await;
+
+    let soft = RedisSoft::connect(options(&url, "cluster")).await.unwrap();
+    let status = soft.status().await.unwrap();
+    assert_eq!((status.mode, status.missing.len()), (Mode::Cluster, 0), "{status:?}");
+    let (node, instance) = some();
+    for server in &servers {
+        server.kill().await;
+    }
+    assert!(matches!(soft.everybody().await, Err(SoftError::Away(_))));
+    for server in &servers {
+        server.start_again().await;
+    }
+    until_whole(&servers, &secret).await;
+    until("a beat to be taken", async || soft.beat(beat(node, instance)).await.ok()).await;
+}
+
+/// A line that is cut without a word: the subscription notices because its own words do not come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_was_cut_is_laid_anew_on_redis() {
+    let server = Redis::start().await;
+    let proxy = Proxy::to(&server.address()).await;
+    let url = server.url_by(&proxy.addr());
+    let mut options = options(&url, "cut");
+    options.connect = Duration::from_millis(500);
+    options.command = Duration::from_millis(500);
+    let soft = RedisSoft::connect(options).await.unwrap();
+    let (here, there) =
+        (soft.signals(InProcessSignals::new()), soft.signals(InProcessSignals::new()));
+    there.listening().await;
+    let (node, instance) = some();
+    soft.beat(beat(node, instance)).await.unwrap();
+    proxy.cut().await;
+    until("nobody to answer", async || soft.everybody().await.err()).await;
+    proxy.heal().await;
+    until("a beat to be taken", async || soft.beat(beat(node, instance)).await.ok()).await;
+
+    // Nothing comes through any more, and nobody is told: connections stay open, as on a network that lost its way.
+    there.listening().await;
+    proxy.hold_answers().await;
+    let began = Instant::now();
+    until("the subscription to be given up", async || (!there.is_listening()).then_some(())).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    proxy.heal().await;
+    let mut listener = there.listen();
+    until("a hint over the new line", async || {
+        here.hint(Topic::Duties);
+        let heard = listener.next(&[Topic::Duties]);
+        tokio::time::timeout(Duration::from_millis(50), heard).await.ok()
+    })
+    .await;
 }

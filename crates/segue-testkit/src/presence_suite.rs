@@ -86,7 +86,7 @@ fn said(number: u128, node: HostId, capabilities: &[&str]) -> InstanceBeat {
         node,
         name: format!("agent-{number}").into(),
         capabilities: capabilities.iter().map(|name| (*name).into()).collect(),
-        delegates: number % 2 == 0,
+        delegates: number.is_multiple_of(2),
         load: 0.25,
         silent_ms: 0,
     }

@@ -57,11 +57,6 @@ impl Backend {
         Ok(Backend::new(store.clone(), store.clone(), Kind::Sqlite(store)))
     }
 
-    /// Which database it is.
-    pub(crate) fn kind(&self) -> &Kind {
-        &self.kind
-    }
-
     /// Reads all of the database, and says what is wrong with it.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ struct Desk {
     book: Mutex<Book>,
     /// Letters are ready.
     ready: Notify,
+    /// Why the queue could not be opened last.
+    trouble: Mutex<Option<String>>,
     /// The consumer was dropped.
     left: watch::Sender<bool>,
 }
@@ -59,17 +61,21 @@ pub(super) async fn open(
         source,
         book: Mutex::default(),
         ready: Notify::new(),
+        trouble: Mutex::default(),
         left: watch::Sender::new(false),
     });
     let (opened, opens) = oneshot::channel();
     tokio::spawn(pump(desk.clone(), opened));
-    let consumer = RabbitConsumer { desk };
+    let consumer = RabbitConsumer { desk: desk.clone() };
     let mut closing = shared.closing();
     tokio::select! {
         _ = opens => Ok(Box::new(consumer)),
         _ = closing.wait_for(|closing| *closing) => Err(BusError::Closed),
         // What was begun ends with the consumer.
-        () = tokio::time::sleep(timeout) => Err(shared.consuming.away()),
+        () = tokio::time::sleep(timeout) => Err(match desk.trouble.lock().take() {
+            Some(trouble) => BusError::Away(trouble),
+            None => shared.consuming.away(),
+        }),
     }
 }
 
@@ -157,6 +163,8 @@ async fn take_over(
             if !topology::is_locked(&error) {
                 tracing::warn!(queue = %desk.source.queue, %error, "a queue cannot be opened");
             }
+            let trouble = format!("queue {} cannot be opened: {error}", desk.source.queue);
+            *desk.trouble.lock() = Some(trouble);
             return;
         }
         Err(_) => return live_is_dead(desk, &live),

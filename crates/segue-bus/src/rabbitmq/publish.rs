@@ -256,6 +256,18 @@ pub(super) async fn send(
     letters: usize,
     id: Uuid,
 ) -> Result<Said, BusError> {
+    let said = confirmed(shared, target, body, letters, id).await;
+    // Closing takes the connection away as well.
+    if said.is_err() && shared.is_closed() { Err(BusError::Closed) } else { said }
+}
+
+async fn confirmed(
+    shared: &Shared,
+    target: &Target,
+    body: &[u8],
+    letters: usize,
+    id: Uuid,
+) -> Result<Said, BusError> {
     let live = shared.publishing.now()?;
     let mut lost = shared.publishing.live();
     let mut blocked = shared.publishing.blocked.subscribe();

@@ -1,4 +1,4 @@
-//! A bus of its own on a broker that several questions share.
+//! A bus of its own on a broker that several questions share: each has a project, and so a prefix, of its own.
 
 use parking_lot::Mutex;
 use segue_bus::rabbitmq::{Options, RabbitBus};
@@ -7,6 +7,7 @@ use segue_core::ports::{Fut, Signals, WorkBus};
 use segue_testkit::bus_suite::{BusRig, Dead, RestartRig, dead_letters};
 use segue_testkit::servers::RabbitMq;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// Messages that a consumer of an exact rig holds.
 const PREFETCH: u16 = 16;
@@ -21,13 +22,19 @@ pub struct Rig {
 
 /// A broker of this test's own.
 pub async fn broker() -> Arc<RabbitMq> {
+    // What the bus has to say is shown where somebody asks for it (`RUST_LOG`).
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     Arc::new(RabbitMq::start().await)
 }
 
 impl Rig {
     /// Letters share messages.
     pub async fn shared(broker: Arc<RabbitMq>) -> Rig {
-        let options = Options::new(vec![broker.vhost().await], "suite");
+        let project = format!("suite-{}", Uuid::new_v4().simple());
+        let options = Options::new(vec![broker.url(0, "%2f")], project);
         Rig { broker, options, buses: Mutex::default(), signals: InProcessSignals::new() }
     }
 
@@ -35,7 +42,7 @@ impl Rig {
     pub async fn exact(broker: Arc<RabbitMq>) -> Rig {
         let mut rig = Rig::shared(broker).await;
         rig.options.letters_max = 1;
-        rig.options.queue_max = 1;
+        rig.options.queue_max = 4;
         rig.options.prefetch = PREFETCH;
         rig
     }
@@ -88,6 +95,9 @@ impl BusRig for Rig {
 impl RestartRig for Rig {
     fn restart(&self) -> Fut<'_, ()> {
         Box::pin(async {
+            // RabbitMQ 3.10 writes its list of quorum queues to the disk twice a second: a queue that was made just before a SIGKILL hangs for
+            // ever afterwards. That is not what is asked here.
+            self.broker.eval("[dets:sync(T) || T <- dets:all()].").await;
             self.broker.kill().await;
             self.broker.start_again().await;
         })

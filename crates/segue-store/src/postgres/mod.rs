@@ -6,6 +6,7 @@
 
 mod batch;
 mod cells;
+mod examine;
 mod lane;
 mod line;
 mod load;
@@ -20,6 +21,7 @@ mod store;
 mod trouble;
 mod write;
 
+pub use examine::{Examined, examine};
 pub use options::{Options, Tls};
 pub use signals::PostgresSignals;
 pub use store::PostgresStore;

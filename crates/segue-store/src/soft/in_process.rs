@@ -1,6 +1,5 @@
 //! Soft state of one process.
 
-use super::PRESENCE_TTL_MS;
 use parking_lot::Mutex;
 use segue_core::ids::{HostId, InstanceId};
 use segue_core::ports::{
@@ -15,6 +14,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
+/// How long a directory remembers an instance or a node that nobody heard of, in milliseconds.
+pub const PRESENCE_TTL_MS: u64 = 30_000;
 /// Locks, and gates, that one process keeps at most.
 const NAMES_MAX: usize = 100_000;
 

@@ -5,8 +5,5 @@
 mod in_process;
 mod redis;
 
-pub use in_process::{InProcessSoft, MonotonicClock};
+pub use in_process::{InProcessSoft, MonotonicClock, PRESENCE_TTL_MS};
 pub use redis::{Mode, Options, RedisSignals, RedisSoft, Status};
-
-/// How long a directory remembers an instance or a node that nobody heard of, in milliseconds.
-pub const PRESENCE_TTL_MS: u64 = 30_000;

@@ -41,6 +41,8 @@ return 0";
 
 pub struct Rig {
     pub url: String,
+    /// The servers behind it.
+    servers: Vec<String>,
     pub prefix: String,
     bus: Arc<InProcessBus>,
 }
@@ -74,7 +76,12 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 impl Rig {
     pub fn new(url: &str) -> Rig {
         let prefix = Uuid::new_v4().simple().to_string();
-        Rig { url: url.to_owned(), prefix, bus: InProcessBus::new() }
+        Rig { url: url.to_owned(), servers: vec![url.to_owned()], prefix, bus: InProcessBus::new() }
+    }
+
+    /// In a cluster of these servers.
+    pub fn of_cluster(servers: Vec<String>, url: &str) -> Rig {
+        Rig { servers, ..Rig::new(url) }
     }
 
     pub async fn soft(&self) -> Arc<RedisSoft> {
@@ -89,12 +96,14 @@ impl Rig {
     }
 
     async fn eval(&self, script: &str, args: &[String]) {
-        let client = redis::Client::open(&*self.url).unwrap();
-        let mut conn = client.get_multiplexed_async_connection().await.unwrap();
-        let pattern = format!("{{segue:{}}}:*", self.prefix);
-        let mut call = redis::cmd("EVAL");
-        call.arg(script).arg(0).arg(pattern).arg(args);
-        call.query_async::<()>(&mut conn).await.unwrap();
+        for server in &self.servers {
+            let client = redis::Client::open(&**server).unwrap();
+            let mut conn = client.get_multiplexed_async_connection().await.unwrap();
+            let pattern = format!("{{segue:{}}}:*", self.prefix);
+            let mut call = redis::cmd("EVAL");
+            call.arg(script).arg(0).arg(pattern).arg(args);
+            call.query_async::<()>(&mut conn).await.unwrap();
+        }
     }
 }
 

@@ -106,7 +106,7 @@ mod tests {
         assert!(next_life(folder.path()).unwrap() > first);
         let late = "fffffff0-0000-7000-8000-000000000000";
         std::fs::write(folder.path().join("life"), late).unwrap();
-        assert!(next_life(folder.path()).unwrap().0 > late.parse().unwrap());
+        assert!(next_life(folder.path()).unwrap().0 > late.parse::<Uuid>().unwrap());
     }
 
     #[test]

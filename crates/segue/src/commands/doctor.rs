@@ -3,6 +3,8 @@
 use crate::agents::Team;
 use crate::api::views::{AuditView, HealthView};
 use crate::client::Client;
+use crate::cluster::Settings;
+use crate::cluster::doctor::{Finding, examine};
 use crate::context::{Context, block_on};
 use crate::failure::{Exit, Outcome};
 use crate::project::{Project, STATE_FOLDER};
@@ -70,7 +72,11 @@ pub fn doctor(cx: &Context) -> Outcome {
             format!("there is none in {} or above it", cx.start().display()),
             "run `segue init` in the project's folder",
         )),
+        Some(dir) if cx.cluster().is_some() => team(&dir, &mut checks),
         Some(dir) => project(&dir, &mut checks),
+    }
+    if let Some(settings) = cx.cluster() {
+        checks.extend(servers(settings)?);
     }
     let of = |verdict: Verdict| checks.iter().filter(|check| check.verdict == verdict).count();
     let (warnings, failures) = (of(Verdict::Warn), of(Verdict::Fail));
@@ -105,6 +111,17 @@ fn shown(check: &Check, paint: Paint) -> String {
         text.push_str(&format!("\n{:20}{} {}", "", paint.cyan("->"), line(remedy)));
     }
     text
+}
+
+/// The servers of a cluster.
+fn servers(settings: &Settings) -> Outcome<Vec<Check>> {
+    let findings = block_on(async { Ok(examine(settings).await) })?;
+    let check = |finding| match finding {
+        Finding::Fine(name, found) => ok(name, found),
+        Finding::Odd(name, found, remedy) => warn(name, found, remedy),
+        Finding::Broken(name, found, remedy) => fail(name, found, remedy),
+    };
+    Ok(findings.into_iter().map(check).collect())
 }
 
 /// What does not depend on a project.

@@ -18,7 +18,8 @@ const CHUNK: usize = 500;
 /// Entries of bygone instances that one reader clears away at a time.
 const SWEEP_MAX: usize = 1_000;
 
-/// Instances: `id -> when it was heard of, what was said`; of two words the later stays. Nodes and health likewise.
+/// Instances: `id -> when it was heard of, what was said`; of two words the later stays, unless it comes from a future that a
+/// clock has been set back from. Nodes and health likewise.
 static BEAT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -29,7 +30,7 @@ local function put(key, max, id, seen, text)
   local old = redis.call('HGET', key, id)
   if not old and redis.call('HLEN', key) >= max then refused = refused + 1; return false end
   local was = old and tonumber(string.match(old, '^%d+') or '0') or 0
-  if was > seen then return true end
+  if was > seen and was <= now then return true end
   redis.call('HSET', key, id, string.format('%.0f ', seen) .. text)
   return true
 end
@@ -52,14 +53,11 @@ return refused",
     )
 });
 
-static EVERYBODY: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
+/// Redis's time, asked with a key so that a cluster answers by the server that has it. Not the hashes as well: a script copies each of their
+/// entries twice, and holds up everybody meanwhile.
+const NOW: &str = r"
 local t = redis.call('TIME')
-return { string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)),
-  redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), redis.call('HGETALL', KEYS[3]) }",
-    )
-});
+return string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))";
 
 static CAPABLE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -171,12 +169,11 @@ impl RedisSoft {
 
     async fn look_around(&self) -> Result<Everybody, SoftError> {
         let keys = keys(&self.link);
-        let (now, instances, nodes, health): (String, Told, Told, Told) = self
-            .link
-            .script(&EVERYBODY, Again::Yes, |call| {
-                call.key(&keys.instances).key(&keys.nodes).key(&keys.health);
-            })
-            .await?;
+        let mut all = redis::pipe();
+        all.cmd("EVAL").arg(NOW).arg(1).arg(&keys.instances);
+        all.hgetall(&keys.instances).hgetall(&keys.nodes).hgetall(&keys.health);
+        let (now, instances, nodes, health): (String, Told, Told, Told) =
+            self.link.pipeline(&all).await?;
         let reader = Reader { now: now.parse().unwrap_or(0), ttl_ms: self.presence_ttl_ms() };
         let mut gone = Vec::new();
         let health = reader.read(health, &mut Vec::new());

@@ -4,7 +4,7 @@ use super::link::Link;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use redis::aio::PubSub;
-use segue_core::ports::{Fut, Listener, Signals, Topic};
+use segue_core::ports::{Listener, Signals, Topic};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -61,6 +61,11 @@ impl RedisSignals {
         Arc::new(RedisSignals { here, shared, listening, _tasks: tasks })
     }
 
+    /// Whether hints of others come in.
+    pub fn is_listening(&self) -> bool {
+        *self.listening.borrow()
+    }
+
     /// Waits until hints of others come in.
     pub async fn listening(&self) {
         let mut listening = self.listening.clone();
@@ -81,16 +86,22 @@ impl Signals for RedisSignals {
     }
 
     fn listen(&self) -> Box<dyn Listener> {
-        Box::new(Here(self.here.listen()))
+        // Hints of others end up here as well.
+        self.here.listen()
     }
 }
 
-/// Hints of others end up with the listeners of this process.
-struct Here(Box<dyn Listener>);
-
-impl Listener for Here {
-    fn next<'a>(&'a mut self, topics: &'a [Topic]) -> Fut<'a, Topic> {
-        self.0.next(topics)
+impl Shared {
+    /// Tells the others of these topics; of none, only to hear whether our own words come back.
+    async fn publish(&self, topics: &[Topic]) {
+        let words: Vec<&str> = topics.iter().map(|topic| topic.as_str()).collect();
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(&self.channel).arg(format!("{} {}", self.me, words.join(" ")));
+        // Before it is said: where it cannot be said, the subscription is most likely dead as well.
+        self.unheard.lock().get_or_insert_with(Instant::now);
+        if let Err(error) = self.link.command::<()>(&publish).await {
+            tracing::debug!(%error, "a hint was not passed on");
+        }
     }
 }
 
@@ -102,16 +113,7 @@ async fn publish_loop(shared: Arc<Shared>) {
         if topics.is_empty() {
             continue;
         }
-        let words: Vec<&str> = topics.iter().map(|topic| topic.as_str()).collect();
-        let text = format!("{} {}", shared.me, words.join(" "));
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(&shared.channel).arg(text);
-        match shared.link.command::<()>(&publish).await {
-            Ok(()) => {
-                shared.unheard.lock().get_or_insert_with(Instant::now);
-            }
-            Err(error) => tracing::debug!(%error, "a hint was not passed on"),
-        }
+        shared.publish(&topics).await;
         tokio::time::sleep(GATHER).await;
     }
 }
@@ -157,9 +159,11 @@ async fn hear(shared: &Shared, here: &dyn Signals, mut subscription: PubSub) {
                 words.filter_map(Topic::named).for_each(|topic| here.hint(topic));
             }
             Ok(None) => return,
+            // Silence is good news or a dead line. A word of our own tells which.
+            Err(_) if shared.unheard.lock().is_none() => shared.publish(&[]).await,
             Err(_) => {}
         }
-        if shared.unheard.lock().is_some_and(|since| since.elapsed() > ECHO) {
+        if shared.unheard.lock().is_some_and(|since| since.elapsed() >= ECHO) {
             return;
         }
     }
