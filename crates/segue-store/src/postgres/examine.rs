@@ -1,8 +1,9 @@
 //! What `segue doctor` asks of PostgreSQL.
 
+use super::cells::read;
 use super::line::{Ask, Target};
 use super::options::Options;
-use super::trouble::{Trouble, read};
+use super::trouble::Trouble;
 use segue_core::ports::StoreError;
 use std::time::{Duration, Instant};
 

@@ -59,7 +59,7 @@ impl Clock {
     /// Where Debian's package `faketime` has its library, if it is installed.
     pub fn of(seconds: i64) -> Option<Clock> {
         let place =
-            format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+            format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
         let library = PathBuf::from(place);
         library.is_file().then_some(Clock { library, seconds })
     }

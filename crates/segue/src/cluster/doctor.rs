@@ -43,7 +43,8 @@ fn took(round_trip: Duration) -> String {
 async fn ask_postgres(settings: &Settings) -> Vec<Finding> {
     const NAME: &str = "PostgreSQL";
     let broken = |what: String| {
-        let remedy = "check [postgres]: address, user, password, database, TLS; and whether the server runs";
+        let remedy =
+            "check [postgres]: address, user, password, database, TLS; and whether the server runs";
         vec![Finding::Broken(NAME, what, remedy.into())]
     };
     let options = match connect::postgres_options(settings) {
@@ -59,7 +60,11 @@ async fn ask_postgres(settings: &Settings) -> Vec<Finding> {
     let text = format!("{}, an answer in {}", found.version, took(found.round_trip));
     findings.push(match found.round_trip > SLOW {
         false => Finding::Fine(NAME, text),
-        true => Finding::Odd(NAME, text, "every task takes several round trips: move the nodes nearer".into()),
+        true => Finding::Odd(
+            NAME,
+            text,
+            "every task takes several round trips: move the nodes nearer".into(),
+        ),
     });
     if !found.syncs {
         findings.push(Finding::Broken(
@@ -75,7 +80,10 @@ async fn ask_postgres(settings: &Settings) -> Vec<Finding> {
     if found.standbys > 0 && found.synchronous_standbys == 0 {
         findings.push(Finding::Odd(
             NAME,
-            format!("{} standbys, none of them synchronous: a failover may lose commits", found.standbys),
+            format!(
+                "{} standbys, none of them synchronous: a failover may lose commits",
+                found.standbys
+            ),
             "set synchronous_standby_names on the primary".into(),
         ));
     }
@@ -86,7 +94,8 @@ async fn ask_postgres(settings: &Settings) -> Vec<Finding> {
         findings.push(Finding::Odd(
             "clock",
             format!("this machine's differs from PostgreSQL's by {:.1} s", skew as f64 / 1_000.0),
-            "Segue goes by PostgreSQL's, so nothing breaks; set it right for the logs' sake (NTP)".into(),
+            "Segue goes by PostgreSQL's, so nothing breaks; set it right for the logs' sake (NTP)"
+                .into(),
         ));
     }
     findings
@@ -155,7 +164,8 @@ async fn ask_redis(settings: &Settings, project: ProjectId) -> Vec<Finding> {
             );
             let mut findings = vec![Finding::Fine(NAME, text)];
             let missing = found.missing.into_iter();
-            findings.extend(missing.map(|what| Finding::Odd(NAME, what, "see docs/cluster.md".into())));
+            findings
+                .extend(missing.map(|what| Finding::Odd(NAME, what, "see docs/cluster.md".into())));
             findings
         }
         Err(error) => broken(error.to_string()),
