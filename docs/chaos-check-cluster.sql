@@ -119,12 +119,13 @@ WHERE parent IS NOT NULL AND (SELECT max(run_seq) FROM done WHERE done.task = ta
 INSERT INTO found (name, found, wanted)
 SELECT 'output_of_another_attempt', count(*), 0
 FROM winner JOIN segue.tasks ON tasks.id = winner.task
-    LEFT JOIN segue.payloads ON tasks.output LIKE '#%' AND payloads.hash = decode(substr(split_part(tasks.output, ':', 1), 2), 'hex')
+    LEFT JOIN segue.payloads
+        ON payloads.hash = CASE WHEN tasks.output LIKE '#%' THEN decode(substr(split_part(tasks.output, ':', 1), 2), 'hex') END
 WHERE (CASE WHEN tasks.output LIKE '#%' THEN payloads.body ELSE tasks.output END)::jsonb ->> 'attempt' <> winner.attempt::text;
 INSERT INTO found (name, found, wanted)
 SELECT 'body_missing', count(*), 0 FROM segue.tasks
-WHERE output LIKE '#%' AND split_part(output, ':', 2)::bigint <= 65536
-    AND NOT EXISTS (SELECT 1 FROM segue.payloads WHERE payloads.hash = decode(substr(split_part(output, ':', 1), 2), 'hex'));
+WHERE CASE WHEN output LIKE '#%' THEN split_part(output, ':', 2)::bigint <= 65536
+        AND NOT EXISTS (SELECT 1 FROM segue.payloads WHERE payloads.hash = decode(substr(split_part(output, ':', 1), 2), 'hex')) END;
 
 -- The log has no gaps, and attempts are numbered without gaps.
 INSERT INTO found (name, found, wanted)
@@ -162,12 +163,13 @@ FROM (SELECT sum(s0), sum(s1), sum(s2), sum(s3), sum(s4), sum(s5), sum(s6), sum(
 WHERE counted.tasks <> (SELECT count(*) FROM segue.tasks WHERE tasks.state = counted.state);
 INSERT INTO found (name, found, wanted) SELECT 'database_errors', count(*), 0 FROM pg_index WHERE NOT (indisvalid AND indisready);
 
--- From the end of a fault to the first event that shows work going on, where work was left and no other fault came in between.
+-- From the end of a fault to the first event that shows work going on, where work was left or came in later.
 CREATE TEMP TABLE recovery AS
 SELECT number, name, within_s, (went_on - ended) / 1000.0 AS seconds FROM (
     SELECT faults.*, (SELECT min(at) FROM log WHERE kind IN ('assigned', 'started', 'completed') AND at >= faults.ended) AS went_on
     FROM faults
-    WHERE (SELECT count(*) FROM log WHERE kind = 'submitted' AND at < faults.ended) > (SELECT count(*) FROM done WHERE at < faults.ended)
+    WHERE EXISTS (SELECT 1 FROM log WHERE kind = 'submitted' AND at >= faults.ended)
+        OR (SELECT count(*) FROM log WHERE kind = 'submitted' AND at < faults.ended) > (SELECT count(*) FROM done WHERE at < faults.ended)
 ) AS each WHERE went_on IS NOT NULL;
 INSERT INTO found (name, found, wanted) SELECT 'faults', count(*), NULL FROM faults;
 INSERT INTO found (name, found, wanted) SELECT 'recoveries', count(*), NULL FROM recovery;
@@ -189,6 +191,9 @@ INSERT INTO found (name, found, wanted) SELECT 'attempts', count(*), NULL FROM g
 INSERT INTO found (name, found, wanted) SELECT 'attempts_lost', count(*), NULL FROM log WHERE kind = 'attempt_lost';
 INSERT INTO found (name, found, wanted) SELECT 'late_outcomes', count(*), NULL FROM log WHERE kind = 'late_outcome';
 INSERT INTO found (name, found, wanted) SELECT 'events', count(*), NULL FROM log;
+INSERT INTO found (name, found, wanted)
+SELECT 'database_bytes', sum(pg_total_relation_size(pg_class.oid)), NULL
+FROM pg_class WHERE relnamespace = 'segue'::regnamespace AND relkind = 'r';
 
 SELECT name, found, wanted,
     CASE WHEN wanted IS NULL THEN '' WHEN found = wanted OR (at_most AND found <= wanted) THEN 'ok' ELSE 'FAIL' END AS verdict

@@ -194,6 +194,9 @@ fn accepted(decisions: Vec<Decision>) -> Result<Vec<Letter>, Failed> {
 fn work(letter: &Letter) -> Option<(TaskId, &TaskRequest)> {
     match &letter.body {
         LetterBody::TaskRequest(request) => Some((letter.task?, request)),
-        LetterBody::TaskResponse(_) | LetterBody::Event(_) | LetterBody::Query { .. } => None,
+        LetterBody::TaskResponse(_)
+        | LetterBody::Event(_)
+        | LetterBody::Query { .. }
+        | LetterBody::Host(_) => None,
     }
 }

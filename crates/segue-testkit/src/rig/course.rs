@@ -9,6 +9,7 @@ use super::plan::{Dice, work};
 use super::report::{Happened, Report};
 use super::verdict::{self, Progress, SCRIPT, SCRIPT_FILE};
 use super::{Options, door, team};
+use futures_util::future::join_all;
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
@@ -136,14 +137,14 @@ pub async fn chaos(options: &Options) -> Result<Report, String> {
     if let Err(error) = run.all(&mut report).await {
         report.troubles.push(error);
     }
-    for member in cluster.members() {
-        for (server, (up, down)) in traffic(member) {
-            let entry = report.bytes.entry(server.to_string()).or_default();
-            *entry = (entry.0 + up, entry.1 + down);
-        }
-        if let Err(error) = member.stop().await {
-            report.troubles.push(error);
-        }
+    for (server, (up, down)) in cluster.members().flat_map(|member| traffic(member)) {
+        let entry = report.bytes.entry(server.to_string()).or_default();
+        *entry = (entry.0 + up, entry.1 + down);
+    }
+    // Workers say goodbye to a node, so they end first.
+    for members in [&cluster.workers, &cluster.nodes] {
+        let ends = join_all(members.iter().map(|member| member.stop())).await;
+        report.troubles.extend(ends.into_iter().filter_map(Result::err));
     }
     report.orphans = orphans(&cluster).await;
     match verdict::check(&cluster.place, &options.dir).await {
@@ -233,7 +234,7 @@ impl Run<'_> {
                     Some(before) if seen.cursor > before.cursor => {
                         return Some(began.elapsed().as_secs_f64());
                     }
-                    Some(_) if seen.ended == seen.tasks => return None,
+                    Some(_) if self.is_over(seen) => return None,
                     Some(_) => {}
                     None => first = Some(seen),
                 }
@@ -241,6 +242,11 @@ impl Run<'_> {
             tokio::time::sleep(LOOK).await;
         }
         None
+    }
+
+    /// Whether everything that is submitted in all has ended.
+    fn is_over(&self, seen: Progress) -> bool {
+        seen.tasks >= u64::from(self.options.tasks) && seen.ended == seen.tasks
     }
 
     /// A member that ended without being told to is a defect, and comes back so that the run goes on.
@@ -266,7 +272,7 @@ impl Run<'_> {
             if seen.cursor != last.0.cursor {
                 last = (seen, Instant::now());
             }
-            let done = seen.tasks >= u64::from(self.options.tasks) && seen.ended == seen.tasks;
+            let done = self.is_over(seen);
             let since = done_since.get_or_insert_with(Instant::now).elapsed();
             match done {
                 true if seen.left == 0 || since > SETTLES_WITHIN => return Ok(()),
