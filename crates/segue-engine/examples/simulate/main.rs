@@ -1,5 +1,4 @@
 //! Simulates the dispatch of many agents in virtual time: `cargo xtask simulate --help`.
-// tidy: allow-file(sleep) simulated time: tokio's clock is paused, nobody waits for real
 #![expect(clippy::print_stdout, reason = "a program that talks to a person on its standard output")]
 
 mod costly;

@@ -1,5 +1,4 @@
 //! The course of a run, from private servers to the verdict.
-// tidy: allow-file(sleep) it waits for processes that announce nothing, and spreads faults over time
 
 use super::faults::{Kind, Schedule};
 use super::feed::Feed;
