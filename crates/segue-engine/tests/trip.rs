@@ -341,6 +341,7 @@ async fn work_whose_letter_died_fails_with_the_reason_and_other_dead_letters_are
         blobs: Arc::new(MapBlobs::default()),
         bus: bus.clone(),
         signals: InProcessSignals::new(),
+        presence: InProcessSoft::new(),
     };
     let engine = Engine::start(parts, Config { beat_ms: 200, ..Config::default() }).await.unwrap();
     let local =

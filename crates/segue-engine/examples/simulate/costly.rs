@@ -8,8 +8,8 @@ use segue_core::event::Event;
 use segue_core::ids::{HostId, TaskId};
 use segue_core::letter::{Address, Letter};
 use segue_core::ports::{
-    BusError, Consumer, Decision, Effects, EventFilter, Fut, Pruned, Store, StoreError, TaskFilter,
-    WorkBus,
+    BusError, Consumer, DeadLetter, Decision, Effects, EventFilter, Fut, Pruned, Store, StoreError,
+    TaskFilter, WorkBus,
 };
 use segue_core::task::{AttemptRecord, Task, TaskState};
 use segue_core::time::Time;
@@ -276,5 +276,13 @@ impl WorkBus for CostlyBus {
 
     fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
         self.inner.consume(queue)
+    }
+
+    fn consume_dead(&self) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
+        self.inner.consume_dead()
+    }
+
+    fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
+        self.inner.look_at_dead(limit)
     }
 }

@@ -156,6 +156,7 @@ impl Workplace {
             reply_to: None,
             correlation: None,
             causation: None,
+            traceparent: None,
             hops: 0,
             at: self.clock.now(),
             body,

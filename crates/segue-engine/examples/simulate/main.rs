@@ -16,6 +16,7 @@ use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, Fut, Store, StoreError};
 use segue_core::task::TaskState;
 use segue_engine::{Config, Engine, Parts};
+use segue_store::soft::InProcessSoft;
 use segue_testkit::faults::Dice;
 use segue_testkit::memory::{MemoryStore, invariants};
 use segue_testkit::simulator::SimClock;
@@ -165,6 +166,7 @@ async fn start_engines(
     bus: &Arc<CostlyBus>,
 ) -> Result<Vec<Arc<Engine>>, String> {
     let signals = InProcessSignals::new();
+    let soft = InProcessSoft::new();
     let mut engines = Vec::new();
     for _ in 0..setting.engines {
         let parts = Parts {
@@ -172,6 +174,7 @@ async fn start_engines(
             blobs: Arc::new(NoBlobs),
             bus: bus.clone(),
             signals: signals.clone(),
+            presence: soft.clone(),
         };
         let engine = Engine::start(parts, Config::default()).await;
         engines.push(engine.map_err(|error| format!("an engine does not start: {error}"))?);
