@@ -1,6 +1,6 @@
 //! The work of a run, and chance: the very plan of `segue chaos`, so that one machine and many are asked the same.
 
-#[expect(dead_code, reason = "what one machine draws besides")]
+#[cfg_attr(not(test), expect(dead_code, reason = "what one machine draws besides"))]
 #[path = "../../../segue/src/chaos/dice.rs"]
 pub mod dice;
 #[path = "../../../segue/src/chaos/work.rs"]
