@@ -45,6 +45,7 @@ fn kind_of(failure: &ffi::Error) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn sqlite(extended: i32) -> Failure {
         rusqlite::Error::SqliteFailure(ffi::Error::new(extended), None).into()

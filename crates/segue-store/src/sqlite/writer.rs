@@ -374,6 +374,7 @@ pub(super) fn open(options: &Options, shared: Arc<Shared>) -> Result<Writer, Fai
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::weight;
     use segue_core::command::{NewTask, Submit};
     use segue_core::ids::ProjectId;
     use segue_core::payload::Payload;
