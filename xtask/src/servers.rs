@@ -29,6 +29,8 @@ const NEEDED: [Needed; 9] = [
     // For one node of a chaos run, whose clock is off.
     Needed { program: "faketime", package: "faketime" },
     Needed { program: "setpriv", package: "util-linux" },
+    // With it the tests look at the certificates of the servers.
+    Needed { program: "openssl", package: "openssl" },
 ];
 
 /// Answered by this to every question whether a package may start its services: never. The tests start their own.
@@ -110,8 +112,12 @@ fn missing() -> Missing {
             packages.push(needed.package);
         }
     }
-    if s3 && !python_makes_environments() {
+    if s3 && !python_imports("ensurepip, venv") {
         packages.push("python3-venv");
+    }
+    // For the agent in Python that docs/wire.md shows.
+    if !python_imports("pika") {
+        packages.push("python3-pika");
     }
     Missing { packages, s3 }
 }
@@ -241,8 +247,8 @@ fn python() -> &'static str {
     if Path::new("/usr/bin/python3").is_file() { "/usr/bin/python3" } else { "python3" }
 }
 
-fn python_makes_environments() -> bool {
-    let has = Command::new(python()).args(["-c", "import ensurepip, venv"]).output();
+fn python_imports(modules: &str) -> bool {
+    let has = Command::new(python()).args(["-c", &format!("import {modules}")]).output();
     has.is_ok_and(|output| output.status.success())
 }
 

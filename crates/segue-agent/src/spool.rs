@@ -56,13 +56,16 @@ impl Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch(u64);
 
+/// Outcomes that an earlier life could not deliver, oldest first.
+pub type Left = Vec<(Batch, Vec<Letter>)>;
+
 impl Spool {
     /// Opens the folder, makes it where it is missing, and removes what a crash left unfinished. Gives back the outcomes that an earlier
     /// life could not deliver, oldest first.
     ///
     /// # Errors
     /// When the folder cannot be read or written.
-    pub fn open(folder: &Path) -> io::Result<(Arc<Spool>, Vec<(Batch, Vec<Letter>)>)> {
+    pub fn open(folder: &Path) -> io::Result<(Arc<Spool>, Left)> {
         Spool::with_bytes_max(folder, BYTES_MAX)
     }
 
@@ -70,10 +73,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the folder cannot be read or written.
-    pub fn with_bytes_max(
-        folder: &Path,
-        bytes_max: u64,
-    ) -> io::Result<(Arc<Spool>, Vec<(Batch, Vec<Letter>)>)> {
+    pub fn with_bytes_max(folder: &Path, bytes_max: u64) -> io::Result<(Arc<Spool>, Left)> {
         for name in [OUTCOMES, BODIES] {
             DirBuilder::new().recursive(true).mode(0o700).create(folder.join(name))?;
         }
@@ -230,7 +230,7 @@ impl Spool {
     /// When the bus was closed.
     pub async fn deliver(
         self: &Arc<Self>,
-        left: Vec<(Batch, Vec<Letter>)>,
+        left: Left,
         bus: &dyn WorkBus,
         to: &dyn Blobs,
     ) -> Result<(), BusError> {

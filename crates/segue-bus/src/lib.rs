@@ -16,6 +16,8 @@
 //!   it returns has handed over some of its letters or none; publish them again.
 //! - **Acknowledgement.** `ack` and `reject` of a token that is unknown, or known no more, do nothing. A rejected letter goes back without a limit
 //!   in-process; a broker may have one, after which it is a dead letter.
+//! - **Dead letters.** What is rejected with a reason, or too often handed over, is dead. Work among it is taken by an engine (`consume_dead`), which ends
+//!   its attempt; the rest is left to be looked at (`look_at_dead`), a bounded number of it.
 //! - **Close.** After it every call answers [`Closed`](segue_core::ports::BusError::Closed), those that wait as well.
 //!
 //! [`Signals`](segue_core::ports::Signals) promise nothing but a good try.

@@ -10,6 +10,8 @@ mod on_rabbitmq {
     use crate::trouble;
     use segue_testkit::bus_suite;
     use segue_testkit::questions::{Question, ask};
+    use segue_testkit::servers::{RabbitMq, RabbitMqOptions};
+    use std::sync::Arc;
 
     /// One letter a message, so that the bounds of queues can be told to the letter.
     #[tokio::test(flavor = "multi_thread")]
@@ -48,6 +50,13 @@ mod on_rabbitmq {
             the_broker_says_what_is_missing,
         );
         ask(questions, 4).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn over_tls_with_a_certificate_that_is_trusted() {
+        let options = RabbitMqOptions { tls: true, ..RabbitMqOptions::default() };
+        let broker = Arc::new(RabbitMq::start_with(options).await);
+        trouble::only_who_is_trusted_is_talked_to(Rig::shared(broker).await).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

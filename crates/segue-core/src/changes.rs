@@ -6,6 +6,7 @@ use crate::event::Event;
 use crate::ids::TaskId;
 use crate::letter::Letter;
 use crate::payload::Hash;
+use crate::state::StateChanges;
 use crate::task::{AttemptRecord, Task};
 use std::sync::Arc;
 
@@ -56,6 +57,8 @@ pub struct ChangeSet {
     pub idempotency: Vec<IdempotencyRecord>,
     /// Events of the project's own log so far, where that changed.
     pub project_events: Option<u64>,
+    /// What changes in the state that the project shares, if anything does.
+    pub state: Option<Box<StateChanges>>,
     /// The answer to whoever asked.
     pub reply: Reply,
 }

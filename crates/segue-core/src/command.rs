@@ -5,6 +5,7 @@ use crate::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
 use crate::letter::{EndedProcess, Secret, TaskResponse};
 use crate::outcome::Delegated;
 use crate::payload::Payload;
+use crate::state::{Lock, StateCommand, StateConflict};
 use crate::task::{ProcessRef, TaskError, TaskSpec};
 use crate::time::Time;
 use std::sync::Arc;
@@ -137,6 +138,8 @@ pub enum Command {
         /// Their numbers in the outbox.
         letters: Vec<u64>,
     },
+    /// Change the state that the project shares, or a lock.
+    State(Box<StateCommand>),
 }
 
 impl Command {
@@ -162,6 +165,7 @@ impl Command {
             Command::Drain { .. } => "drain",
             Command::ExpireAgent { .. } => "expire_agent",
             Command::Settle { .. } => "settle",
+            Command::State(command) => command.name(),
         }
     }
 }
@@ -302,6 +306,22 @@ pub enum Reply {
     Late,
     /// New tasks, in the order asked for (existing ones under the same key included).
     Delegated(Vec<TaskId>),
+    /// The key is as its writer wants it.
+    Stored {
+        /// Its newest version; 0 where there never was one.
+        version: u64,
+        /// Whether that is new. Not so where it was absent and is to be, and where merging found nothing to change.
+        changed: bool,
+        /// Whether it holds changes of others besides, which its writer had not read.
+        merged: bool,
+    },
+    /// The lock is held.
+    Locked {
+        /// The token: greater than that of every earlier holder of any lock.
+        token: u64,
+        /// Until when, unless it is renewed.
+        until: Time,
+    },
 }
 
 /// Why a command was refused. Nothing changed.
@@ -345,6 +365,20 @@ pub enum Reject {
     /// A newer life of the host exists, or its lease has ended: register again.
     #[error("{0}")]
     Superseded(String),
+    /// What the writer of a key takes for granted is not so.
+    #[error("{0}")]
+    StateConflict(Box<StateConflict>),
+    /// Somebody holds the lock.
+    #[error("the lock `{}` is held by {}, for {} s unless it is renewed", lock.name, lock.holder, *left_ms as f64 / 1_000.0)]
+    Held {
+        /// The lock as it is held.
+        lock: Box<Lock>,
+        /// How long at most, unless it is renewed, in milliseconds.
+        left_ms: u64,
+    },
+    /// The lock is not held under this token any more.
+    #[error("{0}")]
+    Fenced(String),
     /// The adapter did not load what the command's scope asked for. A defect, never an answer to a user.
     #[error("{0} was not loaded: this is a defect of the store adapter")]
     NotLoaded(String),

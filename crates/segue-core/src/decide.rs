@@ -14,6 +14,7 @@ mod expand;
 mod finish;
 mod report;
 mod requeue;
+mod state;
 mod submit;
 mod timers;
 
@@ -21,6 +22,7 @@ pub use assign::task_request;
 pub use chance::{Chance, secret_of};
 pub(crate) use ended::{ended_by_needs, refuses};
 pub(crate) use requeue::failed_waiting;
+pub(crate) use state::check as check_state;
 
 use crate::changes::ChangeSet;
 use crate::command::{Command, Reject};
@@ -69,6 +71,7 @@ pub fn decide(snapshot: &Snapshot, command: &Command, ctx: &mut Ctx) -> Result<C
         Command::Drain { agent, drained } => agents::drain(&mut draft, agent, *drained)?,
         Command::ExpireAgent { instance, reason } => agents::expire(&mut draft, *instance, reason)?,
         Command::Settle { letters } => draft.settle(letters),
+        Command::State(command) => state::command(&mut draft, command)?,
     };
     Ok(draft.finish(reply))
 }

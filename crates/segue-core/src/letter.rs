@@ -27,6 +27,7 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Letter {
     /// Its number in the store's outbox; zero for letters that are not kept there (outcomes, progress, beats).
+    #[serde(default)]
     pub seq: u64,
     /// Version of the wire format.
     pub version: u16,
@@ -49,6 +50,7 @@ pub struct Letter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Arc<str>>,
     /// How many delegations lie between the root of the run and this letter.
+    #[serde(default)]
     pub hops: u16,
     /// When it was written, by the clock of its sender.
     pub at: Time,
@@ -246,6 +248,7 @@ pub struct TaskResponse {
     /// What it used.
     pub usage: Option<Usage>,
     /// The processes that were ended or reaped with it.
+    #[serde(default)]
     pub ended: Vec<EndedProcess>,
 }
 

@@ -23,6 +23,7 @@ pub mod retry;
 pub mod route;
 pub mod scope;
 pub mod snapshot;
+pub mod state;
 pub mod task;
 pub mod template;
 pub mod time;

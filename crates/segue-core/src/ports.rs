@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::ids::{HostId, TaskId};
 use crate::letter::{Address, Letter};
 use crate::payload::{Hash, Payload};
+use crate::state::{Lock, Policy, StateVersion};
 use crate::task::{AttemptRecord, Task, TaskState};
 use crate::time::Time;
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub struct Effects {
     pub look_again: bool,
     /// Tasks that are terminal now.
     pub ended: Vec<TaskId>,
+    /// Whether shared state or a lock changed.
+    pub state_changed: bool,
 }
 
 impl Effects {
@@ -69,6 +72,7 @@ impl Effects {
                 .filter(|task| task.state.is_terminal())
                 .map(Task::id)
                 .collect(),
+            state_changed: changes.state.is_some(),
         }
     }
 }
@@ -117,6 +121,8 @@ pub struct Pruned {
     pub payloads: u64,
     /// Bytes of payloads outside the database.
     pub bytes: u64,
+    /// Keys of shared state.
+    pub keys: u64,
 }
 
 /// Keeps the state of one project.
@@ -174,7 +180,56 @@ pub trait Store: Send + Sync {
     /// When the next task is due for a timer; leases apart.
     fn next_due(&self) -> Fut<'_, Result<Option<Time>, StoreError>>;
 
-    /// Removes runs that ended before this time, with everything that belongs to them.
+    /// The current version of a key of shared state, or the one of this number; `None` where there is no such key, or the version is not kept.
+    fn state_get(
+        &self,
+        key: Arc<str>,
+        version: Option<u64>,
+    ) -> Fut<'_, Result<Option<StateVersion>, StoreError>>;
+
+    /// The current versions of the keys that begin with this prefix and sort after `after`, in the order of the keys' bytes.
+    fn state_list(
+        &self,
+        prefix: Arc<str>,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>>;
+
+    /// The versions of a key that are kept, deletions among them, newest first; those before this number.
+    fn state_history(
+        &self,
+        key: Arc<str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>>;
+
+    /// The versions after this number of the keys that begin with this prefix, deletions among them, rising. Who has read up to a version misses none
+    /// below it, unless it is not kept any more.
+    fn state_changes(
+        &self,
+        prefix: Arc<str>,
+        after: u64,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>>;
+
+    /// The last stamp that was issued: nothing that is read later is older and new.
+    fn state_stamp(&self) -> Fut<'_, Result<u64, StoreError>>;
+
+    /// Every policy, by its pattern.
+    fn state_policies(&self) -> Fut<'_, Result<BTreeMap<Arc<str>, Policy>, StoreError>>;
+
+    /// Locks by name, those among them whose time is up until they are pruned; after this name.
+    fn locks(
+        &self,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<Lock>, StoreError>>;
+
+    /// The lock of this name, if there is a row of it; its time may be up.
+    fn lock_of(&self, name: Arc<str>) -> Fut<'_, Result<Option<Lock>, StoreError>>;
+
+    /// Removes runs that ended before this time, with everything that belongs to them; keys of shared state that were deleted before it; and locks
+    /// that have been free since before it.
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>>;
 
     /// Whether the store takes writes. After a fatal error it does not, until it is opened again; an error that
@@ -329,12 +384,14 @@ pub enum Topic {
     Duties,
     /// Letters wait to be published.
     Letters,
+    /// Shared state or a lock changed.
+    State,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Topic; 5] =
-        [Topic::Ready, Topic::Due, Topic::Events, Topic::Duties, Topic::Letters];
+    pub const ALL: [Topic; 6] =
+        [Topic::Ready, Topic::Due, Topic::Events, Topic::Duties, Topic::Letters, Topic::State];
 
     /// The word by which nodes tell each other.
     pub fn as_str(self) -> &'static str {
@@ -344,6 +401,7 @@ impl Topic {
             Topic::Events => "events",
             Topic::Duties => "duties",
             Topic::Letters => "letters",
+            Topic::State => "state",
         }
     }
 

@@ -7,11 +7,12 @@
 //! an earlier command of the batch did may make another load necessary, which is rare.
 
 use crate::command::{Command, Duty, DutyKind};
-use crate::decide::{ended_by_needs, failed_waiting, refuses};
+use crate::decide::{check_state, ended_by_needs, failed_waiting, refuses};
 use crate::ids::{AttemptId, InstanceId, TaskId};
 use crate::letter::TaskResponse;
 use crate::outcome::Outcome;
 use crate::snapshot::Snapshot;
+use crate::state::{Expect, Policy, Put, StateCommand};
 use crate::task::{Route, Task, TaskState};
 use crate::time::Time;
 use std::sync::Arc;
@@ -35,6 +36,17 @@ pub enum Load {
     Held(InstanceId),
     /// Up to so many tasks whose time has come.
     Due(usize),
+    /// The last stamp that was issued. It is asked for before anything else of shared state: an adapter with other writers beside it
+    /// locks the counter until its commit, before it locks anything else of that round, and then needs no other lock for state.
+    Stamp,
+    /// A key: its newest version, whose value may be a reference, and the numbers of the versions that are kept.
+    StateKey(Arc<str>),
+    /// A version, with its body at hand where that is at most `DATABASE_MAX` bytes long, or that there is none.
+    StateVersion(u64),
+    /// Every policy of the project.
+    Policies,
+    /// A lock, or that there is none.
+    Lock(Arc<str>),
 }
 
 /// What is still missing to decide this command. (`Assign` needs the heads of the queues of
@@ -86,6 +98,7 @@ pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
             }
         }
         Command::ExpireAgent { instance, .. } => want.held(*instance),
+        Command::State(command) => want.state(command),
     }
     want.loads
 }
@@ -241,7 +254,7 @@ impl Want<'_> {
     fn report(&mut self, id: TaskId, attempt: AttemptId) {
         let Some(task) = self.family(id) else { return };
         let is_current = task.current_attempt().is_some_and(|current| current.id == attempt);
-        if !is_current && self.snapshot.old_attempt(attempt).is_none() {
+        if !is_current && self.snapshot.old_attempt(id, attempt).is_none() {
             self.loads.push(Load::OldAttempt(id, attempt));
         }
     }
@@ -289,6 +302,65 @@ impl Want<'_> {
             DutyKind::Render | DutyKind::Collect => {
                 self.family(duty.task);
             }
+        }
+    }
+
+    fn state(&mut self, command: &StateCommand) {
+        // What is refused in any case needs nothing; and no adapter gets to see a key that is none.
+        if check_state(command).is_err() {
+            return;
+        }
+        if self.snapshot.state().stamp().is_none() {
+            return self.loads.push(Load::Stamp);
+        }
+        match command {
+            StateCommand::Put(put) => self.put(put),
+            StateCommand::SetPolicy { .. } => self.policies(),
+            StateCommand::Lock { name, .. } => self.lock(name),
+            StateCommand::RenewLock { fence, .. } | StateCommand::ReleaseLock { fence } => {
+                self.lock(&fence.name);
+            }
+        }
+    }
+
+    fn put(&mut self, put: &Put) {
+        if let Some(fence) = &put.fence {
+            self.lock(&fence.name);
+        }
+        let rows = self.snapshot.state();
+        let Some(row) = rows.key(&put.key) else {
+            return self.loads.push(Load::StateKey(put.key.clone()));
+        };
+        if row.fits(put.expect) {
+            return;
+        }
+        match put.policy.or_else(|| rows.policy_of(&put.key)) {
+            None => self.policies(),
+            Some(Policy::Reject | Policy::LastWriter) => {}
+            Some(Policy::Merge) => {
+                let base = match put.expect {
+                    Expect::Version(version) => Some(version),
+                    Expect::Anything | Expect::Absent => None,
+                };
+                let current = row.current().map(|current| current.version);
+                for version in [base, current].into_iter().flatten() {
+                    if rows.version(version).is_none() {
+                        self.loads.push(Load::StateVersion(version));
+                    }
+                }
+            }
+        }
+    }
+
+    fn policies(&mut self) {
+        if self.snapshot.state().policies().is_none() {
+            self.loads.push(Load::Policies);
+        }
+    }
+
+    fn lock(&mut self, name: &Arc<str>) {
+        if self.snapshot.state().lock(name).is_none() {
+            self.loads.push(Load::Lock(name.clone()));
         }
     }
 

@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::fleet::Fleet;
 use crate::ids::{AttemptId, InstanceId, TaskId};
 use crate::letter::Letter;
+use crate::state::{StateChanges, StateRows};
 use crate::task::{AttemptRecord, Task};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
@@ -54,9 +55,10 @@ pub struct Snapshot {
     held: FxHashMap<InstanceId, Vec<TaskId>>,
     calls: FxHashMap<(TaskId, Arc<str>), Option<TaskId>>,
     idempotency: FxHashMap<Arc<str>, Option<IdempotencyRecord>>,
-    old_attempts: FxHashMap<AttemptId, Option<AttemptRecord>>,
+    old_attempts: FxHashMap<(TaskId, AttemptId), Option<AttemptRecord>>,
     due: Option<Vec<TaskId>>,
     project_events: u64,
+    state: StateRows,
     writes: Writes,
 }
 
@@ -85,6 +87,8 @@ pub struct Writes {
     pub idempotency: Vec<IdempotencyRecord>,
     /// The counter of the project's own log, where it changed.
     pub project_events: Option<u64>,
+    /// Rows of shared state.
+    pub state: StateChanges,
 }
 
 /// A duty that came or went.
@@ -179,14 +183,29 @@ impl Snapshot {
         self.idempotency.entry(key).or_insert(record);
     }
 
-    /// Adds the record of an attempt that has ended, or that there is none.
-    pub fn add_old_attempt(&mut self, attempt: AttemptId, record: Option<AttemptRecord>) {
-        self.old_attempts.entry(attempt).or_insert(record);
+    /// Adds the record of an attempt of this task that has ended, or that the task has none.
+    pub fn add_old_attempt(
+        &mut self,
+        task: TaskId,
+        attempt: AttemptId,
+        record: Option<AttemptRecord>,
+    ) {
+        self.old_attempts.entry((task, attempt)).or_insert(record);
     }
 
     /// Sets the tasks that a timer has to look at.
     pub fn set_due(&mut self, due: Vec<TaskId>) {
         self.due = Some(due);
+    }
+
+    /// What was loaded of shared state.
+    pub fn state(&self) -> &StateRows {
+        &self.state
+    }
+
+    /// The same, to add what the store has.
+    pub fn state_mut(&mut self) -> &mut StateRows {
+        &mut self.state
     }
 
     /// The task, if it exists and was loaded.
@@ -244,9 +263,10 @@ impl Snapshot {
         self.idempotency.get(key)
     }
 
-    /// The record of an attempt that has ended; `None` where that was not loaded.
-    pub fn old_attempt(&self, attempt: AttemptId) -> Option<&Option<AttemptRecord>> {
-        self.old_attempts.get(&attempt)
+    /// The record of an attempt of this task that has ended; `None` where that was not loaded. A report that names another task says
+    /// nothing of the one that brought it.
+    pub fn old_attempt(&self, task: TaskId, attempt: AttemptId) -> Option<&Option<AttemptRecord>> {
+        self.old_attempts.get(&(task, attempt))
     }
 
     /// The tasks that a timer has to look at; `None` where they were not loaded.
@@ -290,7 +310,7 @@ impl Snapshot {
             self.agents.put(agent);
         }
         for record in &changes.attempts {
-            self.old_attempts.insert(record.attempt.id, Some(record.clone()));
+            self.old_attempts.insert((record.task, record.attempt.id), Some(record.clone()));
         }
         for record in &changes.idempotency {
             self.idempotency.insert(record.key.clone(), Some(record.clone()));
@@ -298,6 +318,9 @@ impl Snapshot {
         if let Some(count) = changes.project_events {
             self.project_events = count;
             self.writes.project_events = Some(count);
+        }
+        if let Some(state) = changes.state {
+            self.state.absorb(*state);
         }
         let writes = &mut self.writes;
         writes.edges.extend(changes.edges);
@@ -313,6 +336,7 @@ impl Snapshot {
     /// What the batch has to write. Tasks come in the order of their ids.
     pub fn take_writes(&mut self) -> Writes {
         let mut writes = std::mem::take(&mut self.writes);
+        writes.state = self.state.take_writes();
         for row in self.tasks.values_mut().filter(|row| row.dirty) {
             let list = if row.stored { &mut writes.updated } else { &mut writes.inserted };
             list.push(row.task.clone());

@@ -531,6 +531,7 @@ fn command_place(command: &Command) -> usize {
         Command::Drain { .. } => 16,
         Command::ExpireAgent { .. } => 17,
         Command::Settle { .. } => 18,
+        Command::State(_) => panic!("shared state has a table of its own, in decide_state.rs"),
     }
 }
 const COMMANDS: usize = 19;
@@ -600,6 +601,7 @@ fn answer(decision: Result<Effects, Reject>) -> String {
             Reply::Duplicate => "duplicate".into(),
             Reply::Late => "late".into(),
             Reply::Delegated(ids) => format!("delegated {}", ids.len()),
+            reply @ (Reply::Stored { .. } | Reply::Locked { .. }) => format!("DEFECT: {reply:?}"),
         },
         Err(reject) => match reject {
             Reject::Unknown { what, .. } => format!("refused: unknown {what}"),
@@ -610,6 +612,9 @@ fn answer(decision: Result<Effects, Reject>) -> String {
             Reject::Invalid(why) => format!("refused: {why}"),
             Reject::Superseded(_) => "refused: another life, or its lease has ended".into(),
             Reject::NotLoaded(what) => format!("DEFECT: {what} was not loaded"),
+            reject @ (Reject::StateConflict(_) | Reject::Held { .. } | Reject::Fenced(_)) => {
+                format!("DEFECT: {reject}")
+            }
         },
     }
 }

@@ -8,7 +8,7 @@ use segue_core::ids::{AttemptId, InstanceId};
 use segue_core::letter::{ChildResult, Letter, LetterBody, TeamMember};
 use segue_core::payload::Payload;
 use segue_core::ports::{BusError, StoreError, TaskFilter, Topic};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -24,7 +24,29 @@ pub struct Outbox {
     letters: mpsc::UnboundedSender<Vec<Letter>>,
     in_flight: Mutex<BTreeSet<u64>>,
     /// Who got which attempt, until its outcome comes: only for the health of the agents.
-    given: Mutex<HashMap<AttemptId, InstanceId>>,
+    given: Mutex<Given>,
+}
+
+/// Attempts whose instance is remembered. Where other engines take outcomes in as well, some are never asked for here.
+const GIVEN_MAX: usize = 100_000;
+
+#[derive(Debug, Default)]
+struct Given {
+    instances: HashMap<AttemptId, InstanceId>,
+    /// In the order in which they were given out; also some that were asked for since.
+    order: VecDeque<AttemptId>,
+}
+
+impl Given {
+    fn note(&mut self, attempt: AttemptId, instance: InstanceId) {
+        self.instances.insert(attempt, instance);
+        self.order.push_back(attempt);
+        while self.order.len() > GIVEN_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.instances.remove(&oldest);
+            }
+        }
+    }
 }
 
 impl Outbox {
@@ -37,24 +59,24 @@ impl Outbox {
     pub(crate) fn send(&self, letters: Vec<Letter>) {
         self.in_flight.lock().extend(letters.iter().map(|letter| letter.seq));
         // Whoever is told to end stays here as well: its outcome brings the proof of which processes ended.
-        self.given.lock().extend(letters.iter().filter_map(|letter| match &letter.body {
-            LetterBody::TaskRequest(request) => Some((request.attempt, request.instance)),
-            LetterBody::TaskResponse(_)
-            | LetterBody::Event(_)
-            | LetterBody::Query { .. }
-            | LetterBody::Host(_) => None,
-        }));
+        let mut given = self.given.lock();
+        for letter in &letters {
+            if let LetterBody::TaskRequest(request) = &letter.body {
+                given.note(request.attempt, request.instance);
+            }
+        }
+        drop(given);
         let _ = self.letters.send(letters);
     }
 
     /// The instance that got this attempt; asked once, when its outcome comes.
     pub(crate) fn instance_of(&self, attempt: AttemptId) -> Option<InstanceId> {
-        self.given.lock().remove(&attempt)
+        self.given.lock().instances.remove(&attempt)
     }
 
     /// Whether outcomes of attempts that were given out are still to come.
     pub(crate) fn is_waiting(&self) -> bool {
-        !self.given.lock().is_empty()
+        !self.given.lock().instances.is_empty()
     }
 
     fn is_in_flight(&self, seq: u64) -> bool {

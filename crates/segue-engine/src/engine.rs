@@ -265,7 +265,11 @@ impl Engine {
     }
 
     /// Runs a loop of the engine. A loop that ends by a defect would leave a node that looks well and does nothing: it ends the node.
-    fn supervise(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn supervise(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         let me = self.me.clone();
         self.loops.lock().spawn(async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err()
@@ -313,7 +317,15 @@ impl Engine {
         if effects.look_again || effects.reply == Reply::Assigned(ASSIGN_MAX) {
             self.parts.signals.hint(Topic::Ready);
         }
-        if !matches!(effects.reply, Reply::Assigned(0) | Reply::Done { changed: false }) {
+        if effects.state_changed {
+            self.parts.signals.hint(Topic::State);
+        }
+        let silent = Reply::Done { changed: false };
+        let events = match &effects.reply {
+            Reply::Assigned(0) | Reply::Stored { .. } | Reply::Locked { .. } => false,
+            reply => *reply != silent,
+        };
+        if events {
             self.parts.signals.hint(Topic::Events);
         }
     }

@@ -8,6 +8,7 @@ use segue_core::outcome::Outcome;
 use segue_core::ports::{BusError, Consumer, Decision, Delivery, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::RwLock;
 
 /// Letters of one batch.
 const BATCH_MAX: usize = 1_024;
@@ -22,6 +23,8 @@ const BACKOFF: Duration = Duration::from_millis(500);
 pub struct Intake {
     engine: Arc<Engine>,
     consumer: Box<dyn Consumer>,
+    /// Read by each batch until it is committed; whoever has it to write comes after all batches that were taken before.
+    order: Arc<RwLock<()>>,
 }
 
 struct Applied {
@@ -32,7 +35,7 @@ struct Applied {
 impl Intake {
     pub(crate) async fn open(engine: &Arc<Engine>) -> Result<Intake, EngineError> {
         let consumer = engine.parts.bus.consume(Address::Engine).await?;
-        Ok(Intake { engine: engine.clone(), consumer })
+        Ok(Intake { engine: engine.clone(), consumer, order: Arc::default() })
     }
 
     pub(crate) async fn run(mut self) {
@@ -55,9 +58,12 @@ impl Intake {
                     if in_flight.len() < IN_FLIGHT && heard.len() < WORKERS_MAX => match batch {
                     Ok(batch) => {
                         let (workers, batch) = apart(batch);
-                        heard.extend(workers.into_iter().map(|letter| hear(self.engine.clone(), letter)));
                         if let Some(work) = self.prepare(batch).await {
                             in_flight.push(work);
+                        }
+                        // Behind what came before: a worker's next life delivers what the last one left, and then says hello.
+                        for letter in workers {
+                            heard.push(hear(self.engine.clone(), self.order.clone(), letter));
                         }
                     }
                     Err(BusError::Closed) => return,
@@ -94,8 +100,12 @@ impl Intake {
             return None;
         }
         let engine = self.engine.clone();
+        let order = self.order.clone();
         Some(async move {
+            // Waited for in here: the loop has to go on, or what it waits for would never end.
+            let turn = order.read_owned().await;
             let result = engine.apply(commands).await;
+            drop(turn);
             Applied { tokens, result }
         })
     }
@@ -168,12 +178,19 @@ fn apart(batch: Vec<Delivery>) -> (Vec<Delivery>, Vec<Delivery>) {
 }
 
 /// Handles a worker's letter in a task of its own: its work may take a while (a body of many parts).
-async fn hear(engine: Arc<Engine>, delivery: Delivery) -> (u64, Result<(), String>) {
+async fn hear(
+    engine: Arc<Engine>,
+    order: Arc<RwLock<()>>,
+    delivery: Delivery,
+) -> (u64, Result<(), String>) {
     let Delivery { token, letter, .. } = delivery;
     let LetterBody::Host(sealed) = letter.body else {
         return (token, Err("it is not a worker's".into()));
     };
-    let heard = async move { engine.hear(letter.correlation, *sealed).await };
+    let heard = async move {
+        drop(order.write().await);
+        engine.hear(letter.correlation, *sealed).await
+    };
     let result = tokio::spawn(heard).await;
     (token, result.unwrap_or_else(|error| Err(format!("handling it broke off: {error}"))))
 }

@@ -334,7 +334,7 @@ async fn a_directory_that_forgot_everything_is_whole_again_after_a_beat() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_was_taken_away_is_gone_everywhere() {
+async fn an_agent_that_was_removed_is_forgotten_until_it_beats_again() {
     let (shared, presence) = (Shared::new(), flaky());
     let left = shared.node("left", presence.clone(), InProcessSignals::new()).await;
     let right = shared.node("right", presence.clone(), InProcessSignals::new()).await;

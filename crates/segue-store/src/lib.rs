@@ -11,3 +11,5 @@ pub mod postgres;
 mod rows;
 pub mod soft;
 pub mod sqlite;
+
+pub use rows::lines::Header;

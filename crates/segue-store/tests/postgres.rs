@@ -3,10 +3,11 @@
 mod support;
 
 use segue_core::ids::ProjectId;
-use segue_core::ports::{Blobs, Fut};
+use segue_core::ports::{Blobs, Fut, Store};
 use segue_store::postgres::{Options, PostgresStore};
+use segue_store::sqlite;
 use segue_testkit::servers::Postgres;
-use segue_testkit::store_suite::{KEY, Opened, Place, SEED, TestClock};
+use segue_testkit::store_suite::{self, KEY, Opened, Place, Plan, SEED, TestClock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,4 +47,119 @@ async fn it_answers_every_question_of_the_suite() {
         async move { a_place(&server).await }
     })
     .await;
+}
+
+/// The seed of the random commands, and how many there are: see `CONTRIBUTING.md`.
+const SEED_VARIABLE: &str = "SEGUE_RANDOM_SEED";
+const COMMANDS_VARIABLE: &str = "SEGUE_RANDOM_COMMANDS";
+
+fn number(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")),
+        Err(_) => default,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_commands_give_the_same_on_sqlite_and_postgresql() {
+    let seed = number(SEED_VARIABLE, 20_261_128);
+    let commands = number(COMMANDS_VARIABLE, 3_000) as usize;
+    #[allow(clippy::print_stdout)]
+    {
+        println!("{SEED_VARIABLE}={seed} {COMMANDS_VARIABLE}={commands}");
+    }
+    let server = Postgres::start().await;
+    let place = a_place(&server).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let options = sqlite::Options {
+        clock: place.clock.clone(),
+        sync: sqlite::Sync::Off,
+        seed: Some(place.seed),
+        threads: sqlite::Threads::Callers,
+        ..sqlite::Options::new(dir.path(), ProjectId(Uuid::now_v7()), place.key)
+    };
+    let other: Arc<dyn Store> = sqlite::SqliteStore::open(options).expect("SQLite opens");
+    let plan = Plan { seed, commands, batches: usize::MAX, every: 500 };
+    let given = store_suite::random_commands_give_the_same(&place, &other, plan).await;
+    assert!(given >= commands, "{given}");
+}
+
+/// From SQLite into PostgreSQL and back: what is exported at the end is what was exported at the beginning.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_moves_from_sqlite_to_postgresql_and_back_without_loss() {
+    let (clock, dirs) =
+        (TestClock::new(), [(); 3].map(|()| tempfile::tempdir().expect("a folder")));
+    let open = |at: usize| sqlite::Options {
+        clock: clock.clone(),
+        sync: sqlite::Sync::Off,
+        seed: Some(SEED),
+        threads: sqlite::Threads::Callers,
+        ..sqlite::Options::new(dirs[at].path(), support::PROJECT, KEY)
+    };
+    // A project with something of everything in it: what random commands leave, and bodies of every size.
+    let first = sqlite::SqliteStore::open(open(0)).expect("it opens");
+    let opened = Opened { store: first.clone(), blobs: Some(first.clone()) };
+    let place = Place::new(
+        clock.clone(),
+        Box::new(move || Box::pin(std::future::ready(opened.clone()))),
+        (),
+    );
+    let reference: Arc<dyn Store> =
+        Arc::new(segue_testkit::memory::MemoryStore::new(clock.clone(), SEED, KEY));
+    let plan = Plan { seed: 11, commands: 2_500, batches: usize::MAX, every: usize::MAX };
+    store_suite::random_commands_give_the_same(&place, &reference, plan).await;
+    let large = format!("\"{}\"", "l".repeat(200_000));
+    let stored = first.put(large.into_bytes()).await.expect("a large body is kept");
+    for input in [stored, store_suite::json(&store_suite::text_of(10_000))] {
+        let tasks = vec![segue_core::command::NewTask { spec: support::spec("a"), input }];
+        let submit = segue_core::command::Command::Submit(segue_core::command::Submit { tasks });
+        support::accept(first.as_ref(), vec![submit]).await;
+    }
+    let before = exported(&first).await;
+    let server = Postgres::start().await;
+    let blobs: Arc<dyn Blobs> =
+        sqlite::SqliteStore::open(open(1)).expect("the folder for bodies opens");
+    let options = Options {
+        clock: Some(clock.clone()),
+        ..Options::new(server.database().await, support::PROJECT, KEY, blobs)
+    };
+    let header = segue_store::postgres::import(options.clone(), &mut before.as_slice()).await;
+    let header = header.expect("PostgreSQL imports");
+    assert!(header.rows["tasks"] > 300 && header.rows["letters"] > 0 && header.rows["duties"] > 0);
+    let second = segue_store::postgres::import(options.clone(), &mut before.as_slice()).await;
+    assert!(second.is_err(), "nothing is written over: {second:?}");
+    let store = PostgresStore::connect(options).await.expect("it connects");
+    assert_eq!(store.audit().await.expect("it reads"), Vec::<String>::new());
+    let mut between = Vec::new();
+    store.export(&mut between).await.expect("PostgreSQL exports");
+    same_lines(&before, &between);
+    sqlite::import(&open(2), &mut between.as_slice()).expect("SQLite imports");
+    let last = sqlite::SqliteStore::open(open(2)).expect("it opens");
+    let after = exported(&last).await;
+    same_lines(&before, &after);
+    // And PostgreSQL goes on with it where SQLite stopped.
+    support::accept(store.as_ref(), vec![support::submit(vec![support::spec("a")])]).await;
+    assert_eq!(store.audit().await.expect("it reads"), Vec::<String>::new());
+}
+
+async fn exported(store: &sqlite::SqliteStore) -> Vec<u8> {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let out = file.reopen().expect("it opens");
+    store.export(out).await.expect("SQLite exports");
+    std::fs::read(file.path()).expect("it reads")
+}
+
+/// All lines but the last, which sums up the first, which says when it was made.
+fn same_lines(one: &[u8], two: &[u8]) {
+    let lines = |bytes: &[u8]| -> Vec<String> {
+        let text = std::str::from_utf8(bytes).expect("lines of JSON");
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.pop();
+        lines
+    };
+    let (one, two) = (lines(one), lines(two));
+    for (one, two) in one.iter().zip(&two) {
+        assert_eq!(one, two);
+    }
+    assert_eq!(one.len(), two.len());
 }

@@ -9,7 +9,7 @@ use segue_core::payload::Payload;
 use segue_core::ports::{Blobs, EventFilter, Store, StoreError};
 use segue_core::task::{Need, Route, TaskSpec, TaskState};
 use segue_store::postgres::{Options, PostgresStore};
-use segue_testkit::servers::Postgres;
+use segue_testkit::servers::{Postgres, Proxy};
 use segue_testkit::store_suite::{self, Work};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +28,12 @@ struct Together {
 }
 
 impl Together {
+    /// The same database by way of another address.
+    fn by(mut self, url: String) -> Together {
+        self.url = url;
+        self
+    }
+
     async fn on(server: &Postgres) -> Together {
         let dir = tempfile::tempdir().expect("a folder");
         let folder = segue_store::sqlite::SqliteStore::open(support::options(dir.path()));
@@ -35,8 +41,13 @@ impl Together {
     }
 
     async fn store(&self) -> Arc<PostgresStore> {
+        self.store_with(Duration::from_millis(300)).await
+    }
+
+    /// A store that leaves the letters of others alone for so long.
+    async fn store_with(&self, letters_grace: Duration) -> Arc<PostgresStore> {
         let options = Options {
-            letters_grace: Duration::from_millis(300),
+            letters_grace,
             away_patience: Duration::from_secs(10),
             ..Options::new(self.url.clone(), PROJECT, support::KEY, self.blobs.clone())
         };
@@ -303,6 +314,84 @@ async fn kill_9_of_the_server_under_load_loses_nothing() {
     .await;
 }
 
+/// Commits whose answers are lost with the line: what was answered is true, and what was said not to be written is not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_breaks_loses_and_doubles_nothing() {
+    let server = Postgres::start().await;
+    let proxy = Proxy::to(&server.address()).await;
+    let database = server.database_name().await;
+    let direct = Together::on(&server).await.by(server.url(&database));
+    let url = server.url_by(&proxy.addr(), &database);
+    let store = Together::on(&server).await.by(url).store().await;
+    let done = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let submitter = |count: usize| {
+        let (store, done) = (store.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut said = Vec::new();
+            for _ in 0..count {
+                let spec = support::spec("a");
+                let id = spec.id;
+                let answer = store.apply(vec![support::submit(vec![spec])]).await;
+                said.push((id, answer.map(|decisions| decisions[0].is_ok())));
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+            said
+        })
+    };
+    let submitters: Vec<_> = (0..4).map(|_| submitter(60)).collect();
+    for cut in 1..=6 {
+        let begin = Instant::now();
+        while done.load(Ordering::SeqCst) < cut * 30 {
+            assert!(begin.elapsed() < PATIENCE, "the work goes on after a cut");
+            tokio::task::yield_now().await;
+        }
+        proxy.cut().await;
+        proxy.heal().await;
+    }
+    let shell = direct.shell().await;
+    let (mut kept, mut unknown) = (0, 0);
+    for submitter in submitters {
+        for (id, said) in submitter.await.expect("it ends") {
+            let sql = "SELECT count(*) FROM tasks WHERE id = $1";
+            let found: i64 = shell.query_one(sql, &[&id.0]).await.expect("reads").get(0);
+            match said {
+                Ok(accepted) => {
+                    assert!(
+                        accepted && found == 1,
+                        "task {id}: accepted {accepted}, found {found}"
+                    );
+                    kept += 1;
+                }
+                Err(StoreError::Away(text)) if text.contains("not known") => unknown += 1,
+                Err(StoreError::Away(text)) => assert_eq!(found, 0, "task {id}: {text}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert!(kept >= 200, "nearly all were kept at last: {kept}, {unknown} not known");
+    assert_eq!(store.health(), Ok(()), "it is back by itself");
+}
+
+/// The primary is lost; its synchronous standby takes over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_takes_over_has_all_that_was_answered() {
+    let primary = Postgres::start().await;
+    let database = primary.database_name().await;
+    let standby = primary.standby(true).await;
+    let hosts = format!("{},{}", primary.address(), standby.address());
+    let url = format!("{}?target_session_attrs=read-write", primary.url_by(&hosts, &database));
+    let place = Together::on(&primary).await.by(url);
+    let store = place.store().await;
+    let (one, two) = (support::spec("a"), support::spec("a"));
+    let ids = vec![one.id, two.id];
+    support::accept(store.as_ref(), vec![support::submit(vec![one])]).await;
+    primary.kill().await;
+    standby.promote().await;
+    insist(&store, support::submit(vec![two])).await;
+    assert_eq!(store.tasks_by_id(ids).await.expect("reads").len(), 2);
+    assert_eq!(store.health(), Ok(()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_several_stores_do_to_each_other_is_borne() {
     let server = Postgres::start().await;
@@ -321,7 +410,7 @@ async fn a_late_commit_is_never_stepped_over(place: &Together) {
     let late = place.shell().await;
     let project: i32 =
         late.query_one("SELECT number FROM projects", &[]).await.expect("one").get(0);
-    let class = 0x5345_0000 | project;
+    let class = 0x5365_0000 | project;
     late.batch_execute("BEGIN").await.expect("begins");
     let lock = "SELECT pg_advisory_xact_lock_shared($1, (SELECT ((CASE WHEN is_called THEN last_value ELSE last_value - 1 END)
                 % 2147483648)::int4 FROM cursors))";
@@ -425,7 +514,8 @@ async fn an_assignment_that_was_kept_out_says_so(place: &Together) {
 }
 
 async fn letters_of_another_are_left_to_it_for_a_while(place: &Together) {
-    let (mine, others) = (place.store().await, place.store().await);
+    let mine = place.store_with(Duration::from_secs(3_600)).await;
+    let others = place.store().await;
     let assign = register(&mine, 1, 1).await;
     support::accept(mine.as_ref(), vec![support::submit(vec![support::spec("a")]), assign]).await;
     let letters = mine.unsent(0, 10).await.expect("reads");
@@ -443,7 +533,7 @@ async fn letters_of_another_are_left_to_it_for_a_while(place: &Together) {
 }
 
 async fn a_hint_reaches_the_other_nodes(place: &Together) {
-    use segue_core::ports::{Signals, Topic};
+    use segue_core::ports::Topic;
     let (here, there) = (place.store().await.signals(), place.store().await.signals());
     let mut ear = there.listen();
     let heard = async {

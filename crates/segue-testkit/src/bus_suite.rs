@@ -39,7 +39,7 @@ pub use restart::{
     a_restart_in_the_middle_loses_nothing, what_was_not_acknowledged_comes_again_after_a_restart,
     what_was_taken_survives_a_restart,
 };
-pub use samples::letter;
+pub use samples::{letter, one_of_each};
 pub use sharing::{
     a_broadcast_reaches_everybody_once, a_queue_for_answers_ends_with_its_asker,
     a_thousand_letters_of_eight_find_four, an_answer_finds_its_question, consumers_share_a_queue,

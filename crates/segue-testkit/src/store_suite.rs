@@ -20,6 +20,7 @@ mod place;
 mod pruning;
 mod queues;
 mod reads;
+mod state;
 
 pub use batches::*;
 pub use differential::*;
@@ -31,6 +32,7 @@ pub use place::*;
 pub use pruning::*;
 pub use queues::*;
 pub use reads::*;
+pub use state::*;
 
 use crate::questions::AT_ONCE;
 use std::sync::Arc;
@@ -80,6 +82,19 @@ macro_rules! store_suite {
             the_same_body_twice_is_kept_once,
             pruning_takes_whole_runs_that_ended,
             pruning_leaves_what_others_need,
+            a_key_is_read_as_it_was_written,
+            a_write_is_refused_where_it_takes_for_granted_what_is_not_so,
+            concurrent_writers_lose_nothing,
+            changes_of_different_members_are_merged,
+            policies_are_kept,
+            keys_are_listed_by_prefix_and_page,
+            what_changed_after_a_version_is_read,
+            the_history_of_a_key_is_bounded,
+            bodies_of_state_are_kept_as_long_as_they_are_referred_to,
+            pruning_takes_deleted_keys,
+            a_lock_is_held_by_one_until_its_time_is_up,
+            a_lost_lock_writes_nothing,
+            state_is_told_apart_from_events,
             random_commands_give_what_the_reference_gives,
         }
     };

@@ -6,11 +6,13 @@ use anyhow::{Context, Result};
 use segue_bus::in_process::InProcessBus;
 use segue_bus::rabbitmq::RabbitBus;
 use segue_bus::signals::InProcessSignals;
-use segue_core::ports::{Blobs, Store, StoreError};
+use segue_core::ports::{Blobs, Fut, Store, StoreError};
 use segue_engine::Parts;
+use segue_store::backup::{Exports, Known};
 use segue_store::postgres::PostgresStore;
 use segue_store::soft::InProcessSoft;
 use segue_store::sqlite::{Manifest, Options, SqliteStore};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,7 +66,7 @@ impl Backend {
     pub async fn audit(&self) -> Result<Vec<String>, StoreError> {
         match &self.kind {
             Kind::Sqlite(store) => store.audit().await,
-            Kind::Postgres(store) => store.health().map(|()| Vec::new()),
+            Kind::Postgres(store) => store.audit().await,
         }
     }
 
@@ -78,6 +80,19 @@ impl Backend {
             Kind::Postgres(_) => Err(StoreError::Io(
                 "a folder takes the copy of a database file; the project's is on a server: use `segue backup s3://BUCKET/PREFIX` or `file:///FOLDER`".into(),
             )),
+        }
+    }
+}
+
+impl Exports for Backend {
+    fn export_rows(
+        &self,
+        known: Known,
+        out: Box<dyn Write + Send>,
+    ) -> Fut<'_, Result<(), StoreError>> {
+        match &self.kind {
+            Kind::Sqlite(store) => store.export_rows(known, out),
+            Kind::Postgres(store) => store.export_rows(known, out),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `segue.toml`: the agents of a project or a team.
 
+use crate::backups::BackupConfig;
 use anyhow::{Context, Result, bail};
 use segue_agent::command::ResultFrom;
 use segue_agent::process::scrubbed_env;
@@ -24,6 +25,12 @@ pub struct Config {
     /// How agents of `.claude/agents` are run.
     #[serde(default)]
     pub claude: ClaudeConfig,
+    /// Where backups go, how often, and how many are kept.
+    #[serde(default)]
+    pub backup: Option<BackupConfig>,
+    /// How S3 is reached, for backups.
+    #[serde(default)]
+    pub objects: segue_store::objects::Options,
 }
 
 /// How agents of `.claude/agents` are run.
@@ -366,6 +373,22 @@ mod tests {
 
     /// Everything that a file can say.
     const FULL: &str = r#"
+[backup]
+to = "s3://bucket/prefix"
+every = "1h"
+keep = { last = 24, hourly = 48, daily = 7, weekly = 5 }
+
+[objects]
+endpoint = "https://s3.example.org:9000"
+region = "eu-central-1"
+access_key_id = "id"
+secret_access_key = "hidden"
+session_token = "hidden"
+path_style = true
+ca_file = "ca.pem"
+allow_http = false
+instance_role = false
+
 [claude]
 enabled = false
 max_concurrency = 2
@@ -410,6 +433,9 @@ duration_s = 60
     fn what_the_manual_names_is_read() {
         let config = Config::read(FULL).unwrap();
         assert_eq!((config.claude.timeout, config.claude.max_concurrency), (90_000, 2));
+        assert!(!format!("{config:?}").contains("hidden"), "no secret is printed");
+        let backup = config.backup.as_ref().unwrap();
+        assert_eq!((backup.every, backup.keep.hourly), (Some(3_600_000), 48));
         let one = &config.agents[0];
         assert_eq!((one.timeout, one.grace, one.output_max), (Some(5_400_000), 0, 1_000));
         assert_eq!(one.capabilities().unwrap()[0].cost_usd, 0.01);
@@ -430,6 +456,10 @@ duration_s = 60
             (agent("timeout = true"), "line 4, column 11", "or whole seconds"),
             (agent("timeout = '5 parsecs'"), "line 4, column 11", "parsecs"),
             (agent("timeout = 0"), "agent `a`", "`timeout` is 0"),
+            ("[backup]\nto = 'x'\nevery = '5s'".into(), "line 3", "once a minute"),
+            ("[backup]\nevery = '1h'".into(), "line 1", "`to`"),
+            ("[backup]\nto = 'x'\nkeep = { lost = 1 }".into(), "line 3", "`lost`"),
+            ("[objects]\nsecret = 'x'".into(), "line 2", "`secret`"),
             (agent("max_concurrency = 0"), "agent `a`", "at least 1"),
             (agent("max_concurrency = -1"), "line 4", "-1"),
             (agent("output_max = 0"), "agent `a`", "`output_max` is 0"),

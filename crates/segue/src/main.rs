@@ -7,6 +7,7 @@ mod agents;
 mod api;
 mod args;
 mod backend;
+mod backups;
 mod bench;
 mod chaos;
 mod client;
@@ -30,7 +31,8 @@ mod worktrees;
 use args::{Cli, Command};
 use clap::Parser;
 use commands::{
-    agents as team, doctor, events, init, nodes, quick, run, submit, tasks, up, upkeep, worker,
+    agents as team, backup, doctor, events, init, nodes, quick, run, shared, submit, tasks, up,
+    upkeep, worker,
 };
 use context::{Context, block_on};
 use failure::{Code, Exit, Failure, Outcome};
@@ -65,7 +67,11 @@ fn start(cli: &Cli) -> Outcome {
     {
         return worker::worker(&cx, args, cli.common.config.as_deref());
     }
-    let cx = &cx.in_cluster(&cli.common)?;
+    let needs_no_file = matches!(
+        &cli.command,
+        Command::Cluster(_) | Command::Completions(_) | Command::Schema(_) | Command::Agent(_)
+    );
+    let cx = &if needs_no_file { cx } else { cx.in_cluster(&cli.common)? };
     match &cli.command {
         Command::Worker(args) => worker::about(cx, args),
         Command::Nodes(args) => nodes::nodes(cx, args),
@@ -85,9 +91,11 @@ fn start(cli: &Cli) -> Outcome {
         Command::Doctor => doctor::doctor(cx),
         Command::Completions(args) => quick::completions(cx, args),
         Command::Schema(args) => quick::schema(cx, args),
+        Command::State { command } => shared::state(cx, command),
+        Command::Lock { command } => shared::lock(cx, command),
         Command::Prune(args) => upkeep::prune(cx, args),
-        Command::Backup(args) => upkeep::backup(cx, args),
-        Command::Restore(args) => upkeep::restore(cx, args),
+        Command::Backup(args) => backup::backup(cx, args),
+        Command::Restore(args) => backup::restore(cx, args),
         Command::Bench(args) => {
             block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
         }

@@ -97,3 +97,71 @@ fn snake(name: &str) -> String {
     }
     out
 }
+
+/// A command of a page: what it writes, and its exit code. Lines with `! ` are of standard error.
+#[derive(Debug, Default)]
+struct Shown {
+    command: String,
+    out: Vec<String>,
+    err: Vec<String>,
+    code: i32,
+}
+
+/// The commands of the blocks marked `console`, in order.
+fn shown(text: &str) -> Vec<Shown> {
+    let mut found: Vec<Shown> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line {
+            "```console" => inside = true,
+            "```" => inside = false,
+            _ if !inside => {}
+            _ => {
+                if let Some(command) = line.strip_prefix("$ ") {
+                    found.push(Shown { command: command.to_owned(), ..Shown::default() });
+                    continue;
+                }
+                let last = found.last_mut().expect("a command comes first");
+                match (line.strip_prefix("! "), line.strip_prefix("= ")) {
+                    (Some(line), _) => last.err.push(line.to_owned()),
+                    (_, Some(code)) => last.code = code.parse().expect("an exit code"),
+                    _ => last.out.push(line.to_owned()),
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn what_the_page_on_shared_state_shows_is_what_comes() {
+    let place = Place::new();
+    let commands = shown(&document("state.md"));
+    assert!(commands.len() > 20, "{commands:#?}");
+    for shown in commands {
+        let words = shell_words(&shown.command);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let ("segue", args) = (words[0], &words[1..]) else { panic!("{shown:#?}") };
+        let came = place.segue(args);
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let found = (lines(&came.out), lines(&came.err), came.code);
+        let of = |lines: &[String]| lines.to_vec();
+        assert_eq!(found, (of(&shown.out), of(&shown.err), shown.code), "{}", shown.command);
+    }
+}
+
+/// The words of a command line in which only single quotes are used.
+fn shell_words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for (place, part) in line.split('\'').enumerate() {
+        if place % 2 == 1 {
+            words.last_mut().expect("there is one").push_str(part);
+            continue;
+        }
+        let mut pieces = part.split(' ');
+        words.last_mut().expect("there is one").push_str(pieces.next().unwrap_or_default());
+        words.extend(pieces.map(str::to_owned));
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, plain};
+use common::{AGENTS, Place, plain};
 use serde_json::{Value, json};
 
 #[test]
@@ -26,6 +26,8 @@ fn every_command_explains_itself_with_examples() {
         "doctor",
         "completions",
         "schema",
+        "state",
+        "lock",
         "prune",
         "bench",
     ] {
@@ -126,31 +128,113 @@ fn a_backup_is_restored_whole_here_and_elsewhere() {
     let up = place.up(&[]);
     let id = place.submit(&["--agent", "echo", "--input", "n=1"]);
     place.ok(&["watch", &id, "--quiet"]);
-    let backup = place.beside("backup").display().to_string();
-    let came = place.ok(&["backup", &backup]);
-    assert!(came.out.starts_with("1 file in "), "{came:#?}");
-    let came = place.segue(&["backup", &backup]).with(4);
-    assert!(came.err.contains("is not empty"), "{came:#?}");
+    let backups = place.beside("backups").display().to_string();
+    let came = place.ok(&["backup", &backups]);
+    assert!(came.out.starts_with("backup 1 at "), "{came:#?}");
     let later = place.submit(&["--agent", "echo"]);
-    place.segue(&["restore", &backup]).with(4);
+    place.ok(&["watch", &later, "--quiet"]);
+    let second = place.ok(&["backup", &backups, "--json"]).json();
+    assert_eq!((&second["number"], &second["url"]), (&json!(2), &json!(backups)));
+    place.segue(&["restore", &backups]).with(4);
     up.terminate();
-    let came = place.ok(&["restore", &backup]);
+    // Without a node it is the same.
+    let third = place.ok(&["backup", &format!("file://{backups}"), "--json"]).json();
+    assert_eq!(third["number"], 3);
+    let came = place.ok(&["restore", &backups, "--at", "1"]);
     assert!(came.out.contains("what was there before is in"), "{came:#?}");
     assert_eq!(place.show(&id)["output"]["value"], json!({"n": 1}));
     place.segue(&["show", &later]).with(2);
-    // In another folder it is the same project again.
+    // In another folder it is the same project again, and the latest where nobody says which.
     let other = place.beside("other");
     std::fs::create_dir(&other).unwrap();
     let other = other.display().to_string();
-    place.ok(&["restore", &backup, "-C", &other]);
+    place.ok(&["restore", &backups, "-C", &other]);
     place.ok(&["show", &id, "-C", &other]);
+    place.ok(&["show", &later, "-C", &other]);
     place.ok(&["doctor", "-C", &other]);
-    // A backup that is damaged changes nothing.
-    std::fs::write(format!("{backup}/segue.db"), "damaged").unwrap();
-    let came = place.segue(&["restore", &backup]).with(2);
+}
+
+#[test]
+fn backups_are_listed_checked_and_pruned() {
+    let place = Place::new();
+    let backups = place.beside("backups").display().to_string();
+    let came = place.segue(&["backup", "list", &backups]).with(2);
+    assert!(came.err.contains("there is no such folder"), "{came:#?}");
+    assert!(!place.beside("backups").exists(), "whoever looks makes nothing");
+    let came = place.segue(&["backup"]).with(2);
+    assert!(came.err.contains("[backup] of segue.toml"), "{came:#?}");
+    // `segue.toml` says where, beside itself.
+    let config = format!("{AGENTS}\n[backup]\nto = \"../backups\"\nkeep = {{ last = 1 }}\n");
+    place.write("segue.toml", &config);
+    for _ in 0..2 {
+        place.submit(&["--agent", "echo"]);
+        place.ok(&["backup"]);
+    }
+    let listed = place.ok(&["backup", "list", "--json"]).json();
+    let numbers = listed["backups"].as_array().unwrap().iter().map(|one| &one["number"]);
+    assert_eq!(numbers.collect::<Vec<_>>(), [1, 2]);
+    let came = place.ok(&["backup", "verify", "--deep"]);
+    assert!(came.out.starts_with("backup 2 is whole"), "{came:#?}");
+    let pruned = place.ok(&["backup", "prune", "--json"]).json();
+    assert_eq!((&pruned["kept"], &pruned["given_up"]), (&json!([2]), &json!([1])));
+    let came = place.ok(&["backup", "list"]);
+    assert!(came.out.contains("given up"), "{came:#?}");
+    // What is damaged is named, and changes nothing.
+    let objects = place.beside("backups/objects");
+    let writers = std::fs::read_dir(objects).unwrap().map(|entry| entry.unwrap().path());
+    for writer in writers {
+        for object in std::fs::read_dir(writer).unwrap() {
+            std::fs::write(object.unwrap().path(), "damaged").unwrap();
+        }
+    }
+    let came = place.segue(&["backup", "verify"]).with(1);
+    assert!(came.err.contains("cannot be restored"), "{came:#?}");
+    let came = place.segue(&["restore", &backups]).with(2);
+    assert!(came.err.contains("backup 2 and every other one"), "{came:#?}");
+    assert_eq!(place.ok(&["tasks", "--json"]).json()["tasks"].as_array().unwrap().len(), 2);
+    place.segue(&["restore", "nowhere"]).with(2);
+    let came = place.segue(&["backup", "gs://bucket"]).with(2);
+    assert!(came.err.contains("`gs://` is not known"), "{came:#?}");
+}
+
+#[test]
+fn a_node_makes_the_backups_that_segue_toml_asks_for() {
+    let config = format!("{AGENTS}\n[backup]\nto = \"../backups\"\nevery = \"1m\"\n");
+    let place = Place::with(&config);
+    let up = place.up(&[]);
+    let first = place.beside("backups/manifests/0000000001.json");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !first.exists() {
+        assert!(std::time::Instant::now() < until, "no backup was made");
+        place.ok(&["tasks"]);
+    }
+    up.terminate();
+    let listed = place.ok(&["backup", "list", "--json"]).json();
+    assert_eq!(listed["backups"][0]["number"], 1, "{listed}");
+}
+
+#[test]
+fn a_copy_of_the_earlier_form_is_restored() {
+    let place = Place::new();
+    let up = place.up(&[]);
+    let id = place.submit(&["--agent", "echo", "--input", "n=1"]);
+    place.ok(&["watch", &id, "--quiet"]);
+    let copy = place.beside("copy").display().to_string();
+    let wanted = json!({ "dir": copy }).to_string();
+    assert_eq!(place.http("POST /v1/backup", &wanted).0, 200);
+    let (status, body) = place.http("POST /v1/backup", &wanted);
+    assert!(status == 503 && body.contains("is not empty"), "{body}");
+    up.terminate();
+    place.ok(&["backup", "verify", &copy]);
+    let came = place.segue(&["backup", &copy]).with(2);
+    assert!(came.err.contains("of the earlier form"), "{came:#?}");
+    place.segue(&["restore", &copy, "--at", "1"]).with(2);
+    place.ok(&["restore", &copy]);
+    assert_eq!(place.show(&id)["output"]["value"], json!({"n": 1}));
+    std::fs::write(format!("{copy}/segue.db"), "damaged").unwrap();
+    let came = place.segue(&["restore", &copy]).with(2);
     assert!(came.err.contains("not as it was when the backup was made"), "{came:#?}");
     place.ok(&["show", &id]);
-    place.segue(&["restore", "nowhere"]).with(2);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use segue_core::letter::{Address, Letter};
 use segue_core::ports::{BusError, Consumer, Delivery, Fut};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot, watch};
 use uuid::Uuid;
 
 /// After a channel could not be opened, or what was dead could not be buried, this long until the next try.
@@ -34,6 +34,8 @@ struct Desk {
     book: Mutex<Book>,
     /// Letters are ready.
     ready: Notify,
+    /// Held from noting what is done to telling the broker.
+    telling: AsyncMutex<()>,
     /// Why the queue could not be opened last.
     trouble: Mutex<Option<String>>,
     /// The consumer was dropped.
@@ -61,6 +63,7 @@ pub(super) async fn open(
         source,
         book: Mutex::default(),
         ready: Notify::new(),
+        telling: AsyncMutex::default(),
         trouble: Mutex::default(),
         left: watch::Sender::new(false),
     });
@@ -222,11 +225,9 @@ fn read(desk: &Arc<Desk>, came: Came, seen: &mut std::collections::VecDeque<Stri
     {
         let id = id.to_string();
         if seen.contains(&id) {
-            let mut book = desk.book.lock();
-            book.add(tag, Vec::new(), Vec::new(), 1, true, None);
-            let settled = book.buried(tag);
-            drop(book);
-            tokio::spawn(tell(desk.clone(), settled));
+            desk.book.lock().add(tag, Vec::new(), Vec::new(), 1, true, None);
+            let desk = desk.clone();
+            tokio::spawn(async move { settle(&desk, |book| book.buried(tag)).await });
             return;
         }
         if seen.len() == SEEN_MAX {
@@ -305,18 +306,20 @@ async fn bury_these(
             // The connection over which it came is gone: this tag may be another message now.
             return;
         }
-        let settled = desk.book.lock().buried(tag);
-        tell(desk.clone(), settled).await;
+        let _ = settle(&desk, |book| book.buried(tag)).await;
     }
 }
 
-/// Tells the broker what is done and what goes back.
-async fn tell(desk: Arc<Desk>, settled: Settled) {
-    let Some(channel) = desk.book.lock().channel.clone() else { return };
-    let _ = tell_over(&desk, &channel, settled).await;
-}
-
-async fn tell_over(desk: &Arc<Desk>, channel: &Channel, settled: Settled) -> Result<(), Error> {
+/// Notes what is done or goes back, and tells the broker. One at a time from the note to the word: a word that stands for all earlier messages
+/// must not overtake the word on one of these.
+async fn settle(desk: &Arc<Desk>, note: impl FnOnce(&mut Book) -> Settled) -> Result<(), Error> {
+    let turn = desk.telling.lock().await;
+    let (settled, channel) = {
+        let mut book = desk.book.lock();
+        (note(&mut book), book.channel.clone())
+    };
+    // Without a channel everything comes again.
+    let Some(channel) = channel else { return Ok(()) };
     match settled.done.last() {
         Some(last) if settled.all_before => {
             channel.basic_ack(*last, BasicAckOptions { multiple: true }).await?;
@@ -332,13 +335,23 @@ async fn tell_over(desk: &Arc<Desk>, channel: &Channel, settled: Settled) -> Res
         channel.basic_nack(tag, requeue).await?;
         desk.book.lock().told(tag);
     }
-    for (tag, rest) in settled.rest {
-        if !publish_rest(desk, &rest).await {
-            // The whole message stays open, and comes again after the connection.
-            continue;
+    // Publishing may have to wait for room, which others make meanwhile.
+    drop(turn);
+    give_back_rest(desk, &channel, settled.rest).await
+}
+
+async fn give_back_rest(
+    desk: &Arc<Desk>,
+    channel: &Channel,
+    rest: Vec<(u64, Rest)>,
+) -> Result<(), Error> {
+    for (tag, rest) in rest {
+        // Where that cannot be, the whole message stays open, and comes again after the connection.
+        if publish_rest(desk, &rest).await {
+            let _turn = desk.telling.lock().await;
+            channel.basic_ack(tag, BasicAckOptions::default()).await?;
+            desk.book.lock().told(tag);
         }
-        channel.basic_ack(tag, BasicAckOptions::default()).await?;
-        desk.book.lock().told(tag);
     }
     Ok(())
 }
@@ -369,7 +382,7 @@ async fn leave(desk: &Arc<Desk>, channel: &Channel) {
     let settled = desk.book.lock().leave();
     let leaving = async {
         if !desk.source.exclusive {
-            let _ = tell_over(desk, channel, settled).await;
+            let _ = give_back_rest(desk, channel, settled.rest).await;
         }
         topology::close(channel).await;
     };
@@ -405,14 +418,25 @@ impl RabbitConsumer {
         }
     }
 
-    async fn settle(&self, settled: Settled) -> Result<(), BusError> {
-        let Some(channel) = self.desk.book.lock().channel.clone() else { return Err(gone()) };
-        // In a task of its own: what was begun is told to the broker whole, also if whoever waits goes away.
+    /// Notes and tells in a task of its own: what was begun is told to the broker whole, also if whoever waits goes away.
+    async fn settle<T: Send + 'static>(
+        &self,
+        note: impl FnOnce(&mut Book) -> (Settled, Result<T, Gone>) + Send + 'static,
+    ) -> Result<T, BusError> {
         let desk = self.desk.clone();
-        let telling = tokio::spawn(async move { tell_over(&desk, &channel, settled).await });
+        let telling = tokio::spawn(async move {
+            let mut result = Err(Gone);
+            let noting = |book: &mut Book| {
+                let (settled, noted) = note(book);
+                result = noted;
+                settled
+            };
+            let told = settle(&desk, noting).await;
+            (told, result)
+        });
         match telling.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(gone()),
+            Ok((Ok(()), Ok(noted))) => Ok(noted),
+            Ok(_) => Err(gone()),
             Err(_) => Err(BusError::Closed),
         }
     }
@@ -430,8 +454,11 @@ impl RabbitConsumer {
             }
             return Ok(());
         }
-        let settled = self.desk.book.lock().give_back(token).map_err(|Gone| gone())?;
-        self.settle(settled).await
+        self.settle(move |book| match book.give_back(token) {
+            Ok(settled) => (settled, Ok(())),
+            Err(Gone) => (Settled::default(), Err(Gone)),
+        })
+        .await
     }
 
     async fn bury(&self, token: u64, reason: &str) -> Result<(), BusError> {
@@ -444,11 +471,7 @@ impl RabbitConsumer {
     }
 
     async fn done(&self, tokens: Vec<u64>) -> Result<(), BusError> {
-        let (settled, result) = self.desk.book.lock().done(&tokens);
-        if !settled.done.is_empty() || !settled.rest.is_empty() || !settled.back.is_empty() {
-            self.settle(settled).await?;
-        }
-        result.map_err(|Gone| gone())
+        self.settle(move |book| book.done(&tokens)).await
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn bury(
             }
         })
     };
-    sending.await.unwrap_or_else(|_| Err(BusError::Closed))
+    sending.await.unwrap_or(Err(BusError::Closed))
 }
 
 /// Why the broker itself made a message a dead letter.

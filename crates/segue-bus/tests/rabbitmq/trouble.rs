@@ -326,3 +326,25 @@ async fn restart(broker: &Arc<RabbitMq>) {
     broker.kill().await;
     broker.start_again().await;
 }
+
+/// A broker whose certificate nobody vouches for hears no password; one that is trusted is used, and asked for its version.
+pub async fn only_who_is_trusted_is_talked_to(mut rig: Rig) {
+    assert!(rig.options.urls[0].starts_with("amqps://"));
+    let mut wary = rig.options.clone();
+    wary.connect_timeout = std::time::Duration::from_secs(3);
+    let refused =
+        RabbitBus::connect(wary).await.expect_err("the system does not know this authority");
+    let password = rig.options.urls[0].split([':', '@']).nth(2).unwrap().to_owned();
+    assert!(!refused.to_string().contains(&password), "{refused}");
+    rig.options.ca_file = Some(rig.broker.authority().to_owned());
+    let bus = rig.bus().await;
+    let host = some_host();
+    let mut consumer = bus.consume(host.clone()).await.unwrap();
+    bus.publish(vec![letter(&host, 1)]).await.unwrap();
+    let came = take(&mut *consumer, 1).await;
+    ack(&mut *consumer, &came).await;
+    let probe = bus.probe().await.unwrap();
+    assert!(probe.version.is_some() && probe.missing.is_empty(), "{probe:?}");
+    assert!(!format!("{bus:?} {probe:?}").contains(&password));
+    bus.close().await;
+}

@@ -8,6 +8,7 @@ use crate::event::{Event, Fact};
 use crate::ids::{InstanceId, PROJECT_LOG, TaskId};
 use crate::letter::{Address, Letter, LetterBody, WIRE_VERSION};
 use crate::snapshot::Snapshot;
+use crate::state::StateChanges;
 use crate::task::{AttemptEnd, AttemptRecord, Task, TaskError, TaskState, Usage};
 use crate::time::Time;
 use rustc_hash::FxHashMap;
@@ -34,6 +35,7 @@ pub(super) struct Draft<'a> {
     duties_done: Vec<(TaskId, &'static str)>,
     idempotency: Vec<IdempotencyRecord>,
     project_events: Option<u64>,
+    state: Option<Box<StateChanges>>,
 }
 
 impl<'a> Draft<'a> {
@@ -56,6 +58,7 @@ impl<'a> Draft<'a> {
             duties_done: Vec::new(),
             idempotency: Vec::new(),
             project_events: None,
+            state: None,
         }
     }
 
@@ -204,6 +207,11 @@ impl<'a> Draft<'a> {
         Reply::Done { changed: !letters.is_empty() }
     }
 
+    /// Changes shared state or a lock; once a command.
+    pub(super) fn state(&mut self, changes: StateChanges) {
+        self.state = Some(Box::new(changes));
+    }
+
     pub(super) fn duty(&mut self, task: TaskId, kind: DutyKind) {
         self.duties.push(Duty { task, kind });
     }
@@ -265,6 +273,7 @@ impl<'a> Draft<'a> {
             duties_done: self.duties_done,
             idempotency: self.idempotency,
             project_events: self.project_events,
+            state: self.state,
             reply,
         }
     }

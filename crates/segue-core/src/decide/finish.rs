@@ -24,7 +24,7 @@ pub(super) fn finish(
     match attempt.end {
         None => {}
         // Given up without a word from it, but nobody else has it: what it brings still counts.
-        Some(AttemptEnd::Lost | AttemptEnd::TimedOut) if !has_reported(draft, &attempt)? => {
+        Some(AttemptEnd::Lost | AttemptEnd::TimedOut) if !has_reported(draft, id, &attempt)? => {
             let open = matches!(draft.task(id)?.state, TaskState::Ready | TaskState::Retrying);
             let brings =
                 matches!(response.outcome, Outcome::Complete { .. } | Outcome::Delegate { .. });
@@ -156,18 +156,18 @@ pub(super) fn lose(
 
 /// Whether the host of an attempt that has ended has reported its outcome already: the record of an attempt that was
 /// given up holds no usage until it has.
-fn has_reported(draft: &Draft<'_>, attempt: &Attempt) -> Result<bool, Reject> {
+fn has_reported(draft: &Draft<'_>, id: TaskId, attempt: &Attempt) -> Result<bool, Reject> {
     match attempt.end {
         None => Ok(false),
         Some(AttemptEnd::Completed | AttemptEnd::Failed | AttemptEnd::Delegated) => Ok(true),
         Some(AttemptEnd::Lost | AttemptEnd::TimedOut | AttemptEnd::Cancelled) => {
-            Ok(record(draft, attempt)?.usage.is_some())
+            Ok(record(draft, id, attempt)?.usage.is_some())
         }
     }
 }
 
-fn record(draft: &Draft<'_>, attempt: &Attempt) -> Result<AttemptRecord, Reject> {
-    match draft.snapshot.old_attempt(attempt.id) {
+fn record(draft: &Draft<'_>, id: TaskId, attempt: &Attempt) -> Result<AttemptRecord, Reject> {
+    match draft.snapshot.old_attempt(id, attempt.id) {
         Some(Some(record)) => Ok(record.clone()),
         Some(None) => {
             Err(Reject::Unknown { what: "record of attempt", id: attempt.id.to_string() })
@@ -184,10 +184,10 @@ fn late(
     response: &TaskResponse,
 ) -> Result<Reply, Reject> {
     // The same letter a second time.
-    if has_reported(draft, attempt)? {
+    if has_reported(draft, id, attempt)? {
         return Ok(Reply::Duplicate);
     }
-    let mut record = record(draft, attempt)?;
+    let mut record = record(draft, id, attempt)?;
     record.usage = Some(response.usage.clone().unwrap_or_default());
     draft.put_record(record);
     note_processes(draft, id, response)?;

@@ -28,9 +28,9 @@ pub(super) fn standing(
     let task = draft.task(id)?;
     let (found, latest) = match &task.attempt {
         Some(latest) if latest.id == attempt => (latest.clone(), true),
-        Some(_) | None => match draft.snapshot.old_attempt(attempt) {
-            Some(Some(record)) if record.task == id => (record.attempt.clone(), false),
-            Some(_) => {
+        Some(_) | None => match draft.snapshot.old_attempt(id, attempt) {
+            Some(Some(record)) => (record.attempt.clone(), false),
+            Some(None) => {
                 return Err(Reject::Unknown { what: "attempt", id: attempt.to_string() });
             }
             None => return Err(Reject::NotLoaded(format!("attempt {attempt}"))),

@@ -11,6 +11,7 @@ use segue_core::ports::{
     BusError, Consumer, DeadLetter, Decision, Effects, EventFilter, Fut, Pruned, Store, StoreError,
     TaskFilter, WorkBus,
 };
+use segue_core::state::{Lock, Policy, StateVersion};
 use segue_core::task::{AttemptRecord, Task, TaskState};
 use segue_core::time::Time;
 use segue_testkit::memory::MemoryStore;
@@ -180,6 +181,7 @@ fn nothing() -> Decision {
         may_assign: false,
         look_again: false,
         ended: Vec::new(),
+        state_changed: false,
     })
 }
 
@@ -241,6 +243,61 @@ impl Store for CostlyStore {
 
     fn next_due(&self) -> Fut<'_, Result<Option<Time>, StoreError>> {
         self.timed("next_due", || self.inner.next_due())
+    }
+
+    fn state_get(
+        &self,
+        key: Arc<str>,
+        version: Option<u64>,
+    ) -> Fut<'_, Result<Option<StateVersion>, StoreError>> {
+        self.inner.state_get(key, version)
+    }
+
+    fn state_list(
+        &self,
+        prefix: Arc<str>,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        self.inner.state_list(prefix, after, limit)
+    }
+
+    fn state_history(
+        &self,
+        key: Arc<str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        self.inner.state_history(key, before, limit)
+    }
+
+    fn state_changes(
+        &self,
+        prefix: Arc<str>,
+        after: u64,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        self.inner.state_changes(prefix, after, limit)
+    }
+
+    fn state_stamp(&self) -> Fut<'_, Result<u64, StoreError>> {
+        self.inner.state_stamp()
+    }
+
+    fn state_policies(&self) -> Fut<'_, Result<BTreeMap<Arc<str>, Policy>, StoreError>> {
+        self.inner.state_policies()
+    }
+
+    fn locks(
+        &self,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<Lock>, StoreError>> {
+        self.inner.locks(after, limit)
+    }
+
+    fn lock_of(&self, name: Arc<str>) -> Fut<'_, Result<Option<Lock>, StoreError>> {
+        self.inner.lock_of(name)
     }
 
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>> {

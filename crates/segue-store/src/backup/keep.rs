@@ -6,15 +6,19 @@ use std::collections::BTreeSet;
 
 /// How many backups are kept. One that any of these keeps is kept, and the latest one always is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Keep {
     /// The latest ones.
+    #[serde(default)]
     pub last: u32,
     /// The latest one of each of the latest hours that have any.
+    #[serde(default)]
     pub hourly: u32,
     /// The latest one of each of the latest days (UTC) that have any.
+    #[serde(default)]
     pub daily: u32,
     /// The latest one of each of the latest weeks (from Monday, UTC) that have any.
+    #[serde(default)]
     pub weekly: u32,
 }
 
@@ -33,7 +37,7 @@ const MONDAY_MS: i64 = 3 * DAY_MS;
 impl Keep {
     /// Whether it keeps anything but the latest one.
     pub fn is_empty(&self) -> bool {
-        self.last + self.hourly + self.daily + self.weekly == 0
+        [self.last, self.hourly, self.daily, self.weekly] == [0; 4]
     }
 
     /// The numbers of those that are kept, of backups with these numbers and times in any order.

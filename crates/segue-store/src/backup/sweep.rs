@@ -35,11 +35,12 @@ impl Backups {
     pub async fn sweep(&self, keep: &Keep) -> Result<Swept, BackupError> {
         let now = self.objects.now().await?;
         let is_old = |found: &Found| now.since_ms(found.written_at) >= GRACE_MS;
-        let found: BTreeMap<u64, Found> = self.found().await?.into_iter().collect();
         let mut manifests = Vec::new();
         for (_, manifest) in self.list().await? {
             manifests.push(manifest?);
         }
+        // Looked at after they were read: one that had been given up then has at least that age.
+        let found: BTreeMap<u64, Found> = self.found().await?.into_iter().collect();
         let living: Vec<_> = manifests
             .iter()
             .filter(|manifest| !manifest.retired)
@@ -47,7 +48,7 @@ impl Backups {
             .collect();
         let kept = keep.keeps(&living);
         let mut swept = Swept { kept: kept.iter().copied().collect(), ..Swept::default() };
-        // One that was given up long ago. One that appeared after `found` was listed is young.
+        // One that was given up long ago.
         let is_gone = |manifest: &&Manifest| {
             manifest.retired && found.get(&manifest.number).is_some_and(is_old)
         };

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use segue_core::payload::Hash;
 use sha2::{Digest, Sha256};
 use std::io::BufReader;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -213,7 +214,8 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(path: PathBuf) -> std::io::Result<Folder> {
-        std::fs::create_dir_all(&path)?;
+        // It holds every input and output of a project: nobody else's business.
+        std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&path)?;
         Ok(Folder(path))
     }
 }

@@ -70,7 +70,8 @@ impl Sort {
                 | Command::Start { .. }
                 | Command::Progress { .. }
                 | Command::Reaped { .. }
-                | Command::Settle { .. } => {}
+                | Command::Settle { .. }
+                | Command::State(_) => {}
                 Command::Finish { task, .. } => sort.finished.push(*task),
                 Command::Register { host, agents, .. } => {
                     sort.project_log = true;
@@ -137,6 +138,7 @@ impl<'a> Batch<'a> {
                 number: None,
                 agents_version: 0,
                 holds_project: false,
+                latest: FxHashMap::default(),
             },
             ctx: Ctx { now: ground.now, chance: chance.clone(), key: ground.key },
             chance,
@@ -373,6 +375,7 @@ fn nothing_assigned() -> Effects {
         may_assign: false,
         look_again: false,
         ended: Vec::new(),
+        state_changed: false,
     }
 }
 

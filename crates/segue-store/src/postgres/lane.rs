@@ -7,7 +7,7 @@ use super::specs::{self, Specs};
 use super::store::Shared;
 use super::trouble::Trouble;
 use super::write::{Pen, SHARDS, Written};
-use super::{load, write};
+use super::{put, select, state};
 use crate::failure::Kind;
 use crate::rows::{WEIGHT_MAX, weight};
 use segue_core::command::Command;
@@ -28,6 +28,10 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET enable_mergejoin = off; SET enable_bitmapscan = on";
 
+/// After commands of this weight a lane has the statistics of the tables made anew, once: the plans of an empty table are those of one row, and
+/// until PostgreSQL comes round by itself, within a minute, each update would look at all tasks.
+const ANALYZE_AFTER: usize = 500;
+
 /// What callers send.
 pub(super) struct Call {
     pub(super) commands: Vec<Command>,
@@ -43,6 +47,8 @@ pub(super) struct Lane {
     specs: Specs,
     chance: Chance,
     shard: i32,
+    /// Weight of the commands until the statistics are made; `None` once they are.
+    until_analyzed: Option<usize>,
 }
 
 impl Lane {
@@ -53,17 +59,25 @@ impl Lane {
             true => 0,
             false => (chance.next_u64() % SHARDS as u64) as i32,
         };
-        Lane { shared, line: None, specs: Specs::default(), chance, shard }
+        Lane {
+            shared,
+            line: None,
+            specs: Specs::default(),
+            chance,
+            shard,
+            until_analyzed: Some(ANALYZE_AFTER),
+        }
     }
 
     /// Works until the store is closed. Whatever came while a transaction was on its way goes into the next one together.
     pub(super) async fn run(mut self, desk: Desk) {
         loop {
             let (mut calls, mut answers) = (Vec::new(), Vec::new());
+            let mut total;
             {
                 let mut desk = desk.lock().await;
                 let Some(first) = desk.recv().await else { return };
-                let mut total = weight(&first.commands);
+                total = weight(&first.commands);
                 calls.push(first.commands);
                 answers.push(first.answer);
                 while total < WEIGHT_MAX
@@ -77,6 +91,19 @@ impl Lane {
             for (result, answer) in self.commit(&calls).await.into_iter().zip(answers) {
                 // Whoever asked may not wait any more; what was committed stays.
                 let _ = answer.send(result);
+            }
+            self.analyze(total).await;
+        }
+    }
+
+    /// Has the statistics made when there is something to count.
+    async fn analyze(&mut self, weight: usize) {
+        let Some(left) = self.until_analyzed else { return };
+        self.until_analyzed = left.checked_sub(weight);
+        if let (None, Some(line)) = (self.until_analyzed, &self.line) {
+            // Where it fails, PostgreSQL does it by itself a little later.
+            if let Err(trouble) = line.script("ANALYZE tasks, agents, letters, duties").await {
+                tracing::debug!(?trouble, "the statistics are not made anew");
             }
         }
     }
@@ -270,5 +297,9 @@ fn pause(tries: u32) -> Duration {
 
 /// Every statement that lanes use, prepared when they connect: what is not prepared cannot travel with others.
 fn statements() -> impl Iterator<Item = &'static str> {
-    load::statements().into_iter().chain(write::statements()).chain(specs::statements())
+    select::statements()
+        .into_iter()
+        .chain(put::statements())
+        .chain(specs::statements())
+        .chain(state::statements())
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, Connection, Row, Socket, Statement};
+use tokio_postgres::{Client, Config, Connection, Row, RowStream, Socket, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What is added to the longest time of a statement before a connection that says nothing is given up.
@@ -22,12 +22,17 @@ pub(super) type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
 
 /// A statement with its values.
 pub(super) struct Ask<'a> {
-    sql: &'static str,
+    sql: &'a str,
     params: Vec<Param<'a>>,
 }
 
 impl<'a> Ask<'a> {
     pub(super) fn new(sql: &'static str) -> Ask<'a> {
+        Ask { sql, params: Vec::new() }
+    }
+
+    /// A statement that was put together: of names alone, never of values.
+    pub(super) fn of_text(sql: &'a str) -> Ask<'a> {
         Ask { sql, params: Vec::new() }
     }
 
@@ -241,6 +246,16 @@ impl Line {
             Some(statement) => Ok(self.client.query(statement, &params).await?),
             None => Ok(self.client.query(ask.sql, &params).await?),
         }
+    }
+
+    /// One statement that brings no rows. Its text is not kept with the connection.
+    pub(super) async fn ask_text(&self, ask: Ask<'_>) -> Result<(), Trouble> {
+        self.flight(std::slice::from_ref(&ask)).await.map(drop)
+    }
+
+    /// The rows of a statement about a project, as they come: not all of them are held at a time.
+    pub(super) async fn stream(&self, sql: &str, project: i32) -> Result<RowStream, Trouble> {
+        Ok(self.client.query_raw(sql, [project]).await?)
     }
 
     /// Several statements without values, as a text.

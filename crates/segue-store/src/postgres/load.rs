@@ -5,20 +5,27 @@
 
 use super::cells::read;
 use super::line::{Ask, Line};
+use super::select::{
+    AGENTS, AGENTS_OF, CALLS, CANDIDATES, CHILDREN, CLOCK, DEPENDENTS, DUE, EXPIRED,
+    FREE_CANDIDATES, FREE_HEADS, HEADS, HELD, IDEMPOTENCY, OLD_ATTEMPTS, PROJECT_LOCK,
+    READY_ROUTES, ROOTS, STAMP, TASKS,
+};
 use super::specs::Specs;
+use super::state;
 use super::trouble::Trouble;
 use crate::rows::decode;
 use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::Agent;
 use segue_core::changes::{Edge, IdempotencyRecord};
 use segue_core::command::{CASCADE_MAX, Command};
-use segue_core::ids::{HostId, Incarnation, InstanceId, TaskId};
+use segue_core::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
 use segue_core::payload::Hash;
 use segue_core::scope::{Load, missing};
 use segue_core::snapshot::{Page, Snapshot};
+use segue_core::state::StateVersion;
 use segue_core::task::{Task, TaskState};
 use segue_core::time::Time;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -28,107 +35,6 @@ const PAGE_MAX: i64 = CASCADE_MAX as i64 + 1;
 /// Rounds of loading for one batch. A handful are enough, but for a requeue that climbs a deep tree; a command that asks for
 /// more is refused by `decide`, which finds something missing.
 const ROUNDS_MAX: usize = 256;
-
-static TASKS: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT {} FROM tasks WHERE project = $1 AND id = ANY($2) ORDER BY id FOR UPDATE",
-        decode::TASK
-    )
-});
-static ROOTS: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT {} FROM tasks WHERE project = $1 AND id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED",
-        decode::TASK
-    )
-});
-static HEADS: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT {} FROM unnest($2::text[], $3::int8[]) AS w (of_route, wanted) CROSS JOIN LATERAL (
-            SELECT * FROM tasks AS t WHERE t.project = $1 AND t.queued AND t.route = w.of_route AND t.id <> ALL ($4)
-            ORDER BY t.rank, t.id LIMIT w.wanted FOR UPDATE SKIP LOCKED) AS head",
-        decode::TASK
-    )
-});
-/// The same without locks, to see whether somebody else is in the way.
-const FREE_HEADS: &str = "SELECT head.id FROM unnest($2::text[], $3::int8[]) AS w (of_route, wanted) CROSS JOIN LATERAL (
-    SELECT t.id FROM tasks AS t WHERE t.project = $1 AND t.queued AND t.route = w.of_route AND t.id <> ALL ($4)
-    ORDER BY t.rank, t.id LIMIT w.wanted) AS head";
-const DEPENDENTS: &str = "SELECT w.need, e.task, e.order_only FROM unnest($2::uuid[], $3::uuid[]) AS w (need, after)
-    CROSS JOIN LATERAL (SELECT task, order_only FROM edges WHERE project = $1 AND need = w.need AND task > w.after
-    ORDER BY task LIMIT $4) AS e";
-const CHILDREN: &str = "SELECT w.parent, c.id FROM unnest($2::uuid[], $3::uuid[]) AS w (parent, after)
-    CROSS JOIN LATERAL (SELECT id FROM tasks WHERE project = $1 AND parent = w.parent AND id > w.after
-    ORDER BY id LIMIT $4) AS c";
-const CALLS: &str =
-    "SELECT w.place, t.id FROM unnest($2::int8[], $3::uuid[], $4::text[]) AS w (place, parent, key)
-    JOIN tasks AS t ON t.project = $1 AND t.parent = w.parent AND t.call_key = w.key";
-const IDEMPOTENCY: &str =
-    "SELECT key, task, body FROM idempotency WHERE project = $1 AND key = ANY($2)";
-static OLD_ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT {} FROM unnest($2::uuid[], $3::uuid[]) AS w (of_task, wanted) JOIN attempts AS a
-            ON a.project = $1 AND a.task = w.of_task AND a.attempt = w.wanted",
-        decode::RECORD
-    )
-});
-const HELD: &str = "SELECT held_by, id FROM tasks WHERE project = $1 AND held_by = ANY($2)";
-/// What is due by the given time, or by the server's clock.
-const DUE: &str = "SELECT id FROM tasks WHERE project = $1
-    AND due_at <= coalesce($2, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8))
-    ORDER BY due_at LIMIT $3";
-const READY_ROUTES: &str = "WITH RECURSIVE r (route) AS (
-        (SELECT route FROM tasks WHERE project = $1 AND queued ORDER BY route LIMIT 1)
-        UNION ALL SELECT (SELECT t.route FROM tasks AS t WHERE t.project = $1 AND t.queued AND t.route > r.route
-            ORDER BY t.route LIMIT 1) FROM r WHERE r.route IS NOT NULL)
-    SELECT route FROM r WHERE route IS NOT NULL";
-const AGENTS: &str = "SELECT instance, host, incarnation, slots_used, drained, lease_until, gone, spec_version FROM agents
-    WHERE project = $1 AND instance = ANY($2) ORDER BY instance FOR UPDATE";
-const CANDIDATES: &str = "SELECT instance, host, incarnation, slots_used, drained, lease_until, gone, spec_version FROM agents
-    WHERE project = $1 AND instance = ANY($2) AND slots_used < slots AND NOT drained AND NOT gone
-    ORDER BY instance FOR UPDATE SKIP LOCKED";
-/// Whether somebody else holds what a candidate's row would give.
-const FREE_CANDIDATES: &str = "SELECT instance FROM agents
-    WHERE project = $1 AND instance = ANY($2) AND slots_used < slots AND NOT drained AND NOT gone";
-const AGENTS_OF: &str =
-    "SELECT instance FROM agents WHERE project = $1 AND (host = ANY($2) OR instance = ANY($3))";
-const EXPIRED: &str = "SELECT instance FROM agents WHERE project = $1 AND NOT gone
-    AND lease_until < coalesce($2, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8))";
-const PROJECT_LOCK: &str =
-    "SELECT project_events, agents_version FROM projects WHERE number = $1 FOR UPDATE";
-/// Where the transaction stands: the time, the last commit before it, the version of what agents say, the number of the transaction.
-const STAMP: &str =
-    "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8, agents_version,
-    coalesce((SELECT max(committed_at) FROM counters WHERE project = $1), $3),
-    (CASE WHEN $2 THEN pg_current_xact_id() ELSE pg_current_xact_id_if_assigned() END)::text::int8
-    FROM projects WHERE number = $1";
-const CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8,
-    pg_current_xact_id_if_assigned()::text::int8";
-
-/// Every statement of a lane's loading, to be prepared beforehand.
-pub(super) fn statements() -> Vec<&'static str> {
-    vec![
-        TASKS.as_str(),
-        ROOTS.as_str(),
-        HEADS.as_str(),
-        FREE_HEADS,
-        DEPENDENTS,
-        CHILDREN,
-        CALLS,
-        IDEMPOTENCY,
-        OLD_ATTEMPTS.as_str(),
-        HELD,
-        DUE,
-        READY_ROUTES,
-        AGENTS,
-        CANDIDATES,
-        FREE_CANDIDATES,
-        AGENTS_OF,
-        EXPIRED,
-        PROJECT_LOCK,
-        STAMP,
-        CLOCK,
-    ]
-}
 
 /// Loads from the tables, and remembers what it found.
 pub(super) struct Loader<'a> {
@@ -149,6 +55,8 @@ pub(super) struct Loader<'a> {
     pub(super) number: Option<i64>,
     pub(super) agents_version: i64,
     pub(super) holds_project: bool,
+    /// Newest versions of keys that wait for the list of those that are kept.
+    pub(super) latest: FxHashMap<Arc<str>, StateVersion>,
 }
 
 /// What one flight is to bring besides the loads.
@@ -180,11 +88,12 @@ enum About {
     Children(Vec<TaskId>),
     Calls(Vec<(TaskId, Arc<str>)>),
     Idempotency(Vec<Arc<str>>),
-    OldAttempts(Vec<segue_core::ids::AttemptId>),
+    OldAttempts(Vec<(TaskId, AttemptId)>),
     Held(Vec<InstanceId>),
     Due,
     Routes,
     FoundAgents,
+    State(state::About),
 }
 
 impl Loader<'_> {
@@ -283,12 +192,14 @@ impl Loader<'_> {
     }
 
     /// Statements for these loads: rows that are locked before lists that hang on them.
+    // tidy: allow(fn-lines) a statement for each kind of load, in the order in which they lock
     fn asks(&self, loads: Vec<Load>, asks: &mut Vec<(About, Ask<'static>)>) {
         let project = self.project;
         let nil = |after: Option<TaskId>| after.map_or(Uuid::nil(), |id| id.0);
         let (mut tasks, mut dependents, mut children) = (Vec::new(), Vec::new(), Vec::new());
         let (mut calls, mut keys, mut attempts, mut held) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let loads = state::asks(project, loads, |about, ask| asks.push((About::State(about), ask)));
         let mut due = None;
         for load in loads {
             match load {
@@ -300,6 +211,12 @@ impl Loader<'_> {
                 Load::OldAttempt(task, attempt) => attempts.push((task, attempt)),
                 Load::Held(instance) => held.push(instance),
                 Load::Due(limit) => due = Some(i64::try_from(limit).unwrap_or(i64::MAX)),
+                // Taken already.
+                Load::Stamp
+                | Load::StateKey(_)
+                | Load::StateVersion(_)
+                | Load::Policies
+                | Load::Lock(_) => {}
             }
         }
         if !tasks.is_empty() {
@@ -342,8 +259,7 @@ impl Loader<'_> {
                 .with(project)
                 .column(attempts.iter().map(|(task, _)| task.0))
                 .column(attempts.iter().map(|(_, attempt)| attempt.0));
-            let ids = attempts.into_iter().map(|(_, attempt)| attempt).collect();
-            asks.push((About::OldAttempts(ids), ask));
+            asks.push((About::OldAttempts(attempts), ask));
         }
         if !held.is_empty() {
             asks.push(self.held(held));
@@ -368,6 +284,9 @@ impl Loader<'_> {
     ) -> Result<(), Trouble> {
         match about {
             About::Nothing => {}
+            About::State(about) => {
+                state::take_in(&mut self.snapshot, &mut self.latest, about, rows)?;
+            }
             About::Stamp => {
                 let row = first(rows)?;
                 self.agents_version = read(row, 1)?;
@@ -415,29 +334,8 @@ impl Loader<'_> {
 
     fn take_in_list(&mut self, about: About, rows: &[Row]) -> Result<(), Trouble> {
         match about {
-            About::Dependents(ids) => {
-                let mut found: FxHashMap<TaskId, Vec<Edge>> = FxHashMap::default();
-                for row in rows {
-                    let need = TaskId(read(row, 0)?);
-                    let edge =
-                        Edge { need, task: TaskId(read(row, 1)?), order_only: read(row, 2)? };
-                    found.entry(need).or_default().push(edge);
-                }
-                for id in ids {
-                    let page = page(found.remove(&id).unwrap_or_default());
-                    self.snapshot.add_dependents(id, page);
-                }
-            }
-            About::Children(ids) => {
-                let mut found: FxHashMap<TaskId, Vec<TaskId>> = FxHashMap::default();
-                for row in rows {
-                    found.entry(TaskId(read(row, 0)?)).or_default().push(TaskId(read(row, 1)?));
-                }
-                for id in ids {
-                    let page = page(found.remove(&id).unwrap_or_default());
-                    self.snapshot.add_children(id, page);
-                }
-            }
+            About::Dependents(ids) => self.take_in_dependents(ids, rows)?,
+            About::Children(ids) => self.take_in_children(ids, rows)?,
             About::Calls(calls) => {
                 let mut found: FxHashMap<i64, TaskId> = FxHashMap::default();
                 for row in rows {
@@ -463,10 +361,11 @@ impl Loader<'_> {
             About::OldAttempts(ids) => {
                 for row in rows {
                     let record = decode::record(row)?;
-                    self.snapshot.add_old_attempt(record.attempt.id, Some(record));
+                    let (task, attempt) = (record.task, record.attempt.id);
+                    self.snapshot.add_old_attempt(task, attempt, Some(record));
                 }
-                for id in ids {
-                    self.snapshot.add_old_attempt(id, None);
+                for (task, attempt) in ids {
+                    self.snapshot.add_old_attempt(task, attempt, None);
                 }
             }
             About::Held(instances) => {
@@ -484,12 +383,39 @@ impl Loader<'_> {
                 self.snapshot.set_due(due.collect::<Result<_, Trouble>>()?);
             }
             About::Nothing
+            | About::State(_)
             | About::Stamp
             | About::Clock
             | About::Project
             | About::Routes
             | About::FoundAgents
             | About::Tasks(_) => {}
+        }
+        Ok(())
+    }
+
+    fn take_in_dependents(&mut self, ids: Vec<TaskId>, rows: &[Row]) -> Result<(), Trouble> {
+        let mut found: FxHashMap<TaskId, Vec<Edge>> = FxHashMap::default();
+        for row in rows {
+            let need = TaskId(read(row, 0)?);
+            let edge = Edge { need, task: TaskId(read(row, 1)?), order_only: read(row, 2)? };
+            found.entry(need).or_default().push(edge);
+        }
+        for id in ids {
+            let page = page(found.remove(&id).unwrap_or_default());
+            self.snapshot.add_dependents(id, page);
+        }
+        Ok(())
+    }
+
+    fn take_in_children(&mut self, ids: Vec<TaskId>, rows: &[Row]) -> Result<(), Trouble> {
+        let mut found: FxHashMap<TaskId, Vec<TaskId>> = FxHashMap::default();
+        for row in rows {
+            found.entry(TaskId(read(row, 0)?)).or_default().push(TaskId(read(row, 1)?));
+        }
+        for id in ids {
+            let page = page(found.remove(&id).unwrap_or_default());
+            self.snapshot.add_children(id, page);
         }
         Ok(())
     }

@@ -4,24 +4,30 @@
 //! each a connection of its own, in a handful of round trips whatever the size of the batch. Rows are locked in two phases; see
 //! `docs/decisions/006-cluster.md`.
 
+mod audit;
 mod batch;
 mod cells;
 mod examine;
+mod export;
 mod lane;
 mod line;
 mod load;
 mod options;
 mod prune;
+mod put;
 mod queries;
 mod readers;
 mod schema;
+mod select;
 mod signals;
 mod specs;
+mod state;
 mod store;
 mod trouble;
 mod write;
 
 pub use examine::{Examined, examine};
+pub use export::import;
 pub use options::{Options, Tls};
 pub use signals::PostgresSignals;
 pub use store::PostgresStore;

@@ -83,6 +83,7 @@ impl PostgresStore {
             }
             // Rows come in the order of their submit. Where none of so many is old enough, none after them is.
             if (rows.len() as i64) < ROOTS_MAX || all_young {
+                total.keys = self.prune_state(&line, before).await?;
                 return Ok(total);
             }
         }

@@ -19,8 +19,10 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { number: 1, name: "start", sql: include_str!("migrations/001_start.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { number: 1, name: "start", sql: include_str!("migrations/001_start.sql") },
+    Migration { number: 2, name: "state", sql: include_str!("migrations/002_state.sql") },
+];
 
 /// The version of the tables that this program makes.
 pub(super) fn version() -> i32 {

@@ -20,12 +20,13 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 const NOTIFY: &str = "SELECT pg_notify('segue', $1 || topic) FROM unnest($2::text[]) AS topic";
 
-const TOPICS: [(Topic, &str); 5] = [
+const TOPICS: [(Topic, &str); 6] = [
     (Topic::Ready, "ready"),
     (Topic::Due, "due"),
     (Topic::Events, "events"),
     (Topic::Duties, "duties"),
     (Topic::Letters, "letters"),
+    (Topic::State, "state"),
 ];
 
 fn place(topic: Topic) -> usize {
@@ -35,16 +36,17 @@ fn place(topic: Topic) -> usize {
         Topic::Events => 2,
         Topic::Duties => 3,
         Topic::Letters => 4,
+        Topic::State => 5,
     }
 }
 
 /// How often each topic was hinted at.
-type Counts = [u64; 5];
+type Counts = [u64; 6];
 
 struct Hub {
     counts: watch::Sender<Counts>,
     /// Topics that are to be told to the other nodes.
-    leaving: Mutex<[bool; 5]>,
+    leaving: Mutex<[bool; 6]>,
     wake: Notify,
 }
 
@@ -64,8 +66,8 @@ impl PostgresSignals {
     /// Listens and tells on two connections of its own, which come back by themselves.
     pub(super) fn start(shared: &Shared, project: ProjectId) -> PostgresSignals {
         let hub = Arc::new(Hub {
-            counts: watch::Sender::new([0; 5]),
-            leaving: Mutex::new([false; 5]),
+            counts: watch::Sender::new([0; 6]),
+            leaving: Mutex::new([false; 6]),
             wake: Notify::new(),
         });
         let prefix = format!("{project} {} ", shared.owner);

@@ -6,7 +6,7 @@ use super::options::Options;
 use super::readers::Readers;
 use super::signals::PostgresSignals;
 use super::trouble::Trouble;
-use super::{queries, schema};
+use super::{queries, schema, state};
 use crate::failure::{Failure, Kind};
 use parking_lot::Mutex;
 use segue_core::agent::Agent;
@@ -18,6 +18,7 @@ use segue_core::payload::{DATABASE_MAX, Hash, Payload};
 use segue_core::ports::{
     Blobs, Clock, Decision, EventFilter, Fut, Pruned, Signals, Store, StoreError, TaskFilter,
 };
+use segue_core::state::{Lock, Policy, StateVersion};
 use segue_core::task::{AttemptRecord, Task, TaskState};
 use segue_core::time::Time;
 use std::collections::BTreeMap;
@@ -331,6 +332,98 @@ impl Store for PostgresStore {
         let project = self.shared.project;
         Box::pin(async move {
             self.read(|line| async move { queries::next_due(&line, project).await }).await
+        })
+    }
+
+    fn state_get(
+        &self,
+        key: Arc<str>,
+        version: Option<u64>,
+    ) -> Fut<'_, Result<Option<StateVersion>, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            let key = key.as_ref();
+            self.read(|line| async move { state::get(&line, project, key, version).await }).await
+        })
+    }
+
+    fn state_list(
+        &self,
+        prefix: Arc<str>,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            let (prefix, after) = (prefix.as_ref(), after.as_deref().unwrap_or_default());
+            self.read(|line| async move { state::list(&line, project, prefix, after, limit).await })
+                .await
+        })
+    }
+
+    fn state_history(
+        &self,
+        key: Arc<str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            let key = key.as_ref();
+            self.read(
+                |line| async move { state::history(&line, project, key, before, limit).await },
+            )
+            .await
+        })
+    }
+
+    fn state_changes(
+        &self,
+        prefix: Arc<str>,
+        after: u64,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            let prefix = prefix.as_ref();
+            self.read(
+                |line| async move { state::changes(&line, project, prefix, after, limit).await },
+            )
+            .await
+        })
+    }
+
+    fn state_stamp(&self) -> Fut<'_, Result<u64, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            self.read(|line| async move { state::stamp(&line, project).await }).await
+        })
+    }
+
+    fn state_policies(&self) -> Fut<'_, Result<BTreeMap<Arc<str>, Policy>, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            self.read(|line| async move { state::policies(&line, project).await }).await
+        })
+    }
+
+    fn locks(
+        &self,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<Lock>, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            let after = after.as_deref().unwrap_or_default();
+            self.read(|line| async move { state::locks(&line, project, after, limit).await }).await
+        })
+    }
+
+    fn lock_of(&self, name: Arc<str>) -> Fut<'_, Result<Option<Lock>, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            let name = name.as_ref();
+            self.read(|line| async move { state::lock(&line, project, name).await }).await
         })
     }
 

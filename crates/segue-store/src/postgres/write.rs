@@ -3,6 +3,12 @@
 use super::cells;
 use super::line::Ask;
 use super::load::Loader;
+use super::put::{
+    ATTEMPTS, BODIES, BODY_REFS, COUNTERS, EDGES, END_DUTIES, EVENTS, GUARD_CURSORS, IDEMPOTENCY,
+    INSERT_TASKS, LETTERS, LOCK_BODIES, PROJECT, PUT_AGENTS, PUT_DUTIES, SETTLE, TOUCH_TASKS,
+    UPDATE_AGENTS, UPDATE_FIXED, UPDATE_TASKS,
+};
+use super::state;
 use super::trouble::Trouble;
 use crate::rows::decode;
 use crate::rows::encode::{self, Bodies, number};
@@ -27,130 +33,6 @@ use uuid::Uuid;
 const CURSOR_CLASS: i32 = 0x5365_0000;
 /// Rows of counters that a project has at most.
 pub(super) const SHARDS: i32 = 64;
-
-const INSERT_TASKS: &str = "INSERT INTO tasks (n, project, id, parent, root, name, call_key, route, priority, hops, spec, created_at, input,
-    state, unmet, rank, due_at, attempts, tried, lost, open_children, children, dependents, wait_for, continuation,
-    prefer, ready_at, retry_at, finished_at, output, error, run_events, held_by, attempt, number, secret_hash, instance,
-    incarnation, assigned_at, started_at, pid, pid_start, ending, ended_at, queued, listed)
-    SELECT nextval('task_numbers'), $1, u.*, CASE WHEN u.state = 1 THEN true END, CASE WHEN u.state IN (0, 4, 5, 7, 8) THEN u.state END
-    FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::int2[], $9::int2[], $10::text[],
-    $11::int8[], $12::text[], $13::int2[], $14::int4[], $15::int8[], $16::int8[], $17::int4[], $18::int4[], $19::int4[], $20::int4[],
-    $21::int4[], $22::int4[], $23::int2[], $24::text[], $25::uuid[], $26::int8[], $27::int8[], $28::int8[], $29::text[], $30::text[],
-    $31::int8[], $32::uuid[], $33::uuid[], $34::int4[], $35::bytea[], $36::uuid[], $37::uuid[], $38::int8[], $39::int8[], $40::int4[],
-    $41::int8[], $42::int2[], $43::int8[])
-    AS u (id, parent, root, name, call_key, route, priority, hops, spec, created_at, input,
-    state, unmet, rank, due_at, attempts, tried, lost, open_children, children, dependents, wait_for, continuation,
-    prefer, ready_at, retry_at, finished_at, output, error, run_events, held_by, attempt, number, secret_hash, instance,
-    incarnation, assigned_at, started_at, pid, pid_start, ending, ended_at)";
-const UPDATE_TASKS: &str = "UPDATE tasks AS t SET state = u.state, unmet = u.unmet, rank = u.rank, due_at = u.due_at,
-    attempts = u.attempts, tried = u.tried, lost = u.lost, open_children = u.open_children, children = u.children,
-    dependents = u.dependents, wait_for = u.wait_for, continuation = u.continuation, prefer = u.prefer, ready_at = u.ready_at,
-    retry_at = u.retry_at, finished_at = u.finished_at, output = u.output, error = u.error, run_events = u.run_events,
-    held_by = u.held_by, attempt = u.attempt, number = u.number, secret_hash = u.secret_hash, instance = u.instance,
-    incarnation = u.incarnation, assigned_at = u.assigned_at, started_at = u.started_at, pid = u.pid, pid_start = u.pid_start,
-    ending = u.ending, ended_at = u.ended_at,
-    queued = CASE WHEN u.state = 1 THEN true END, listed = CASE WHEN u.state IN (0, 4, 5, 7, 8) THEN u.state END
-    FROM unnest($2::uuid[], $3::int2[], $4::int4[], $5::int8[], $6::int8[], $7::int4[], $8::int4[], $9::int4[], $10::int4[],
-    $11::int4[], $12::int4[], $13::int2[], $14::text[], $15::uuid[], $16::int8[], $17::int8[], $18::int8[], $19::text[], $20::text[],
-    $21::int8[], $22::uuid[], $23::uuid[], $24::int4[], $25::bytea[], $26::uuid[], $27::uuid[], $28::int8[], $29::int8[], $30::int4[],
-    $31::int8[], $32::int2[], $33::int8[])
-    AS u (id, state, unmet, rank, due_at, attempts, tried, lost, open_children, children, dependents, wait_for, continuation,
-    prefer, ready_at, retry_at, finished_at, output, error, run_events, held_by, attempt, number, secret_hash, instance,
-    incarnation, assigned_at, started_at, pid, pid_start, ending, ended_at)
-    WHERE t.project = $1 AND t.id = u.id";
-const TOUCH_TASKS: &str = "UPDATE tasks AS t SET state = u.state, unmet = u.unmet, open_children = u.open_children,
-    children = u.children, dependents = u.dependents, run_events = u.run_events, started_at = u.started_at, pid = u.pid,
-    pid_start = u.pid_start
-    FROM unnest($2::uuid[], $3::int2[], $4::int4[], $5::int4[], $6::int4[], $7::int4[], $8::int8[], $9::int8[], $10::int4[], $11::int8[])
-    AS u (id, state, unmet, open_children, children, dependents, run_events, started_at, pid, pid_start)
-    WHERE t.project = $1 AND t.id = u.id";
-const UPDATE_FIXED: &str = "UPDATE tasks AS t SET name = u.name, route = u.route, priority = u.priority, hops = u.hops,
-    spec = u.spec, input = u.input, created_at = u.created_at
-    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::int2[], $6::int2[], $7::text[], $8::text[], $9::int8[])
-    AS u (id, name, route, priority, hops, spec, input, created_at) WHERE t.project = $1 AND t.id = u.id";
-const EDGES: &str = "INSERT INTO edges (project, need, task, order_only)
-    SELECT $1, u.* FROM unnest($2::uuid[], $3::uuid[], $4::bool[]) AS u (need, task, order_only)
-    ON CONFLICT (project, need, task) DO UPDATE SET order_only = edges.order_only AND excluded.order_only";
-const ATTEMPTS: &str = "INSERT INTO attempts (project, task, number, attempt, secret_hash, instance, incarnation, assigned_at,
-    started_at, pid, pid_start, ending, ended_at, error, usage)
-    SELECT $1, u.* FROM unnest($2::uuid[], $3::int4[], $4::uuid[], $5::bytea[], $6::uuid[], $7::uuid[], $8::int8[], $9::int8[],
-    $10::int4[], $11::int8[], $12::int2[], $13::int8[], $14::text[], $15::text[])
-    AS u (task, number, attempt, secret_hash, instance, incarnation, assigned_at, started_at, pid, pid_start, ending, ended_at, error, usage)
-    ON CONFLICT (project, task, number) DO UPDATE SET attempt = excluded.attempt, secret_hash = excluded.secret_hash,
-    instance = excluded.instance, incarnation = excluded.incarnation, assigned_at = excluded.assigned_at,
-    started_at = excluded.started_at, pid = excluded.pid, pid_start = excluded.pid_start, ending = excluded.ending,
-    ended_at = excluded.ended_at, error = excluded.error, usage = excluded.usage";
-const UPDATE_AGENTS: &str = "UPDATE agents AS a SET host = u.host, incarnation = u.incarnation, slots_used = u.slots_used,
-    drained = u.drained, lease_until = u.lease_until, gone = u.gone
-    FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::int4[], $6::bool[], $7::int8[], $8::bool[])
-    AS u (instance, host, incarnation, slots_used, drained, lease_until, gone) WHERE a.project = $1 AND a.instance = u.instance";
-const PUT_AGENTS: &str = "INSERT INTO agents (project, spec_version, instance, host, incarnation, slots_used, drained, lease_until, gone, slots, spec)
-    SELECT $1, $2, u.* FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::int4[], $7::bool[], $8::int8[], $9::bool[], $10::int4[], $11::text[])
-    AS u (instance, host, incarnation, slots_used, drained, lease_until, gone, slots, spec)
-    ON CONFLICT (project, instance) DO UPDATE SET spec_version = excluded.spec_version, host = excluded.host,
-    incarnation = excluded.incarnation, slots_used = excluded.slots_used, drained = excluded.drained,
-    lease_until = excluded.lease_until, gone = excluded.gone, slots = excluded.slots, spec = excluded.spec";
-/// Says from which cursor on this transaction may issue some, for [`queries`](super::queries): so no reader steps over them.
-const GUARD_CURSORS: &str = "SELECT pg_advisory_xact_lock_shared($1,
-    (SELECT ((CASE WHEN is_called THEN last_value ELSE last_value - 1 END) % 2147483648)::int4 FROM cursors))";
-const EVENTS: &str = "INSERT INTO events (cursor, project, run, run_seq, task, at, kind, data)
-    SELECT nextval('cursors'), $1, u.* FROM unnest($2::uuid[], $3::int8[], $4::uuid[], $5::int8[], $6::text[], $7::text[])
-    AS u (run, run_seq, task, at, kind, data)";
-const LETTERS: &str = "INSERT INTO letters (seq, project, owner, at, task, attempt, host, body)
-    SELECT nextval('letter_numbers'), $1, $2, $3, u.* FROM unnest($4::uuid[], $5::uuid[], $6::uuid[], $7::text[]) AS u (task, attempt, host, body)
-    RETURNING seq";
-const SETTLE: &str = "DELETE FROM letters WHERE project = $1 AND seq = ANY($2)";
-const PUT_DUTIES: &str = "INSERT INTO duties (project, task, kind, after, parent)
-    SELECT $1, u.* FROM unnest($2::uuid[], $3::text[], $4::uuid[], $5::bool[]) AS u (task, kind, after, parent)
-    ON CONFLICT (project, task, kind) DO UPDATE SET after = excluded.after, parent = excluded.parent";
-const END_DUTIES: &str =
-    "DELETE FROM duties AS d USING unnest($2::uuid[], $3::text[]) AS u (task, kind)
-    WHERE d.project = $1 AND d.task = u.task AND d.kind = u.kind";
-const IDEMPOTENCY: &str = "INSERT INTO idempotency (project, key, task, body)
-    SELECT $1, u.* FROM unnest($2::text[], $3::uuid[], $4::bytea[]) AS u (key, task, body)";
-/// A body that is there already is locked, so that no prune takes it away meanwhile.
-const BODIES: &str = "INSERT INTO payloads (project, hash, body)
-    SELECT $1, u.* FROM unnest($2::bytea[], $3::text[]) AS u (hash, body)
-    ON CONFLICT (project, hash) DO UPDATE SET hash = excluded.hash";
-const LOCK_BODIES: &str =
-    "SELECT 1 FROM payloads WHERE project = $1 AND hash = ANY($2) ORDER BY hash FOR SHARE";
-const BODY_REFS: &str = "INSERT INTO payload_refs (project, run, hash)
-    SELECT $1, u.* FROM unnest($2::uuid[], $3::bytea[]) AS u (run, hash) ON CONFLICT DO NOTHING";
-const PROJECT: &str = "UPDATE projects SET project_events = coalesce($2, project_events), agents_version = $3 WHERE number = $1";
-const COUNTERS: &str = "INSERT INTO counters (project, shard, committed_at, s0, s1, s2, s3, s4, s5, s6, s7, s8)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-    ON CONFLICT (project, shard) DO UPDATE SET committed_at = greatest(counters.committed_at, excluded.committed_at),
-    s0 = counters.s0 + excluded.s0, s1 = counters.s1 + excluded.s1, s2 = counters.s2 + excluded.s2,
-    s3 = counters.s3 + excluded.s3, s4 = counters.s4 + excluded.s4, s5 = counters.s5 + excluded.s5,
-    s6 = counters.s6 + excluded.s6, s7 = counters.s7 + excluded.s7, s8 = counters.s8 + excluded.s8";
-
-/// Every statement of a lane's writing, to be prepared beforehand.
-pub(super) fn statements() -> Vec<&'static str> {
-    vec![
-        INSERT_TASKS,
-        UPDATE_TASKS,
-        TOUCH_TASKS,
-        UPDATE_FIXED,
-        EDGES,
-        ATTEMPTS,
-        UPDATE_AGENTS,
-        PUT_AGENTS,
-        GUARD_CURSORS,
-        EVENTS,
-        LETTERS,
-        SETTLE,
-        PUT_DUTIES,
-        END_DUTIES,
-        IDEMPOTENCY,
-        BODIES,
-        LOCK_BODIES,
-        BODY_REFS,
-        PROJECT,
-        COUNTERS,
-        "BEGIN",
-        "COMMIT",
-    ]
-}
 
 /// The class of the advisory locks of a project's writers.
 pub(super) fn cursor_class(project: i32) -> i32 {
@@ -178,6 +60,9 @@ pub(super) struct Pen<'a> {
     bodies: Bodies,
 }
 
+/// A task as the store has it, and as it is kept from now on.
+type Changed<'a> = (&'a Arc<Task>, Arc<Task>);
+
 /// What was written.
 pub(super) struct Written {
     /// The numbers of the letters, in their order.
@@ -204,6 +89,7 @@ impl<'a> Pen<'a> {
             duties,
             idempotency,
             project_events,
+            state: mut shared,
         } = writes;
         let inserted: Vec<Arc<Task>> =
             inserted.into_iter().map(|task| self.taken_in(task)).collect();
@@ -212,9 +98,11 @@ impl<'a> Pen<'a> {
         for event in &mut events {
             self.bodies.keep_fact(event.run, &mut event.fact);
         }
+        state::keep_bodies(&mut shared, &mut self.bodies);
         let mut asks = Vec::with_capacity(24);
         // Bodies first: whoever prunes waits for these rows, and they for nobody who waits for tasks.
         self.add_bodies(&mut asks);
+        state::write(self.project, &shared, &mut asks)?;
         if !inserted.is_empty() {
             asks.push(self.insert(&inserted)?);
         }
@@ -262,10 +150,7 @@ impl<'a> Pen<'a> {
     }
 
     /// The tasks as they are kept, each with how it was before.
-    fn changed(
-        &mut self,
-        tasks: Vec<Arc<Task>>,
-    ) -> Result<Vec<(&'a Arc<Task>, Arc<Task>)>, Trouble> {
+    fn changed(&mut self, tasks: Vec<Arc<Task>>) -> Result<Vec<Changed<'a>>, Trouble> {
         let loader = self.loader;
         tasks
             .into_iter()
@@ -302,11 +187,7 @@ impl<'a> Pen<'a> {
         moving(ask, &tasks.iter().collect::<Vec<_>>())
     }
 
-    fn update<'t>(
-        &self,
-        tasks: &'t [(&Arc<Task>, Arc<Task>)],
-        asks: &mut Vec<Ask<'t>>,
-    ) -> Result<(), Trouble> {
+    fn update<'t>(&self, tasks: &'t [Changed<'_>], asks: &mut Vec<Ask<'t>>) -> Result<(), Trouble> {
         let (mut touched, mut renewed, mut fixed) = (Vec::new(), Vec::new(), Vec::new());
         for (before, task) in tasks {
             if encode::is_touched_only(before, task) && is_listed_alike(before.state, task.state) {

@@ -52,7 +52,7 @@ struct Rest {
     idempotency_key: Option<Arc<str>>,
 }
 
-fn wrong<R: Cells>(row: &R, column: usize, what: &str) -> Failure {
+pub(crate) fn wrong<R: Cells>(row: &R, column: usize, what: &str) -> Failure {
     Failure::corrupt(format!("column `{}` holds {what}", row.name(column)))
 }
 
@@ -92,7 +92,10 @@ fn time_option<R: Cells>(row: &R, column: usize) -> Result<Option<Time>, Failure
     Ok(row.integer(column)?.map(Time))
 }
 
-fn json<T: DeserializeOwned, R: Cells>(row: &R, column: usize) -> Result<Option<T>, Failure> {
+pub(crate) fn json<T: DeserializeOwned, R: Cells>(
+    row: &R,
+    column: usize,
+) -> Result<Option<T>, Failure> {
     let Some(text) = text_option(row, column)? else { return Ok(None) };
     serde_json::from_str(text)
         .map(Some)

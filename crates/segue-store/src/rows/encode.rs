@@ -180,7 +180,7 @@ pub(crate) struct Bodies {
 
 impl Bodies {
     /// The payload as it is kept: bodies too large for a row become references.
-    fn keep(&mut self, run: TaskId, payload: &mut Payload) {
+    pub(crate) fn keep(&mut self, run: TaskId, payload: &mut Payload) {
         match payload {
             Payload::Stored { hash, .. } => self.refs.push((run, *hash, None)),
             Payload::Here(_) if payload.size() <= INLINE_MAX as u64 => {}

@@ -43,6 +43,31 @@ const RULES: [(&str, &str); 6] = [
     ),
 ];
 
+/// The same of the tables of shared state, which a backup by an older version does not have.
+const STATE_RULES: [(&str, &str); 4] = [
+    (
+        "a stamp was issued that is still to come",
+        "SELECT 'version ' || version FROM state_versions WHERE version > (SELECT ifnull(max(last), 0) FROM stamps)
+         UNION ALL SELECT 'lock ' || name FROM locks WHERE token > (SELECT ifnull(max(last), 0) FROM stamps)",
+    ),
+    (
+        "a key does not stand at its newest version",
+        "SELECT k.key FROM state_keys AS k WHERE k.version IS NOT
+            (SELECT max(v.version) FROM state_versions AS v WHERE v.project = k.project AND v.key = k.key)",
+    ),
+    (
+        "a version is that of no key",
+        "SELECT v.version FROM state_versions AS v WHERE NOT EXISTS
+            (SELECT 1 FROM state_keys AS k WHERE k.project = v.project AND k.key = v.key)",
+    ),
+    (
+        "a version refers to a body that is not noted",
+        "SELECT v.version FROM state_versions AS v WHERE typeof(v.value) = 'blob' AND NOT EXISTS
+            (SELECT 1 FROM payload_refs AS r WHERE r.hash = substr(v.value, 1, 32)
+             AND r.run = unhex(printf('%032x', v.version)))",
+    ),
+];
+
 /// Looks at everything: takes as long as reading all of the file does. Returns what is wrong, each in a sentence; nothing where all is well.
 pub(super) fn audit(conn: &Connection, blobs: Option<&DirBlobs>) -> Result<Vec<String>, Failure> {
     let mut findings = Vec::new();
@@ -58,11 +83,18 @@ pub(super) fn audit(conn: &Connection, blobs: Option<&DirBlobs>) -> Result<Vec<S
         return Ok(findings);
     }
     states(conn, &mut findings)?;
-    for (what, sql) in RULES {
+    let has_state =
+        conn.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'state_versions'")?.exists([])?;
+    for (what, sql) in RULES.into_iter().chain(STATE_RULES.into_iter().filter(|_| has_state)) {
         let mut statement = conn.prepare(sql)?;
-        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let rows = statement.query_map([], |row| row.get::<_, rusqlite::types::Value>(0))?;
         for row in rows.take(FINDINGS_MAX) {
-            findings.push(format!("{what}: {}", row?.to_lowercase()));
+            let place = match row? {
+                rusqlite::types::Value::Text(text) => text.to_lowercase(),
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                other => format!("{other:?}"),
+            };
+            findings.push(format!("{what}: {place}"));
         }
     }
     bodies(conn, blobs, &mut findings)?;

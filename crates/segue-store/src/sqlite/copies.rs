@@ -3,11 +3,12 @@
 use super::audit;
 use super::backup::{self, Manifest};
 use super::error::{Failure, Kind};
-use super::export::{self, Header};
+use super::export;
 use super::options::Options;
 use super::schema;
 use super::store::SqliteStore;
 use crate::backup::{Exports, Imports, Known};
+use crate::rows::lines::Header;
 use rusqlite::Connection;
 use segue_core::ports::{Fut, Store, StoreError};
 use std::io::{BufRead, Write};

@@ -1,8 +1,4 @@
-//! All rows as JSON lines, and back.
-//!
-//! The first line is the header, `{"segue_export": 1, ..}`. Then comes a line a row, `{"tasks": {..}}`, table by table as
-//! [`TABLES`] spells them; then large bodies in parts, `{"blob": {"hash": .., "hex": ..}}`; and at the end
-//! `{"end": {"lines": .., "sha256": ..}}` over all the bytes before it.
+//! All rows as JSON lines, and back. See [`lines`](crate::rows::lines) for how they are spelled.
 
 use super::audit;
 use super::blobs::{self, DirBlobs};
@@ -10,72 +6,22 @@ use super::error::{Failure, Kind};
 use super::options::{Options, Sync};
 use super::schema;
 use super::store;
-use super::tables::{TABLES, Table};
+use crate::rows::encode;
+use crate::rows::lines::{
+    FORMAT, Header, Lines, PART_BYTES, Summed, check_end, hex, read_header, read_part, single,
+};
+use crate::rows::tables::{Cell, TABLES, Table};
+use rusqlite::types::Value as Column;
 use rusqlite::{Connection, params_from_iter};
 use segue_core::ids::ProjectId;
 use segue_core::payload::Hash;
 use segue_core::ports::StoreError;
 use segue_core::time::Time;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::path::Path;
-
-/// The version of this format.
-const FORMAT: u32 = 1;
-/// Bytes of a large body in one line.
-const PART_BYTES: usize = 48 * 1024;
-/// Longest line that is read. The longest that is written holds what an agent says of itself, its schemas included.
-const LINE_BYTES_MAX: u64 = 32 * 1024 * 1024;
-
-/// The first line of an export.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// The version of the format.
-    pub segue_export: u32,
-    /// The version of the tables.
-    pub tables_version: i64,
-    /// Whose rows these are.
-    pub project: ProjectId,
-    /// When it was made, by the store's clock.
-    pub made_at: Time,
-    /// Rows of each table.
-    pub rows: BTreeMap<String, u64>,
-}
-
-/// The last line of an export.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct End {
-    lines: u64,
-    sha256: String,
-}
-
-/// Counts and sums what passes.
-struct Summed<'a> {
-    out: &'a mut dyn Write,
-    digest: Sha256,
-    lines: u64,
-}
-
-impl Summed<'_> {
-    fn line(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        let mut bytes = serde_json::to_vec(value)
-            .map_err(|error| Failure::new(Kind::Data, format!("a row is no JSON: {error}")))?;
-        bytes.push(b'\n');
-        self.digest.update(&bytes);
-        self.lines += 1;
-        self.out.write_all(&bytes).map_err(unwritable)
-    }
-}
-
-fn unwritable(error: io::Error) -> Failure {
-    let failure = Failure::from(error);
-    let kind = if failure.kind == Kind::Full { Kind::Full } else { Kind::Data };
-    Failure::new(kind, format!("the export cannot be written: {}", failure.detail))
-}
 
 /// Writes everything as it stands at one moment. Memory is bounded, whatever the size. A body that is `known` is named only.
 pub(super) fn export(
@@ -83,7 +29,7 @@ pub(super) fn export(
     blobs: &DirBlobs,
     header: (ProjectId, Time),
     known: &dyn Fn(Hash) -> bool,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
 ) -> Result<Header, Failure> {
     // One reading transaction: commits that come meanwhile are not seen.
     let snapshot = conn.unchecked_transaction()?;
@@ -94,7 +40,7 @@ pub(super) fn export(
         made_at: header.1,
         rows: counts(&snapshot)?,
     };
-    let mut out = Summed { out, digest: Sha256::new(), lines: 0 };
+    let mut out = Summed::new(out);
     out.line(&header)?;
     for table in &TABLES {
         let sql = format!("SELECT {} FROM {} ORDER BY {}", table.names(), table.name, table.order);
@@ -116,9 +62,7 @@ pub(super) fn export(
             out.line(&json!({ "blob": { "hash": hash, "hex": hex(part) } }))?;
         }
     }
-    let end = End { lines: out.lines, sha256: hex(&out.digest.clone().finalize()) };
-    out.line(&json!({ "end": end }))?;
-    out.out.flush().map_err(unwritable)?;
+    out.end()?;
     Ok(header)
 }
 
@@ -131,26 +75,11 @@ fn counts(conn: &Connection) -> Result<BTreeMap<String, u64>, Failure> {
     TABLES.iter().map(count).collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()).collect()
-}
-
 /// Exports what [`import`] has made, without opening it as a store: that would tidy up what does not belong to a store that works.
 ///
 /// # Errors
 /// As [`SqliteStore::export`](super::SqliteStore::export).
-pub fn export_file(options: &Options, out: &mut dyn Write) -> Result<Header, StoreError> {
+pub fn export_file(options: &Options, out: &mut (dyn Write + Send)) -> Result<Header, StoreError> {
     let path = options.dir.join(schema::FILE);
     let mut export = || {
         let conn = schema::open_reader(&path)?;
@@ -166,12 +95,16 @@ pub fn export_file(options: &Options, out: &mut dyn Write) -> Result<Header, Sto
 /// # Errors
 /// [`StoreError::Locked`] where a process has the store open; [`StoreError::Version`] where the export is of a newer version;
 /// [`StoreError::Io`] with the number of the line where it is damaged, or where the folder holds a store with anything in it.
-pub fn import(options: &Options, from: &mut dyn BufRead) -> Result<Header, StoreError> {
+pub fn import(options: &Options, from: &mut (dyn BufRead + Send)) -> Result<Header, StoreError> {
     let path = options.dir.join(schema::FILE);
     import_at(&path, options, from).map_err(|failure| failure.at(&path))
 }
 
-fn import_at(path: &Path, options: &Options, from: &mut dyn BufRead) -> Result<Header, Failure> {
+fn import_at(
+    path: &Path,
+    options: &Options,
+    from: &mut (dyn BufRead + Send),
+) -> Result<Header, Failure> {
     fs::create_dir_all(&options.dir)?;
     let _lock = store::lock(&options.dir)?;
     check_empty(path, options)?;
@@ -216,7 +149,7 @@ fn check_empty(path: &Path, options: &Options) -> Result<(), Failure> {
         return Ok(());
     }
     let (conn, _) = schema::open_writer(path, options)?;
-    for table in ["tasks", "events", "agents"] {
+    for table in ["tasks", "events", "agents", "state_keys", "locks"] {
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
         if conn.query_row(&sql, [], |row| row.get(0))? {
             let detail = format!("there are {table} already: import into an empty folder");
@@ -227,47 +160,14 @@ fn check_empty(path: &Path, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lines with their numbers and the sum of all before.
-struct Lines<'a> {
-    from: &'a mut dyn BufRead,
-    number: u64,
-    digest: Sha256,
-    line: Vec<u8>,
-}
-
-impl Lines<'_> {
-    /// The next line as JSON.
-    fn next(&mut self) -> Result<Value, Failure> {
-        self.digest.update(&self.line);
-        self.line.clear();
-        self.number += 1;
-        let mut bounded = (&mut *self.from).take(LINE_BYTES_MAX);
-        bounded
-            .read_until(b'\n', &mut self.line)
-            .map_err(|error| self.wrong(&format!("cannot be read: {error}")))?;
-        if self.line.is_empty() {
-            return Err(self.wrong("is missing: the export was cut"));
-        }
-        if self.line.last() != Some(&b'\n') {
-            return Err(self.wrong("has no end: the export was cut, or is none"));
-        }
-        serde_json::from_slice(&self.line)
-            .map_err(|error| self.wrong(&format!("is no JSON: {error}")))
-    }
-
-    fn wrong(&self, what: &str) -> Failure {
-        Failure::new(Kind::Data, format!("line {} of the export {what}", self.number))
-    }
-}
-
 fn fill(
     path: &Path,
     options: &Options,
     blobs: &DirBlobs,
-    from: &mut dyn BufRead,
+    from: &mut (dyn BufRead + Send),
 ) -> Result<Header, Failure> {
-    let mut lines = Lines { from, number: 0, digest: Sha256::new(), line: Vec::new() };
-    let header = read_header(&mut lines)?;
+    let mut lines = Lines::new(from);
+    let header = read_header(&mut lines, schema::version())?;
     let conn = schema::create(path, options)?;
     let transaction = conn.unchecked_transaction()?;
     let mut rows: BTreeMap<String, u64> = BTreeMap::new();
@@ -314,44 +214,19 @@ fn fill(
     Ok(header)
 }
 
-fn read_header(lines: &mut Lines<'_>) -> Result<Header, Failure> {
-    let line = lines.next()?;
-    let version = |key: &str| line.get(key).and_then(Value::as_i64).unwrap_or(0);
-    let (format, tables) = (version("segue_export"), version("tables_version"));
-    if format == 0 {
-        return Err(lines.wrong("is not the first line of an export"));
-    }
-    if format > i64::from(FORMAT) || tables > schema::version() {
-        let detail = format!(
-            "the export was made by a newer Segue (format {format}, tables {tables}); this program reads up to format {FORMAT}, tables {}",
-            schema::version()
-        );
-        return Err(Failure::new(Kind::Version, detail));
-    }
-    serde_json::from_value(line).map_err(|error| lines.wrong(&format!("does not fit: {error}")))
-}
-
-fn single(line: &Value) -> Option<(&str, &Value)> {
-    let object = line.as_object().filter(|object| object.len() == 1)?;
-    object.iter().next().map(|(key, value)| (key.as_str(), value))
-}
-
 fn insert(conn: &Connection, table: &Table, value: &Value) -> Result<(), Failure> {
     let empty = Map::new();
-    let mut cells = table.read(value.as_object().unwrap_or(&empty))?;
+    let cells = table.read(value.as_object().unwrap_or(&empty))?;
+    let mut cells: Vec<Column> = cells.into_iter().map(column).collect();
     let (mut names, mut places) = (table.names(), vec!["?"; cells.len()].join(", "));
     if table.has_project {
         names.push_str(", project");
         places.push_str(", ?");
-        cells.push(rusqlite::types::Value::Integer(1));
+        cells.push(Column::Integer(1));
     }
     let sql = format!("INSERT OR ABORT INTO {} ({names}) VALUES ({places})", table.name);
     conn.prepare_cached(&sql)?.execute(params_from_iter(cells))?;
     Ok(())
-}
-
-fn read_part(value: &Value) -> Option<(Hash, Vec<u8>)> {
-    Some((Hash::from_hex(value.get("hash")?.as_str()?)?, unhex(value.get("hex")?.as_str()?)?))
 }
 
 fn finish_body(
@@ -366,11 +241,18 @@ fn finish_body(
     blobs.keep(&bytes).map(drop)
 }
 
-fn check_end(lines: &Lines<'_>, value: &Value) -> Result<(), Failure> {
-    let found = End { lines: lines.number - 1, sha256: hex(&lines.digest.clone().finalize()) };
-    let announced: Option<End> = End::deserialize(value).ok();
-    if announced.as_ref() != Some(&found) {
-        return Err(lines.wrong("does not fit what stands before it: the export was changed"));
+/// A value of an export as SQLite holds it.
+fn column(cell: Cell) -> Column {
+    match cell {
+        Cell::Null => Column::Null,
+        Cell::Number(number) => Column::Integer(number),
+        Cell::Text(text) => Column::Text(text),
+        Cell::Id(id) => Column::Blob(id.as_bytes().to_vec()),
+        Cell::Hash(hash) => Column::Blob(hash.0.to_vec()),
+        Cell::Payload(payload) => match encode::Cell::of(&payload) {
+            encode::Cell::Text(text) => Column::Text(text.to_owned()),
+            encode::Cell::Reference(bytes) => Column::Blob(bytes.to_vec()),
+            encode::Cell::Null => Column::Null,
+        },
     }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::error::Failure;
 use super::hot::{Hot, Stored};
+use super::state;
 use super::{cells, decode};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -86,7 +87,7 @@ impl Loader<'_> {
             }
             Load::OldAttempt(task, attempt) => {
                 let record = self.old_attempt(task, attempt)?;
-                snapshot.add_old_attempt(attempt, record);
+                snapshot.add_old_attempt(task, attempt, record);
             }
             Load::Held(instance) => {
                 let sql = "SELECT id FROM tasks WHERE held_by = ?1";
@@ -97,6 +98,19 @@ impl Loader<'_> {
                 let sql = "SELECT id FROM tasks WHERE project = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3";
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
                 snapshot.set_due(self.ids(sql, params![self.project, now.0, limit])?);
+            }
+            Load::Stamp => snapshot.state_mut().set_stamp(state::stamp(self.conn, self.project)?),
+            Load::StateKey(key) => state::load_key(self.conn, self.project, snapshot, key)?,
+            Load::StateVersion(version) => {
+                state::load_version(self.conn, self.project, snapshot, version)?;
+            }
+            Load::Policies => {
+                let policies = state::policies(self.conn, self.project)?;
+                snapshot.state_mut().set_policies(policies);
+            }
+            Load::Lock(name) => {
+                let lock = state::lock(self.conn, self.project, &name)?;
+                snapshot.state_mut().add_lock(name, lock);
             }
         }
         Ok(())

@@ -20,16 +20,19 @@ mod probe;
 mod prune;
 mod queries;
 mod schema;
+mod state;
 mod store;
-mod tables;
 mod write;
 mod writer;
 
 use crate::rows::{decode, encode};
 
+pub use crate::rows::lines::Header;
 pub use backup::{FileSum, Manifest, restore, verify};
 pub use copies::EmptyFolder;
-pub use export::{Header, export_file, import};
+pub use export::{export_file, import};
 pub use options::{Options, Sync, SystemClock, Threads};
 pub use probe::{probe_rows_per_s, sqlite_version};
+#[cfg(test)]
+pub(crate) use schema::statements;
 pub use store::SqliteStore;

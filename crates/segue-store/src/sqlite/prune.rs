@@ -3,13 +3,16 @@
 use super::blobs::DirBlobs;
 use super::copies::Copies;
 use super::decode;
+use super::encode::number;
 use super::error::Failure;
+use super::state;
 use super::write::Counters;
 use super::writer::Writer;
 use rusqlite::{Connection, OptionalExtension, params};
 use segue_core::ids::TaskId;
 use segue_core::payload::Hash;
 use segue_core::ports::{Pruned, StoreError};
+use segue_core::state::body_owner;
 use segue_core::task::Task;
 use segue_core::time::Time;
 
@@ -17,6 +20,11 @@ use segue_core::time::Time;
 const REMOVED_MAX: i64 = 2_000;
 /// Roots that one step looks at.
 const ROOTS_MAX: i64 = 1_000;
+
+/// Where pruning begins: before the first root, with shared state.
+pub(super) const BEGINNING: i64 = -1;
+/// Deleted keys that one step removes, with their history.
+const KEYS_MAX: i64 = 30;
 
 /// What one step did.
 #[derive(Debug, Default)]
@@ -49,7 +57,10 @@ impl Writer {
             step: Step::default(),
             removed: 0,
         };
-        eraser.roots(after)?;
+        match after {
+            BEGINNING => eraser.state()?,
+            _ => eraser.roots(after)?,
+        }
         let (step, removed) = (eraser.step, eraser.removed);
         if removed > 0 {
             counters.write(&self.conn, self.project)?;
@@ -83,6 +94,30 @@ enum Progress {
 }
 
 impl Eraser<'_> {
+    /// Removes locks that have been free since before the time, and keys that were deleted before it.
+    fn state(&mut self) -> Result<(), Failure> {
+        let mut locks =
+            self.conn.prepare_cached("DELETE FROM locks WHERE project = ?1 AND until < ?2")?;
+        self.removed += locks.execute(params![self.project, self.before.0])? as i64;
+        let keys = state::deleted(self.conn, self.project, self.before, KEYS_MAX)?;
+        self.step.next = Some(if keys.len() as i64 == KEYS_MAX { BEGINNING } else { 0 });
+        for (key, versions) in keys {
+            for version in versions {
+                self.payloads(body_owner(version))?;
+                self.removed += self
+                    .conn
+                    .prepare_cached("DELETE FROM state_versions WHERE version = ?1")?
+                    .execute(params![number(version)])? as i64;
+            }
+            self.removed += self
+                .conn
+                .prepare_cached("DELETE FROM state_keys WHERE project = ?1 AND key = ?2")?
+                .execute(params![self.project, key])? as i64;
+            self.step.pruned.keys += 1;
+        }
+        Ok(())
+    }
+
     /// Goes over roots in the order in which they came.
     fn roots(&mut self, after: i64) -> Result<(), Failure> {
         let mut statement = self.conn.prepare_cached(&format!(

@@ -25,8 +25,16 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { number: 1, name: "start", sql: include_str!("migrations/001_start.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { number: 1, name: "start", sql: include_str!("migrations/001_start.sql") },
+    Migration { number: 2, name: "state", sql: include_str!("migrations/002_state.sql") },
+];
+
+/// The statements that make every table, for tests of what has to name them all.
+#[cfg(test)]
+pub(crate) fn statements() -> impl Iterator<Item = &'static str> {
+    MIGRATIONS.iter().map(|migration| migration.sql)
+}
 
 /// Opens the database for the one writer: makes it where it is missing, and brings it to this version.
 pub(super) fn open_writer(path: &Path, options: &Options) -> Result<(Connection, i64), Failure> {

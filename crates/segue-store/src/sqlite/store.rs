@@ -10,7 +10,7 @@ use super::prune::{self, Step};
 use super::schema;
 use super::write::Counters;
 use super::writer::{self, Writer};
-use super::{decode, load, queries};
+use super::{decode, load, queries, state};
 use crate::rows::{WEIGHT_MAX, weight};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
@@ -23,6 +23,7 @@ use segue_core::payload::{DATABASE_MAX, Hash, Payload};
 use segue_core::ports::{
     Blobs, Clock, Decision, EventFilter, Fut, Pruned, Store, StoreError, TaskFilter,
 };
+use segue_core::state::{Lock, Policy, StateVersion};
 use segue_core::task::{AttemptRecord, Task, TaskState};
 use segue_core::time::Time;
 use std::collections::BTreeMap;
@@ -427,10 +428,77 @@ impl Store for SqliteStore {
         Box::pin(self.read(move |conn| queries::next_due(conn, project)))
     }
 
+    fn state_get(
+        &self,
+        key: Arc<str>,
+        version: Option<u64>,
+    ) -> Fut<'_, Result<Option<StateVersion>, StoreError>> {
+        let project = self.project;
+        Box::pin(self.read(move |conn| state::get(conn, project, &key, version)))
+    }
+
+    fn state_list(
+        &self,
+        prefix: Arc<str>,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        let project = self.project;
+        Box::pin(self.read(move |conn| {
+            state::list(conn, project, &prefix, after.as_deref().unwrap_or_default(), limit)
+        }))
+    }
+
+    fn state_history(
+        &self,
+        key: Arc<str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        let project = self.project;
+        Box::pin(self.read(move |conn| state::history(conn, project, &key, before, limit)))
+    }
+
+    fn state_changes(
+        &self,
+        prefix: Arc<str>,
+        after: u64,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        let project = self.project;
+        Box::pin(self.read(move |conn| state::changes(conn, project, &prefix, after, limit)))
+    }
+
+    fn state_stamp(&self) -> Fut<'_, Result<u64, StoreError>> {
+        let project = self.project;
+        Box::pin(self.read(move |conn| state::stamp(conn, project)))
+    }
+
+    fn state_policies(&self) -> Fut<'_, Result<BTreeMap<Arc<str>, Policy>, StoreError>> {
+        let project = self.project;
+        Box::pin(self.read(move |conn| state::policies(conn, project)))
+    }
+
+    fn locks(
+        &self,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<Lock>, StoreError>> {
+        let project = self.project;
+        Box::pin(self.read(move |conn| {
+            state::locks(conn, project, after.as_deref().unwrap_or_default(), limit)
+        }))
+    }
+
+    fn lock_of(&self, name: Arc<str>) -> Fut<'_, Result<Option<Lock>, StoreError>> {
+        let project = self.project;
+        Box::pin(self.read(move |conn| state::lock(conn, project, &name)))
+    }
+
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>> {
         Box::pin(async move {
             let mut total = Pruned::default();
-            let mut next = Some(0);
+            let mut next = Some(prune::BEGINNING);
             while let Some(after) = next {
                 let step = self.prune_step(before, after).await?;
                 crate::rows::add(&mut total, step.pruned);

@@ -3,6 +3,7 @@
 use super::encode::{self, Bodies, Cell, number};
 use super::error::{Failure, Kind};
 use super::hot::Stored;
+use super::state;
 use rusqlite::{Connection, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::{Agent, AgentSpec};
@@ -105,6 +106,7 @@ impl Pen<'_> {
             duties,
             idempotency,
             project_events,
+            state,
         } = writes;
         self.insert(inserted)?;
         self.update(updated)?;
@@ -115,7 +117,9 @@ impl Pen<'_> {
         self.letters(&letters, settled)?;
         self.duties(&duties)?;
         self.idempotency(&idempotency)?;
+        state::write(self.conn, self.project, &mut self.bodies, &state)?;
         self.bodies()?;
+        state::forget(self.conn, &state.forgotten)?;
         if let Some(count) = project_events {
             self.counters.project_events = count;
         }

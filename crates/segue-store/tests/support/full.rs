@@ -6,9 +6,10 @@ use segue_core::command::Command;
 use segue_core::outcome::Outcome;
 use segue_core::payload::{DATABASE_MAX, Payload};
 use segue_core::ports::{Blobs, EventFilter, Store, TaskFilter};
+use segue_core::state::{Policy, Put, StateCommand};
 use segue_core::task::ErrorClass;
 use segue_store::sqlite::SqliteStore;
-use segue_testkit::store_suite::{delegated, text_of, work};
+use segue_testkit::store_suite::{delegated, deletion, put, state, text_of, work, write};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -53,6 +54,21 @@ pub async fn fill(store: &SqliteStore) {
     let mut render = spec("b");
     render.template.clone_from(&waiting.template);
     accept(store, vec![submit(vec![waiting]), submit(vec![render])]).await;
+    fill_state(store).await;
+}
+
+/// Keys with values of every size, deletions, a policy, and locks.
+async fn fill_state(store: &SqliteStore) {
+    for size in [10, 10_000, DATABASE_MAX + 1] {
+        let value = store.put(text_of(size).into_bytes()).await.expect("is kept");
+        let key = format!("plan/{size}");
+        let put = Put { value: Some(value), ..put(&key, "1") };
+        accept(store, vec![write(put), write(deletion("plan/10"))]).await;
+    }
+    let policy = StateCommand::SetPolicy { pattern: "plan/*".into(), policy: Some(Policy::Merge) };
+    let (name, holder) = ("deploy".into(), "somebody".into());
+    let lock = StateCommand::Lock { name, holder, ttl_ms: 60_000 };
+    accept(store, vec![state(policy), state(lock)]).await;
 }
 
 /// Everything that a store tells through its port, bodies included.
@@ -76,6 +92,17 @@ pub async fn everything(store: &SqliteStore) -> Vec<String> {
     all.push(format!("{:?}", store.agents().await.expect("reads")));
     all.push(format!("{:?}", store.counts().await.expect("reads")));
     all.push(format!("{:?}", store.next_due().await.expect("reads")));
+    for version in store.state_changes("".into(), 0, usize::MAX).await.expect("reads") {
+        all.push(format!("{version:?}"));
+        if let Some(value) = version.value.filter(|value| value.text().is_none()) {
+            let body = store.get(value.hash()).await.expect("is there");
+            all.push(format!("{} bytes", body.len()));
+        }
+    }
+    all.push(format!("{:?}", store.state_list("".into(), None, usize::MAX).await.expect("reads")));
+    all.push(format!("{:?}", store.state_policies().await.expect("reads")));
+    all.push(format!("{:?}", store.locks(None, usize::MAX).await.expect("reads")));
+    all.push(format!("{:?}", store.state_stamp().await.expect("reads")));
     all
 }
 

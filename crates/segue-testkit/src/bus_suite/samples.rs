@@ -45,7 +45,7 @@ pub(super) fn payload(value: &Value) -> Payload {
 }
 
 /// A letter of every kind, with everything in it that a letter can have.
-pub(super) fn one_of_each(to: &Address) -> Vec<Letter> {
+pub fn one_of_each(to: &Address) -> Vec<Letter> {
     let notices = notices().into_iter().map(LetterBody::Event);
     let query = LetterBody::Query { payload: payload(&json!({ "ask": "why?\u{0}\u{1F600}" })) };
     let request = LetterBody::TaskRequest(Box::new(request()));

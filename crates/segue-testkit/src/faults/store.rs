@@ -12,6 +12,7 @@ use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{
     Blobs, Clock, Decision, EventFilter, Fut, Pruned, Store, StoreError, TaskFilter,
 };
+use segue_core::state::{Lock, Policy, StateVersion};
 use segue_core::task::{AttemptRecord, Task, TaskState};
 use segue_core::time::Time;
 use std::collections::BTreeMap;
@@ -197,6 +198,61 @@ impl Store for FaultyStore {
 
     fn next_due(&self) -> Fut<'_, Result<Option<Time>, StoreError>> {
         Box::pin(self.read(|inner| inner.store.next_due()))
+    }
+
+    fn state_get(
+        &self,
+        key: Arc<str>,
+        version: Option<u64>,
+    ) -> Fut<'_, Result<Option<StateVersion>, StoreError>> {
+        Box::pin(self.read(move |inner| inner.store.state_get(key, version)))
+    }
+
+    fn state_list(
+        &self,
+        prefix: Arc<str>,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        Box::pin(self.read(move |inner| inner.store.state_list(prefix, after, limit)))
+    }
+
+    fn state_history(
+        &self,
+        key: Arc<str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        Box::pin(self.read(move |inner| inner.store.state_history(key, before, limit)))
+    }
+
+    fn state_changes(
+        &self,
+        prefix: Arc<str>,
+        after: u64,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        Box::pin(self.read(move |inner| inner.store.state_changes(prefix, after, limit)))
+    }
+
+    fn state_stamp(&self) -> Fut<'_, Result<u64, StoreError>> {
+        Box::pin(self.read(|inner| inner.store.state_stamp()))
+    }
+
+    fn state_policies(&self) -> Fut<'_, Result<BTreeMap<Arc<str>, Policy>, StoreError>> {
+        Box::pin(self.read(|inner| inner.store.state_policies()))
+    }
+
+    fn locks(
+        &self,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<Lock>, StoreError>> {
+        Box::pin(self.read(move |inner| inner.store.locks(after, limit)))
+    }
+
+    fn lock_of(&self, name: Arc<str>) -> Fut<'_, Result<Option<Lock>, StoreError>> {
+        Box::pin(self.read(move |inner| inner.store.lock_of(name)))
     }
 
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>> {

@@ -7,6 +7,7 @@ use super::world::World;
 use segue_core::command::DutyKind;
 use segue_core::event::Fact;
 use segue_core::ids::{PROJECT_LOG, TaskId};
+use segue_core::state::{HISTORY_MAX, POLICIES_MAX};
 use segue_core::task::{ErrorClass, OnFailure, Route, Task, TaskState};
 use std::collections::BTreeMap;
 
@@ -25,7 +26,29 @@ pub fn check(world: &World) -> Result<(), String> {
     }
     check_agents(world, &count)?;
     check_duties(world)?;
+    check_shared(world)?;
     check_log(world)
+}
+
+/// Numbers of shared state and locks were issued, and no more is kept than may be.
+fn check_shared(world: &World) -> Result<(), String> {
+    let stamps = world.state.keys().copied().chain(world.locks.values().map(|lock| lock.token));
+    let mut stamps: Vec<u64> = stamps.collect();
+    let all = stamps.len();
+    stamps.sort_unstable();
+    stamps.dedup();
+    hold(stamps.len() == all, "no stamp is issued twice")?;
+    hold(stamps.last().is_none_or(|last| *last <= world.stamp), "stamps were issued")?;
+    hold(world.policies.len() <= POLICIES_MAX, "there are few policies")?;
+    let kept: usize = world.state_keys.values().map(Vec::len).sum();
+    hold(kept == world.state.len(), "every version is that of a key")?;
+    for (key, kept) in &world.state_keys {
+        hold((1..=HISTORY_MAX).contains(&kept.len()), "a key has a bounded history")?;
+        hold(kept.is_sorted(), "versions rise")?;
+        let of_key = |version: &u64| world.state.get(version).is_some_and(|it| it.key == *key);
+        hold(kept.iter().all(of_key), "the versions of a key are its own")?;
+    }
+    Ok(())
 }
 
 /// Nobody is asked for what is not there to be done.

@@ -9,6 +9,7 @@ use segue_core::event::Event;
 use segue_core::ids::{HostId, PROJECT_LOG, TaskId};
 use segue_core::letter::Letter;
 use segue_core::ports::{Clock, Decision, EventFilter, Fut, Pruned, Store, StoreError, TaskFilter};
+use segue_core::state::{Lock, Policy, StateVersion};
 use segue_core::task::{AttemptRecord, Task, TaskState};
 use segue_core::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,6 +144,82 @@ impl Store for MemoryStore {
         self.read(|world| world.due.first().map(|(at, _)| *at))
     }
 
+    fn state_get(
+        &self,
+        key: Arc<str>,
+        version: Option<u64>,
+    ) -> Fut<'_, Result<Option<StateVersion>, StoreError>> {
+        self.read(move |world| {
+            let newest = world.state_keys.get(&key).and_then(|kept| kept.last().copied());
+            let row = world.state.get(&version.or(newest)?)?;
+            Some(row.clone()).filter(|row| row.key == key && row.value.is_some())
+        })
+    }
+
+    fn state_list(
+        &self,
+        prefix: Arc<str>,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        self.read(move |world| {
+            let keys = world.state_keys.iter().filter(|(key, _)| {
+                key.starts_with(&*prefix) && after.as_ref().is_none_or(|after| **key > *after)
+            });
+            let current = keys.filter_map(|(_, kept)| world.state.get(kept.last()?));
+            current.filter(|row| row.value.is_some()).take(limit).cloned().collect()
+        })
+    }
+
+    fn state_history(
+        &self,
+        key: Arc<str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        self.read(move |world| {
+            let kept = world.state_keys.get(&key).into_iter().flatten().rev();
+            let wanted = kept.filter(|kept| before.is_none_or(|before| **kept < before));
+            wanted.take(limit).map(|version| world.state[version].clone()).collect()
+        })
+    }
+
+    fn state_changes(
+        &self,
+        prefix: Arc<str>,
+        after: u64,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<StateVersion>, StoreError>> {
+        self.read(move |world| {
+            let later = world.state.range(after.saturating_add(1)..).map(|(_, row)| row);
+            later.filter(|row| row.key.starts_with(&*prefix)).take(limit).cloned().collect()
+        })
+    }
+
+    fn state_stamp(&self) -> Fut<'_, Result<u64, StoreError>> {
+        self.read(|world| world.stamp)
+    }
+
+    fn state_policies(&self) -> Fut<'_, Result<BTreeMap<Arc<str>, Policy>, StoreError>> {
+        self.read(|world| world.policies.clone())
+    }
+
+    fn locks(
+        &self,
+        after: Option<Arc<str>>,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<Lock>, StoreError>> {
+        self.read(move |world| {
+            let wanted = world.locks.values();
+            let wanted = wanted.filter(|lock| after.as_ref().is_none_or(|it| lock.name > *it));
+            wanted.take(limit).cloned().collect()
+        })
+    }
+
+    fn lock_of(&self, name: Arc<str>) -> Fut<'_, Result<Option<Lock>, StoreError>> {
+        self.read(move |world| world.locks.get(&name).cloned())
+    }
+
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>> {
         let pruned = prune(&mut self.inner.lock().world, before);
         Box::pin(std::future::ready(Ok(pruned)))
@@ -183,12 +260,30 @@ fn prune(world: &mut World, before: Time) -> Pruned {
     world.attempts.retain(|_, record| !gone.contains(&record.task));
     world.idempotency.retain(|_, record| !gone.contains(&record.task));
     world.letters.retain(|_, letter| letter.task.is_none_or(|task| !gone.contains(&task)));
+    let keys = prune_state(world, before);
     Pruned {
+        keys,
         runs: runs.len() as u64,
         tasks: gone.len() as u64,
         events: (events - world.events.len()) as u64,
         ..Pruned::default()
     }
+}
+
+/// Removes keys that were deleted before this time, and locks that have been free since before it.
+fn prune_state(world: &mut World, before: Time) -> u64 {
+    world.locks.retain(|_, lock| lock.until >= before);
+    let World { state, state_keys, .. } = world;
+    let all = state_keys.len();
+    state_keys.retain(|_, kept| {
+        let newest = kept.last().and_then(|version| state.get(version));
+        let gone = newest.is_some_and(|newest| newest.value.is_none() && newest.at < before);
+        if gone {
+            kept.iter().for_each(|version| drop(state.remove(version)));
+        }
+        !gone
+    });
+    (all - state_keys.len()) as u64
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use segue_core::letter::Letter;
 use segue_core::ports::{Decision, Effects};
 use segue_core::scope::{Load, missing};
 use segue_core::snapshot::{DutyChange, Page, Snapshot, Writes};
+use segue_core::state::{KeyRow, Lock, Policy, StateChanges, StateVersion};
 use segue_core::task::{AttemptRecord, Route, Task, TaskState};
 use segue_core::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,16 @@ pub struct World {
     pub idempotency: BTreeMap<Arc<str>, IdempotencyRecord>,
     /// Events of the project's own log so far.
     pub project_events: u64,
+    /// Every version of shared state that is kept.
+    pub state: BTreeMap<u64, StateVersion>,
+    /// The versions of each key, rising.
+    pub state_keys: BTreeMap<Arc<str>, Vec<u64>>,
+    /// Policies by pattern.
+    pub policies: BTreeMap<Arc<str>, Policy>,
+    /// Locks by name, free ones among them.
+    pub locks: BTreeMap<Arc<str>, Lock>,
+    /// The last stamp that was issued.
+    pub stamp: u64,
     /// The number of the last letter.
     pub letters_written: u64,
     /// The queue of each route: rank, then id.
@@ -157,12 +168,27 @@ impl World {
             }
             Load::OldAttempt(task, attempt) => {
                 let record = self.attempts.get(&attempt).filter(|record| record.task == task);
-                snapshot.add_old_attempt(attempt, record.cloned());
+                snapshot.add_old_attempt(task, attempt, record.cloned());
             }
             Load::Held(instance) => snapshot.add_held(instance, self.held(instance)),
             Load::Due(limit) => {
                 let due = self.due.iter().take_while(|(at, _)| *at <= now).take(limit);
                 snapshot.set_due(due.map(|(_, id)| *id).collect());
+            }
+            Load::Stamp => snapshot.state_mut().set_stamp(self.stamp),
+            Load::StateKey(key) => {
+                let kept = self.state_keys.get(&key).cloned().unwrap_or_default();
+                let latest = kept.last().map(|version| self.state[version].clone());
+                snapshot.state_mut().add_key(key, KeyRow { latest, kept });
+            }
+            Load::StateVersion(version) => {
+                let row = self.state.get(&version).cloned();
+                snapshot.state_mut().add_version(version, row);
+            }
+            Load::Policies => snapshot.state_mut().set_policies(self.policies.clone()),
+            Load::Lock(name) => {
+                let lock = self.locks.get(&name).cloned();
+                snapshot.state_mut().add_lock(name, lock);
             }
         }
     }
@@ -246,6 +272,39 @@ impl World {
             let doubled = self.idempotency.insert(record.key.clone(), record);
             assert!(doubled.is_none(), "idempotency key {doubled:?} was written twice");
         }
+        self.keep_state(writes.state);
+    }
+
+    fn keep_state(&mut self, changes: StateChanges) {
+        for version in changes.versions {
+            self.state_keys.entry(version.key.clone()).or_default().push(version.version);
+            let doubled = self.state.insert(version.version, version);
+            assert!(doubled.is_none(), "a version was issued twice: {doubled:?}");
+        }
+        for version in changes.forgotten {
+            let row = self.state.remove(&version);
+            let row =
+                row.unwrap_or_else(|| panic!("version {version} is not there to be forgotten"));
+            if let Some(kept) = self.state_keys.get_mut(&row.key) {
+                kept.retain(|kept| *kept != version);
+            }
+        }
+        for (pattern, policy) in changes.policies {
+            match policy {
+                Some(policy) => self.policies.insert(pattern, policy),
+                None => self.policies.remove(&pattern),
+            };
+        }
+        for (name, lock) in changes.locks {
+            match lock {
+                Some(lock) => self.locks.insert(name, lock),
+                None => self.locks.remove(&name),
+            };
+        }
+        if let Some(stamp) = changes.stamp {
+            assert!(stamp > self.stamp, "stamps only grow");
+            self.stamp = stamp;
+        }
     }
 
     fn insert(&mut self, task: Arc<Task>) {
@@ -301,6 +360,13 @@ impl World {
         same("letters", &self.letters, &other.letters)?;
         same("duties", &self.duties, &other.duties)?;
         same("idempotency", &self.idempotency, &other.idempotency)?;
+        same("state", &self.state, &other.state)?;
+        same("keys", &self.state_keys, &other.state_keys)?;
+        same("policies", &self.policies, &other.policies)?;
+        same("locks", &self.locks, &other.locks)?;
+        if self.stamp != other.stamp {
+            return Err(format!("the stamps differ: {} and {}", self.stamp, other.stamp));
+        }
         for (ours, theirs) in self.events.iter().zip(&other.events) {
             if ours != theirs {
                 return Err(format!("events differ:\n  {ours:?}\n  {theirs:?}"));

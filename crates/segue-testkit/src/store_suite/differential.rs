@@ -1,65 +1,119 @@
 //! The same random commands to the store and to the reference in memory: every answer and every row must be alike.
 
 use super::place::*;
+use super::state::{put, state, write};
 use crate::memory::MemoryStore;
 use segue_core::command::NewTask;
-use segue_core::command::{Command, DutyKind, Rendered, Submit};
+use segue_core::command::{Command, DutyKind, Rendered, Reply, Submit};
 use segue_core::decide::Chance;
 use segue_core::event::Event;
 use segue_core::ids::{Incarnation, TaskId};
 use segue_core::letter::{Letter, LetterBody, Secret};
 use segue_core::outcome::Outcome;
 use segue_core::ports::{Decision, EventFilter, Store, TaskFilter};
+use segue_core::state::{Claim, Expect, Policy, StateCommand};
 use segue_core::task::{
-    ErrorClass, Need, OnFailure, Priority, Route, TaskError, TaskSpec, Template, Timeouts,
+    ErrorClass, Need, OnFailure, Priority, Route, Task, TaskError, TaskSpec, Template, Timeouts,
 };
 use std::sync::Arc;
 
 /// Batches of random commands.
 const BATCHES: usize = 250;
 
+/// Batches between two comparisons of all that both tell.
+const COMPARED_EVERY: usize = 10;
+
 /// Random commands, with reports that are doubled, late, forged or about nothing at all among them.
 pub async fn random_commands_give_what_the_reference_gives(place: &Place) {
-    let hands = place.open().await;
     let reference: Arc<dyn Store> =
         Arc::new(MemoryStore::new(place.clock.clone(), place.seed, place.key));
-    let mut driver = Driver::new(place);
-    for round in 0..BATCHES {
+    let plan = Plan { seed: 7, commands: usize::MAX, batches: BATCHES, every: COMPARED_EVERY };
+    random_commands_give_the_same(place, &reference, plan).await;
+}
+
+/// How much is asked, and how often everything is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Makes the commands: the same seed makes the same ones.
+    pub seed: u64,
+    /// Ends after so many commands,
+    pub commands: usize,
+    /// or so many batches.
+    pub batches: usize,
+    /// So many batches lie between two comparisons of all that both tell.
+    pub every: usize,
+}
+
+/// Random commands to the store of the place and to another one that has its clock, seed and key: every answer and every row must be
+/// alike. Returns how many commands were given.
+pub async fn random_commands_give_the_same(
+    place: &Place,
+    reference: &Arc<dyn Store>,
+    plan: Plan,
+) -> usize {
+    let hands = place.open().await;
+    let mut driver = Driver::new(place, plan.seed);
+    let mut compared = Compared::default();
+    let (mut given, mut round) = (0, 0);
+    while round < plan.batches && given < plan.commands {
         if driver.below(4) == 0 {
             place.clock.advance(driver.below(20_000) as i64);
         }
-        let batch = driver.batch(&reference).await;
+        let batch = driver.batch(reference).await;
         let ours = hands.apply(batch.clone()).await;
-        let theirs = reference.apply(batch.clone()).await.expect("memory never fails");
+        let theirs = reference.apply(batch.clone()).await.expect("the reference commits");
         for ((command, ours), theirs) in batch.iter().zip(&ours).zip(&theirs) {
             assert_eq!(ours, theirs, "round {round}: {command:?}");
         }
         driver.learn(&ours);
-        if round % 10 == 0 || round + 1 == BATCHES {
-            compare(hands.store(), &reference, round).await;
+        given += batch.len();
+        round += 1;
+        if round % plan.every == 1 {
+            compare(hands.store(), reference, round, &mut compared).await;
         }
     }
+    // At the end, nothing is left out because it looked the same before.
+    compare(hands.store(), reference, round, &mut Compared::default()).await;
     let seen = driver.accepted;
-    assert!(seen.len() >= 18, "nearly every kind of command was accepted at least once: {seen:?}");
+    assert!(seen.len() >= 24, "nearly every kind of command was accepted at least once: {seen:?}");
+    given
+}
+
+/// What the last comparison saw: what has not changed since need not be looked at again.
+#[derive(Default)]
+struct Compared {
+    tasks: std::collections::HashMap<TaskId, Arc<Task>>,
+    cursor: u64,
 }
 
 /// Compares all that both tell.
-async fn compare(ours: &Arc<dyn Store>, theirs: &Arc<dyn Store>, round: usize) {
+async fn compare(
+    ours: &Arc<dyn Store>,
+    theirs: &Arc<dyn Store>,
+    round: usize,
+    compared: &mut Compared,
+) {
     let all = || TaskFilter { limit: usize::MAX, ..TaskFilter::default() };
     let (our_tasks, their_tasks) =
         (ours.tasks(all()).await.expect("reads"), theirs.tasks(all()).await.expect("reads"));
     for (one, two) in our_tasks.iter().zip(&their_tasks) {
         assert_eq!(one, two, "round {round}");
         let id = one.id();
-        let records = theirs.attempts(id).await.expect("reads");
-        assert_eq!(ours.attempts(id).await.expect("reads"), records, "round {round}");
+        if compared.tasks.get(&id) != Some(one) {
+            let records = theirs.attempts(id).await.expect("reads");
+            assert_eq!(ours.attempts(id).await.expect("reads"), records, "round {round}");
+            compared.tasks.insert(id, one.clone());
+        }
     }
     assert_eq!(our_tasks.len(), their_tasks.len());
+    let after = compared.cursor;
     let log = async |store: &Arc<dyn Store>| -> Vec<Event> {
-        let filter = EventFilter { limit: usize::MAX, ..EventFilter::default() };
+        let filter = EventFilter { after, limit: usize::MAX, ..EventFilter::default() };
         store.events(filter).await.expect("reads")
     };
-    assert_eq!(log(ours).await, log(theirs).await, "round {round}");
+    let events = log(ours).await;
+    assert_eq!(events, log(theirs).await, "round {round}");
+    compared.cursor = events.last().map_or(after, |event| event.cursor);
     // A store may drop a letter that gives out an attempt which has ended.
     let current = |letter: &Letter| match &letter.body {
         LetterBody::TaskRequest(request) => their_tasks.iter().any(|task| {
@@ -83,6 +137,26 @@ async fn compare(ours: &Arc<dyn Store>, theirs: &Arc<dyn Store>, round: usize) {
     assert_eq!(ours.counts().await, theirs.counts().await, "round {round}");
     assert_eq!(ours.next_due().await, theirs.next_due().await, "round {round}");
     assert_eq!(ours.now(), theirs.now(), "round {round}");
+    compare_state(ours, theirs, round).await;
+}
+
+async fn compare_state(ours: &Arc<dyn Store>, theirs: &Arc<dyn Store>, round: usize) {
+    let all = async |store: &Arc<dyn Store>| {
+        let mut history = Vec::new();
+        for key in 0..4 {
+            let key = format!("k{key}").into();
+            history.push(store.state_history(key, None, usize::MAX).await.expect("reads"));
+        }
+        let read = (
+            store.state_list("".into(), None, usize::MAX).await.expect("reads"),
+            store.state_changes("".into(), 0, usize::MAX).await.expect("reads"),
+            store.state_policies().await.expect("reads"),
+            store.locks(None, usize::MAX).await.expect("reads"),
+            store.state_stamp().await.expect("reads"),
+        );
+        (history, read)
+    };
+    assert_eq!(all(ours).await, all(theirs).await, "round {round}");
 }
 
 /// Makes up commands that fit more or less.
@@ -94,18 +168,21 @@ struct Driver<'a> {
     work: Vec<Work>,
     accepted: std::collections::BTreeSet<&'static str>,
     last: Vec<&'static str>,
+    /// The last number of a version or token that was given out.
+    stamp: u64,
 }
 
 impl<'a> Driver<'a> {
-    fn new(place: &'a Place) -> Driver<'a> {
+    fn new(place: &'a Place, seed: u64) -> Driver<'a> {
         Driver {
             place,
-            chance: Chance::new(7),
+            chance: Chance::new(seed),
             workers: Vec::new(),
             tasks: Vec::new(),
             work: Vec::new(),
             accepted: Default::default(),
             last: Vec::new(),
+            stamp: 0,
         }
     }
 
@@ -135,13 +212,18 @@ impl<'a> Driver<'a> {
         for (name, decision) in std::mem::take(&mut self.last).into_iter().zip(decisions) {
             if let Ok(effects) = decision {
                 self.accepted.insert(name);
+                if let Reply::Stored { version: new, .. } | Reply::Locked { token: new, .. } =
+                    effects.reply
+                {
+                    self.stamp = self.stamp.max(new);
+                }
                 self.work.extend(work(&effects.letters));
             }
         }
     }
 
     async fn command(&mut self, reference: &Arc<dyn Store>) -> Command {
-        match self.below(26) {
+        match self.below(30) {
             0..=4 => self.submit(),
             5 | 6 => self.register(),
             7..=9 => self.assign(),
@@ -150,8 +232,9 @@ impl<'a> Driver<'a> {
             18 => Command::Retry { task: self.any_task() },
             19 => Command::Requeue { task: self.any_task() },
             20 => Command::Resume { task: self.any_task() },
-            21 => Command::Tick { limit: 1 + self.below(20) },
+            21 => Command::Tick { limit: 1_000 + self.below(20) },
             22 => self.about_a_host(),
+            26..=29 => self.about_state(),
             23 => {
                 let letters = reference.unsent(0, 30).await.expect("reads");
                 let settled =
@@ -317,6 +400,47 @@ impl<'a> Driver<'a> {
             }
             8 => Command::Reaped { proof: work.proof(), ended: Vec::new() },
             _ => work.complete(),
+        }
+    }
+
+    fn about_state(&mut self) -> Command {
+        let name = ["one", "two"][self.below(2)];
+        // Mostly one that was issued lately.
+        let recent = self.stamp.saturating_sub(self.below(12) as u64);
+        let fence = Claim { name: name.into(), token: recent };
+        match self.below(12) {
+            0 => {
+                let pattern = ["k*", "k1", "*"][self.below(3)].into();
+                let policies = [Policy::Reject, Policy::LastWriter, Policy::Merge];
+                let policy = policies.get(self.below(4)).copied();
+                state(StateCommand::SetPolicy { pattern, policy })
+            }
+            1 => {
+                let ttl_ms = 1 + self.below(60_000) as u64;
+                let holder = "by chance".into();
+                state(StateCommand::Lock { name: name.into(), holder, ttl_ms })
+            }
+            2 => state(StateCommand::RenewLock { fence, ttl_ms: 30_000 }),
+            3 => state(StateCommand::ReleaseLock { fence }),
+            _ => {
+                let members: Vec<String> = ["a", "b", "c"]
+                    .iter()
+                    .filter(|_| !self.one_in(3))
+                    .map(|member| format!(r#""{member}":{}"#, recent % 3))
+                    .collect();
+                let value = format!("{{{}}}", members.join(","));
+                let mut put = put(&format!("k{}", self.below(4)), &value);
+                if self.one_in(8) {
+                    put.value = None;
+                }
+                put.expect = match self.below(5) {
+                    0 => Expect::Anything,
+                    1 => Expect::Absent,
+                    _ => Expect::Version(recent),
+                };
+                put.fence = self.one_in(6).then_some(fence);
+                write(put)
+            }
         }
     }
 

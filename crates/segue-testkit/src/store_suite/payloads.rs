@@ -7,7 +7,7 @@ use segue_core::payload::{DATABASE_MAX, Hash, INLINE_MAX, Payload};
 use segue_core::ports::StoreError;
 
 /// The body of a payload, wherever it is.
-async fn body(hands: &Hands<'_>, payload: &Payload) -> Vec<u8> {
+pub(super) async fn body(hands: &Hands<'_>, payload: &Payload) -> Vec<u8> {
     match payload.text() {
         Some(text) => text.as_bytes().to_vec(),
         None => {

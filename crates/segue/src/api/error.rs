@@ -1,11 +1,14 @@
 //! What the API says when it refuses.
 
+use crate::backups;
+use crate::failure::Exit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use segue_core::command::Reject;
 use segue_core::ports::StoreError;
 use segue_core::workflow::Diagnostics;
 use segue_engine::EngineError;
+use segue_store::backup::BackupError;
 use serde::{Deserialize, Serialize};
 
 /// A refusal: `{"error": {"code": .., "message": .., "hint": ..}}`.
@@ -139,20 +142,63 @@ impl IntoResponse for ApiError {
 impl From<Reject> for ApiError {
     fn from(reject: Reject) -> ApiError {
         let message = reject.to_string();
+        let hint = hint(&reject);
         let code = match reject {
             Reject::Unknown { .. } => ErrorCode::NotFound,
             Reject::Forbidden(_) | Reject::Illegal { .. } => ErrorCode::Illegal,
-            Reject::Conflict(_) | Reject::Superseded(_) => ErrorCode::Conflict,
+            Reject::Conflict(_)
+            | Reject::Superseded(_)
+            | Reject::StateConflict(_)
+            | Reject::Held { .. }
+            | Reject::Fenced(_) => ErrorCode::Conflict,
             Reject::Cycle { .. } | Reject::Invalid(_) => ErrorCode::Invalid,
             Reject::NotLoaded(_) => ErrorCode::Unavailable,
         };
-        ApiError::new(code, message)
+        ApiError { hint, ..ApiError::new(code, message) }
+    }
+}
+
+/// What to do about a refusal of shared state or a lock.
+fn hint(reject: &Reject) -> Option<String> {
+    match reject {
+        Reject::StateConflict(conflict) => {
+            let key = &conflict.key;
+            Some(match (conflict.current, conflict.pointers.is_empty()) {
+                (None, _) => format!(
+                    "it was deleted, or never there: `segue state history {key}` tells; write it with --expect absent"
+                ),
+                (Some(now), true) => format!(
+                    "read it again with `segue state get {key}`, change that, and put it with --expect {now}; or let both changes be merged with --policy merge"
+                ),
+                (Some(now), false) => format!(
+                    "settle by hand what both changed: `segue state get {key}` shows what stands there; put the outcome with --expect {now}"
+                ),
+            })
+        }
+        Reject::Held { .. } => {
+            Some("wait for it with --wait, or look who has what with `segue lock list`".to_owned())
+        }
+        Reject::Fenced(_) => {
+            Some("take the lock again, and look first what its last holder did".to_owned())
+        }
+        _ => None,
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         ApiError::new(ErrorCode::Unavailable, error.to_string())
+    }
+}
+
+impl From<BackupError> for ApiError {
+    fn from(error: BackupError) -> ApiError {
+        let code = match backups::failure(&error).exit {
+            Exit::Node => ErrorCode::Unavailable,
+            Exit::Failed => ErrorCode::Conflict,
+            _ => ErrorCode::Invalid,
+        };
+        ApiError { hint: error.hint().map(str::to_owned), ..ApiError::new(code, error.to_string()) }
     }
 }
 

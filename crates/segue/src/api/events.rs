@@ -108,7 +108,8 @@ impl Tail {
     }
 }
 
-fn line(value: &impl serde::Serialize) -> Vec<u8> {
+/// A value as a line of JSON.
+pub(super) fn line(value: &impl serde::Serialize) -> Vec<u8> {
     // Plain data with string keys serializes.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');

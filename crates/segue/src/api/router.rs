@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use super::extract::BODY_MAX;
 use super::state::Shared;
-use super::{agents, events, log, nodes, runs, submit, tasks, upkeep};
+use super::{agents, events, locks, log, nodes, runs, shared, submit, tasks, upkeep};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::routing::{get, post};
@@ -24,6 +24,16 @@ pub fn router(api: Shared) -> Router {
         .route("/v1/agents/{name}/drain", post(agents::drain))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{name}/drain", post(nodes::drain))
+        .route("/v1/state", get(shared::list))
+        .route("/v1/state/{key}", get(shared::get).post(shared::put))
+        .route("/v1/state/{key}/delete", post(shared::delete))
+        .route("/v1/state/{key}/history", get(shared::history))
+        .route("/v1/state-changes", get(shared::changes))
+        .route("/v1/state-policies", get(shared::policies).post(shared::set_policy))
+        .route("/v1/locks", get(locks::list))
+        .route("/v1/locks/{name}", post(locks::take))
+        .route("/v1/locks/{name}/renew", post(locks::renew))
+        .route("/v1/locks/{name}/release", post(locks::release))
         .route("/v1/health", get(upkeep::health))
         .route("/v1/prune", post(upkeep::prune))
         .route("/v1/backup", post(upkeep::backup))

@@ -3,12 +3,14 @@
 use super::error::ApiError;
 use super::extract::Json;
 use super::state::{Api, Shared};
-use super::views::{AuditView, BackupView, HealthView, PrunedView};
+use super::views::{AuditView, BackupView, HealthView, ManifestView, PrunedView};
+use crate::backups;
 use axum::Json as Answer;
 use axum::extract::State;
 use segue_core::ids::TaskId;
 use segue_core::ports::StoreError;
 use segue_core::time::Time;
+use segue_store::objects::Options;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -98,24 +100,53 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| StoreError::Io(format!("it was cut off: {error}")).into())
 }
 
-/// Where to write a backup.
+/// Where to write a backup: `to` or `dir`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackingUp {
-    /// An absolute path of a folder that does not exist, or is empty.
-    pub dir: PathBuf,
+    /// A place of numbered backups: `s3://bucket/prefix`, `file:///folder` or an absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// How S3 is reached; what is left out is taken from the node's environment.
+    #[serde(default)]
+    pub objects: Options,
+    /// Instead: an absolute path of a folder that does not exist, or is empty, for a copy of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum BackedUp {
+    /// A numbered backup.
+    Objects(ManifestView),
+    /// A copy.
+    Folder(BackupView),
 }
 
 /// `POST /v1/backup`
 pub async fn backup(
     State(api): State<Shared>,
     Json(wanted): Json<BackingUp>,
-) -> Result<Answer<BackupView>, ApiError> {
-    if !wanted.dir.is_absolute() {
-        return Err(ApiError::invalid("`dir` has to be an absolute path of the node's machine"));
+) -> Result<Answer<BackedUp>, ApiError> {
+    let folder = match (&wanted.to, &wanted.dir) {
+        (Some(to), None) => backups::folder(to),
+        (None, Some(dir)) => Some(dir.clone()),
+        _ => return Err(ApiError::invalid("a backup goes either `to` a place or into a `dir`")),
+    };
+    if folder.is_some_and(|folder| !folder.is_absolute()) {
+        let what = "the folder has to be an absolute path of the node's machine";
+        return Err(ApiError::invalid(what));
     }
-    let manifest = api.backend.backup(&wanted.dir).await?;
-    Ok(Answer(BackupView::of(&manifest, &wanted.dir)))
+    if let Some(dir) = wanted.dir {
+        let manifest = api.backend.backup(&dir).await?;
+        return Ok(Answer(BackedUp::Folder(BackupView::of(&manifest, &dir))));
+    }
+    let to = wanted.to.unwrap_or_default();
+    let backups = backups::at(&to, &wanted.objects, &backups::scratch(&api.project))?;
+    let manifest = backups.write(&api.backend, None).await?;
+    Ok(Answer(BackedUp::Objects(ManifestView::of(&manifest, backups.url()))))
 }
 
 /// `GET /v1/audit`

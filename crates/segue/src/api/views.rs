@@ -484,6 +484,8 @@ pub struct PrunedView {
     pub payloads: u64,
     /// Bytes of payloads outside the database.
     pub bytes: u64,
+    /// Keys of shared state.
+    pub keys: u64,
     /// Folders of logs and work.
     pub folders: u64,
 }
@@ -497,6 +499,7 @@ impl PrunedView {
             events: pruned.events,
             payloads: pruned.payloads,
             bytes: pruned.bytes,
+            keys: pruned.keys,
             folders,
         }
     }
@@ -526,6 +529,50 @@ impl BackupView {
             made_at: at(manifest.made_at),
             files: manifest.files.len(),
             bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        }
+    }
+}
+
+/// A numbered backup at a place of backups.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ManifestView {
+    /// The place.
+    pub url: String,
+    /// Its number there.
+    pub number: u64,
+    /// The project whose state it is.
+    pub project: String,
+    /// When it was made.
+    pub made_at: String,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Objects that it refers to.
+    pub objects: u64,
+    /// Their length in all.
+    pub bytes: u64,
+    /// Objects that had to be written for it.
+    pub written_objects: u64,
+    /// Their length in all.
+    pub written_bytes: u64,
+    /// Whether retention has given it up, so that it goes soon.
+    pub given_up: bool,
+}
+
+impl ManifestView {
+    /// The view of a backup at this place.
+    pub fn of(manifest: &segue_store::backup::Manifest, url: &str) -> ManifestView {
+        let (objects, bytes) = manifest.size();
+        ManifestView {
+            url: url.to_owned(),
+            number: manifest.number,
+            project: manifest.project.to_string(),
+            made_at: at(manifest.made_at),
+            rows: manifest.rows(),
+            objects,
+            bytes,
+            written_objects: manifest.written.objects,
+            written_bytes: manifest.written.bytes,
+            given_up: manifest.retired,
         }
     }
 }

@@ -29,8 +29,6 @@ pub struct Settings {
     pub node: NodeSettings,
     /// This worker.
     pub worker: WorkerSettings,
-    /// Regular backups, if any.
-    pub backup: Option<BackupSettings>,
 }
 
 /// Who the project is.
@@ -119,17 +117,6 @@ pub struct WorkerSettings {
     pub lease_ms: u64,
 }
 
-/// Regular backups.
-#[derive(Clone, Debug)]
-pub struct BackupSettings {
-    /// Where to.
-    pub to: String,
-    /// How often, in milliseconds.
-    pub every_ms: u64,
-    /// How many are kept.
-    pub keep: u64,
-}
-
 /// For whom the file is read: what must not be missing differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum For {
@@ -179,7 +166,6 @@ impl Settings {
             objects: None,
             node: NodeSettings { name, agents: None, lease_ms: None },
             worker: WorkerSettings { token: None, agents: None, state: None, lease_ms: 30_000 },
-            backup: None,
         }
     }
 
@@ -201,9 +187,9 @@ impl Settings {
             vec![Wrong { line, what: error.message().to_owned() }]
         })?;
         let mut reader = Reader::new(text, folder, environment);
-        let [project, postgres, rabbitmq, redis, objects, node, worker, backup] = reader.sections(
+        let [project, postgres, rabbitmq, redis, objects, node, worker] = reader.sections(
             table.get_ref(),
-            ["project", "postgres", "rabbitmq", "redis", "objects", "node", "worker", "backup"],
+            ["project", "postgres", "rabbitmq", "redis", "objects", "node", "worker"],
         );
         let for_node = whom == For::Node;
         let settings = Settings {
@@ -215,7 +201,6 @@ impl Settings {
             objects: read_objects(&mut reader, objects, for_node),
             node: read_node(&mut reader, node),
             worker: read_worker(&mut reader, worker),
-            backup: read_backup(&mut reader, backup),
         };
         match reader.finish() {
             wrong if wrong.is_empty() => Ok(settings),
@@ -392,20 +377,6 @@ fn read_worker<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> WorkerS
     WorkerSettings { token, agents: agents.map(names), state, lease_ms }
 }
 
-fn read_backup<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Option<BackupSettings> {
-    if !section.is_there() {
-        return None;
-    }
-    let to = reader.needed(&mut section, "to").reveal().to_owned();
-    let every_ms = reader.duration(&mut section, "every").unwrap_or(24 * 60 * 60 * 1_000);
-    let keep = reader.number(&mut section, "keep", 1..=10_000).unwrap_or(14);
-    reader.close(&section);
-    if every_ms < 60_000 {
-        reader.note(section.line(), "`every` of [backup] is at least 1m");
-    }
-    Some(BackupSettings { to, every_ms, keep })
-}
-
 /// The name of this machine, as far as it can be the name of a node.
 pub fn machine() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
@@ -448,11 +419,6 @@ secret_access_key = "hidden-s3"
 [node]
 name = "east-1"
 agents = ["reviewer"]
-
-[backup]
-to = "s3://bucket/backup"
-every = "6h"
-keep = 30
 "#;
 
     fn read(text: &str, whom: For) -> Result<Settings, Vec<Wrong>> {
@@ -480,10 +446,6 @@ keep = 30
         let redis = settings.redis.as_ref().unwrap();
         assert_eq!(redis.url.reveal(), "redis+sentinel://:hidden-redis@s1:26379,s2:26379/main");
         assert_eq!(settings.node.agents.as_deref(), Some(&["reviewer".to_owned()][..]));
-        assert_eq!(
-            settings.backup.as_ref().map(|it| (it.every_ms, it.keep)),
-            Some((21_600_000, 30))
-        );
         let shown = format!("{settings:?}");
         assert!(!shown.contains("hidden") && !shown.contains("abab"), "{shown}");
     }

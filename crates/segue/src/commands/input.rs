@@ -62,6 +62,24 @@ pub fn value(given: &[String]) -> Outcome<Value> {
     }
 }
 
+/// The JSON text of one value: what a file or standard input holds (a `.json` file and standard input are JSON, other files text), else
+/// what stands there, as JSON where it is that, else as text.
+///
+/// # Errors
+/// What cannot be read, or is no JSON.
+pub fn json_or_file(text: &str) -> Outcome<String> {
+    let checked = |text: String, from: &str| json(&text, from).map(|_| text.trim().to_owned());
+    match (text, text.strip_prefix('@')) {
+        ("-", _) => checked(read(std::io::stdin().lock(), "standard input")?, "standard input"),
+        (_, Some(path)) if is_json(path) => checked(read_file(path)?, path),
+        (_, Some(path)) => Ok(Value::String(read_file(path)?).to_string()),
+        (text, None) => match serde_json::from_str::<Value>(text) {
+            Ok(_) => Ok(text.trim().to_owned()),
+            Err(_) => Ok(Value::String(text.to_owned()).to_string()),
+        },
+    }
+}
+
 fn field(text: &str, reading: Reading<'_>) -> Outcome<(String, Value)> {
     let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
         return Err(Failure::usage(format!("`{text}` is no input")).hint(

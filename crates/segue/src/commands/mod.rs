@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod attend;
+pub mod backup;
 pub mod doctor;
 pub mod events;
 pub mod follow;
@@ -11,6 +12,7 @@ pub mod nodes;
 pub mod quick;
 pub mod result;
 pub mod run;
+pub mod shared;
 pub mod submit;
 pub mod tasks;
 pub mod up;

@@ -1,6 +1,7 @@
 //! `segue up`: a node that stays.
 
 use crate::args::UpArgs;
+use crate::backups;
 use crate::client::{Client, Here};
 use crate::context::{Context, block_on};
 use crate::failure::{Code, Exit, Failure, Outcome};
@@ -42,6 +43,7 @@ async fn stay(cx: &Context, args: &UpArgs, project: &Project, signals: &mut Sign
         announce(cx, here, project)?;
         tokio::select! {
             () = reload_for_ever(cx, here, project, team) => {}
+            () = backups::keep_schedule(project, &here.api.backend) => {}
             _ = signals.first() => {}
             () = drained(here) => say("this node was drained"),
             () = store_fails(here) => {

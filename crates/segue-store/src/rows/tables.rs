@@ -1,17 +1,15 @@
 //! Which rows there are and how an export spells them: names and plain values, so that another backend can read them.
 
-use super::decode;
-use super::error::{Failure, Kind};
-use rusqlite::Row;
-use rusqlite::types::{Value as Cell, ValueRef};
-use segue_core::payload::{Hash, INLINE_MAX};
+use super::{Cells, decode};
+use crate::failure::{Failure, Kind};
+use segue_core::payload::{Hash, INLINE_MAX, Payload as Body};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 /// How a column is spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum As {
+pub(crate) enum As {
     /// A number.
     Number,
     /// A text. JSON in a column is a text, too: every byte of it counts.
@@ -25,19 +23,19 @@ pub(super) enum As {
 }
 
 /// A table of an export. The project is left out: an export is of one.
-pub(super) struct Table {
-    pub(super) name: &'static str,
+pub(crate) struct Table {
+    pub(crate) name: &'static str,
     /// The order in which its rows are written.
-    pub(super) order: &'static str,
-    pub(super) columns: &'static [(&'static str, As)],
+    pub(crate) order: &'static str,
+    pub(crate) columns: &'static [(&'static str, As)],
     /// Whether its rows name their project.
-    pub(super) has_project: bool,
+    pub(crate) has_project: bool,
 }
 
 use As::{Hash as H, Id as I, Number as N, Payload as P, Text as T};
 
 /// All tables but those that say of which version and project the file is.
-pub(super) const TABLES: [Table; 11] = [
+pub(crate) const TABLES: [Table; 16] = [
     Table {
         name: "counters",
         order: "project",
@@ -175,10 +173,42 @@ pub(super) const TABLES: [Table; 11] = [
         columns: &[("key", T), ("task", I), ("body", H)],
         has_project: true,
     },
+    Table { name: "stamps", order: "project", columns: &[("last", N)], has_project: true },
+    Table {
+        name: "state_keys",
+        order: "key",
+        columns: &[("key", T), ("version", N)],
+        has_project: true,
+    },
+    Table {
+        name: "state_versions",
+        order: "version",
+        columns: &[
+            ("version", N),
+            ("key", T),
+            ("value", P),
+            ("writer", T),
+            ("at", N),
+            ("merged", N),
+        ],
+        has_project: true,
+    },
+    Table {
+        name: "state_policies",
+        order: "pattern",
+        columns: &[("pattern", T), ("policy", T)],
+        has_project: true,
+    },
+    Table {
+        name: "locks",
+        order: "name",
+        columns: &[("name", T), ("token", N), ("holder", T), ("taken_at", N), ("until", N)],
+        has_project: true,
+    },
     Table {
         name: "payloads",
         // Bodies of later runs stand behind those of earlier ones, so that a backup finds what is new at the end.
-        order: "(SELECT min(run) FROM payload_refs AS r WHERE r.hash = payloads.hash), hash",
+        order: "(SELECT r.run FROM payload_refs AS r WHERE r.hash = payloads.hash ORDER BY r.run LIMIT 1), hash",
         columns: &[("hash", H), ("body", T)],
         has_project: false,
     },
@@ -192,39 +222,35 @@ pub(super) const TABLES: [Table; 11] = [
 
 impl Table {
     /// Names of the columns, in order.
-    pub(super) fn names(&self) -> String {
+    pub(crate) fn names(&self) -> String {
         self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 
     /// A row of these columns as an object; what is NULL is left out.
-    pub(super) fn spell(&self, row: &Row<'_>) -> Result<Value, Failure> {
+    pub(crate) fn spell<R: Cells>(&self, row: &R) -> Result<Map<String, Value>, Failure> {
         let mut object = Map::new();
         for (at, (name, spelled)) in self.columns.iter().enumerate() {
-            let value = match (row.get_ref(at)?, spelled) {
-                (ValueRef::Null, _) => continue,
-                (ValueRef::Integer(number), As::Number) => json!(number),
-                (_, As::Text) => json!(decode::text(row, at)?),
-                (_, As::Id) => json!(Uuid::from_bytes(decode::bytes(row, at)?)),
-                (_, As::Hash) => json!(Hash(decode::bytes(row, at)?)),
-                (_, As::Payload) => match decode::payload(row, at)? {
+            let value = match spelled {
+                _ if row.is_null(at)? => continue,
+                As::Number => json!(decode::integer(row, at)?),
+                As::Text => json!(decode::text(row, at)?),
+                As::Id => json!(Uuid::from_bytes(decode::bytes(row, at)?)),
+                As::Hash => json!(Hash(decode::bytes(row, at)?)),
+                As::Payload => match decode::payload(row, at)? {
                     Some(payload) => match payload.text() {
                         Some(text) => json!(text),
                         None => json!({"hash": payload.hash(), "size": payload.size()}),
                     },
                     None => continue,
                 },
-                (_, As::Number) => {
-                    let detail = format!("{}.{name} holds no number", self.name);
-                    return Err(Failure::corrupt(detail));
-                }
             };
             object.insert((*name).to_owned(), value);
         }
-        Ok(Value::Object(object))
+        Ok(object)
     }
 
     /// The reverse of [`Table::spell`]: a cell for each column.
-    pub(super) fn read(&self, object: &Map<String, Value>) -> Result<Vec<Cell>, Failure> {
+    pub(crate) fn read(&self, object: &Map<String, Value>) -> Result<Vec<Cell>, Failure> {
         if let Some(unknown) =
             object.keys().find(|key| self.columns.iter().all(|(name, _)| name != key))
         {
@@ -244,24 +270,40 @@ fn wrong(table: &str, column: &str, what: &str) -> Failure {
     Failure::new(Kind::Data, format!("column `{column}` of `{table}` {what}"))
 }
 
+/// A value of an export, before it is known to which backend it goes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Cell {
+    /// There is none.
+    Null,
+    /// A number.
+    Number(i64),
+    /// A text.
+    Text(String),
+    /// A UUID.
+    Id(Uuid),
+    /// SHA-256.
+    Hash(Hash),
+    /// A payload: short JSON that stands in the row, or a reference.
+    Payload(Body),
+}
+
 fn read_cell(spelled: As, value: &Value) -> Option<Cell> {
     Some(match spelled {
-        As::Number => Cell::Integer(value.as_i64()?),
+        As::Number => Cell::Number(value.as_i64()?),
         As::Text => Cell::Text(value.as_str()?.to_owned()),
-        As::Id => Cell::Blob(Uuid::parse_str(value.as_str()?).ok()?.as_bytes().to_vec()),
-        As::Hash => Cell::Blob(Hash::from_hex(value.as_str()?)?.0.to_vec()),
-        As::Payload => match value {
+        As::Id => Cell::Id(Uuid::parse_str(value.as_str()?).ok()?),
+        As::Hash => Cell::Hash(Hash::from_hex(value.as_str()?)?),
+        As::Payload => Cell::Payload(match value {
             // What stands in a row is trusted to be JSON and short when it is read back.
             Value::String(text) if text.len() <= INLINE_MAX => {
                 serde_json::from_str::<IgnoredAny>(text).ok()?;
-                Cell::Text(text.clone())
+                Body::of_trusted_text(text)
             }
-            _ => {
-                let mut bytes = Hash::from_hex(value.get("hash")?.as_str()?)?.0.to_vec();
-                bytes.extend(value.get("size")?.as_u64()?.to_be_bytes());
-                Cell::Blob(bytes)
-            }
-        },
+            _ => Body::Stored {
+                hash: Hash::from_hex(value.get("hash")?.as_str()?)?,
+                size: value.get("size")?.as_u64()?,
+            },
+        }),
     })
 }
 
@@ -274,7 +316,9 @@ mod tests {
     #[test]
     fn every_column_of_every_table_is_exported() {
         let conn = Connection::open_in_memory().expect("opens");
-        conn.execute_batch(include_str!("migrations/001_start.sql")).expect("creates");
+        for sql in crate::sqlite::statements() {
+            conn.execute_batch(sql).expect("creates");
+        }
         let mut statement = conn
             .prepare(
                 "SELECT t.name, c.name FROM sqlite_schema AS t, pragma_table_info(t.name) AS c

@@ -1,0 +1,106 @@
+//! The statements by which a lane loads.
+
+use crate::rows::decode;
+use std::sync::LazyLock;
+
+pub(super) static TASKS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM tasks WHERE project = $1 AND id = ANY($2) ORDER BY id FOR UPDATE",
+        decode::TASK
+    )
+});
+pub(super) static ROOTS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM tasks WHERE project = $1 AND id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED",
+        decode::TASK
+    )
+});
+pub(super) static HEADS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM unnest($2::text[], $3::int8[]) AS w (of_route, wanted) CROSS JOIN LATERAL (
+            SELECT * FROM tasks AS t WHERE t.project = $1 AND t.queued AND t.route = w.of_route AND t.id <> ALL ($4)
+            ORDER BY t.rank, t.id LIMIT w.wanted FOR UPDATE SKIP LOCKED) AS head",
+        decode::TASK
+    )
+});
+/// The same without locks, to see whether somebody else is in the way.
+pub(super) const FREE_HEADS: &str = "SELECT head.id FROM unnest($2::text[], $3::int8[]) AS w (of_route, wanted) CROSS JOIN LATERAL (
+    SELECT t.id FROM tasks AS t WHERE t.project = $1 AND t.queued AND t.route = w.of_route AND t.id <> ALL ($4)
+    ORDER BY t.rank, t.id LIMIT w.wanted) AS head";
+pub(super) const DEPENDENTS: &str = "SELECT w.need, e.task, e.order_only FROM unnest($2::uuid[], $3::uuid[]) AS w (need, after)
+    CROSS JOIN LATERAL (SELECT task, order_only FROM edges WHERE project = $1 AND need = w.need AND task > w.after
+    ORDER BY task LIMIT $4) AS e";
+pub(super) const CHILDREN: &str = "SELECT w.parent, c.id FROM unnest($2::uuid[], $3::uuid[]) AS w (parent, after)
+    CROSS JOIN LATERAL (SELECT id FROM tasks WHERE project = $1 AND parent = w.parent AND id > w.after
+    ORDER BY id LIMIT $4) AS c";
+pub(super) const CALLS: &str =
+    "SELECT w.place, t.id FROM unnest($2::int8[], $3::uuid[], $4::text[]) AS w (place, parent, key)
+    JOIN tasks AS t ON t.project = $1 AND t.parent = w.parent AND t.call_key = w.key";
+pub(super) const IDEMPOTENCY: &str =
+    "SELECT key, task, body FROM idempotency WHERE project = $1 AND key = ANY($2)";
+pub(super) static OLD_ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM unnest($2::uuid[], $3::uuid[]) AS w (of_task, wanted) JOIN attempts AS a
+            ON a.project = $1 AND a.task = w.of_task AND a.attempt = w.wanted",
+        decode::RECORD
+    )
+});
+pub(super) const HELD: &str =
+    "SELECT held_by, id FROM tasks WHERE project = $1 AND held_by = ANY($2)";
+/// What is due by the given time, or by the server's clock.
+pub(super) const DUE: &str = "SELECT id FROM tasks WHERE project = $1
+    AND due_at <= coalesce($2, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8))
+    ORDER BY due_at LIMIT $3";
+pub(super) const READY_ROUTES: &str = "WITH RECURSIVE r (route) AS (
+        (SELECT route FROM tasks WHERE project = $1 AND queued ORDER BY route LIMIT 1)
+        UNION ALL SELECT (SELECT t.route FROM tasks AS t WHERE t.project = $1 AND t.queued AND t.route > r.route
+            ORDER BY t.route LIMIT 1) FROM r WHERE r.route IS NOT NULL)
+    SELECT route FROM r WHERE route IS NOT NULL";
+pub(super) const AGENTS: &str = "SELECT instance, host, incarnation, slots_used, drained, lease_until, gone, spec_version FROM agents
+    WHERE project = $1 AND instance = ANY($2) ORDER BY instance FOR UPDATE";
+pub(super) const CANDIDATES: &str = "SELECT instance, host, incarnation, slots_used, drained, lease_until, gone, spec_version FROM agents
+    WHERE project = $1 AND instance = ANY($2) AND slots_used < slots AND NOT drained AND NOT gone
+    ORDER BY instance FOR UPDATE SKIP LOCKED";
+/// Whether somebody else holds what a candidate's row would give.
+pub(super) const FREE_CANDIDATES: &str = "SELECT instance FROM agents
+    WHERE project = $1 AND instance = ANY($2) AND slots_used < slots AND NOT drained AND NOT gone";
+pub(super) const AGENTS_OF: &str =
+    "SELECT instance FROM agents WHERE project = $1 AND (host = ANY($2) OR instance = ANY($3))";
+pub(super) const EXPIRED: &str = "SELECT instance FROM agents WHERE project = $1 AND NOT gone
+    AND lease_until < coalesce($2, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8))";
+pub(super) const PROJECT_LOCK: &str =
+    "SELECT project_events, agents_version FROM projects WHERE number = $1 FOR UPDATE";
+/// Where the transaction stands: the time, the last commit before it, the version of what agents say, the number of the transaction.
+pub(super) const STAMP: &str =
+    "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8, agents_version,
+    coalesce((SELECT max(committed_at) FROM counters WHERE project = $1), $3),
+    (CASE WHEN $2 THEN pg_current_xact_id() ELSE pg_current_xact_id_if_assigned() END)::text::int8
+    FROM projects WHERE number = $1";
+pub(super) const CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8,
+    pg_current_xact_id_if_assigned()::text::int8";
+
+/// Every statement of this file, to be prepared beforehand.
+pub(super) fn statements() -> Vec<&'static str> {
+    vec![
+        TASKS.as_str(),
+        ROOTS.as_str(),
+        HEADS.as_str(),
+        FREE_HEADS,
+        DEPENDENTS,
+        CHILDREN,
+        CALLS,
+        IDEMPOTENCY,
+        OLD_ATTEMPTS.as_str(),
+        HELD,
+        DUE,
+        READY_ROUTES,
+        AGENTS,
+        CANDIDATES,
+        FREE_CANDIDATES,
+        AGENTS_OF,
+        EXPIRED,
+        PROJECT_LOCK,
+        STAMP,
+        CLOCK,
+    ]
+}
