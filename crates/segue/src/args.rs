@@ -197,6 +197,16 @@ pub enum Command {
         after_help = "What was there before is moved aside, never removed.\n\nExamples:\n  segue restore ../backups\n  segue restore s3://bucket/prefix --at 12 -C new-folder"
     )]
     Restore(RestoreArgs),
+    /// Write everything of the project into one file, which any database takes
+    #[command(
+        after_help = "A node that runs goes on meanwhile. The file is JSON lines; it holds no secret.\n\nExamples:\n  segue export project.jsonl\n  segue export - | segue import - --config cluster.toml"
+    )]
+    Export(ExportArgs),
+    /// Fill an empty project from an export: how one moves from SQLite to PostgreSQL, and back
+    #[command(
+        after_help = "All of it or nothing. A project that holds anything already is left as it is.\n\nExamples:\n  segue import project.jsonl -C new-folder\n  segue import project.jsonl --config cluster.toml"
+    )]
+    Import(ImportArgs),
     /// Measure what this machine does with this build
     #[command(
         after_help = "Examples:\n  segue bench\n  segue bench --workload W1,W3 --runs 3 --json"
@@ -679,6 +689,22 @@ pub struct RestoreArgs {
     /// Which one [default: the latest]
     #[arg(long, value_name = "N")]
     pub at: Option<u64>,
+}
+
+/// Arguments of `segue export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// File to write, which must not be there yet; `-` for standard output
+    #[arg(value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Arguments of `segue import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// File that `segue export` wrote; `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub from: PathBuf,
 }
 
 /// Arguments of `segue agent`.

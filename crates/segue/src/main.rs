@@ -26,13 +26,14 @@ mod roster;
 mod screen;
 mod server;
 mod signals;
+mod transfer;
 mod worktrees;
 
 use args::{Cli, Command};
 use clap::Parser;
 use commands::{
-    agents as team, backup, doctor, events, init, nodes, quick, run, shared, submit, tasks, up,
-    upkeep, worker,
+    agents as team, backup, doctor, events, init, nodes, quick, run, shared, submit, tasks,
+    transfer as move_, up, upkeep, worker,
 };
 use context::{Context, block_on};
 use failure::{Code, Exit, Failure, Outcome};
@@ -96,6 +97,8 @@ fn start(cli: &Cli) -> Outcome {
         Command::Prune(args) => upkeep::prune(cx, args),
         Command::Backup(args) => backup::backup(cx, args),
         Command::Restore(args) => backup::restore(cx, args),
+        Command::Export(args) => move_::export(cx, args),
+        Command::Import(args) => move_::import(cx, args),
         Command::Bench(args) => {
             block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
         }
