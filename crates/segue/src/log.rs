@@ -2,16 +2,17 @@
 
 use crate::screen::live::say;
 use std::io::Write;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The variable that says what is logged, such as `debug` or `segue_engine=trace`.
 pub const VARIABLE: &str = "SEGUE_LOG";
 
-/// Starts to log: warnings, or what the environment asks for.
-pub fn start(colour: bool) {
+/// Starts to log: what is at least as grave as this, or what the environment asks for.
+pub fn start(colour: bool, least: Level) {
     let filter = EnvFilter::builder()
-        .with_default_directive(tracing::Level::WARN.into())
+        .with_default_directive(least.into())
         .with_env_var(VARIABLE)
         .from_env_lossy();
     // Only the first call counts; a second one changes nothing.

@@ -33,7 +33,7 @@ use args::{Cli, Command};
 use clap::Parser;
 use commands::{
     agents as team, backup, doctor, events, init, nodes, quick, run, shared, submit, tasks,
-    transfer as move_, up, upkeep, worker,
+    transfer as moves, up, upkeep, worker,
 };
 use context::{Context, block_on};
 use failure::{Code, Exit, Failure, Outcome};
@@ -41,13 +41,16 @@ use screen::live::say;
 use screen::style::Paint;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use tracing::Level;
 
 fn main() -> ExitCode {
     segue_agent::process::supervise_if_asked();
     // Says what is wrong with the command line and ends, with 2, or shows help and ends, with 0.
     let cli = Cli::parse();
     let paint = Paint::decide(cli.common.color, std::io::stderr().is_terminal());
-    log::start(paint.is_on());
+    // Doctor tells by itself what it meets on its way.
+    let asks_only = matches!(cli.command, Command::Doctor);
+    log::start(paint.is_on(), if asks_only { Level::ERROR } else { Level::WARN });
     let exit = match start(&cli) {
         Ok(exit) => exit,
         Err(failure) => {
@@ -97,8 +100,8 @@ fn start(cli: &Cli) -> Outcome {
         Command::Prune(args) => upkeep::prune(cx, args),
         Command::Backup(args) => backup::backup(cx, args),
         Command::Restore(args) => backup::restore(cx, args),
-        Command::Export(args) => move_::export(cx, args),
-        Command::Import(args) => move_::import(cx, args),
+        Command::Export(args) => moves::export(cx, args),
+        Command::Import(args) => moves::import(cx, args),
         Command::Bench(args) => {
             block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
         }
