@@ -2,19 +2,20 @@
 
 use crate::screen::live::say;
 use std::io::Write;
-use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The variable that says what is logged, such as `debug` or `segue_engine=trace`.
 pub const VARIABLE: &str = "SEGUE_LOG";
 
-/// Starts to log: what is at least as grave as this, or what the environment asks for.
-pub fn start(colour: bool, least: Level) {
+/// Starts to log: what the environment asks for; else warnings, or nothing where the command itself tells all that it meets.
+pub fn start(colour: bool, is_quiet: bool) {
+    // The driver tells of each broken connection in several lines, and the bus says it in one.
+    let usual = if is_quiet { "off" } else { "warn,lapin=off" };
+    let wanted = std::env::var(VARIABLE).ok().filter(|wanted| !wanted.trim().is_empty());
     let filter = EnvFilter::builder()
-        .with_default_directive(least.into())
-        .with_env_var(VARIABLE)
-        .from_env_lossy();
+        .with_default_directive(tracing::Level::WARN.into())
+        .parse_lossy(wanted.as_deref().unwrap_or(usual));
     // Only the first call counts; a second one changes nothing.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

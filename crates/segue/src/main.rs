@@ -41,7 +41,6 @@ use screen::live::say;
 use screen::style::Paint;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use tracing::Level;
 
 fn main() -> ExitCode {
     segue_agent::process::supervise_if_asked();
@@ -49,8 +48,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let paint = Paint::decide(cli.common.color, std::io::stderr().is_terminal());
     // Doctor tells by itself what it meets on its way.
-    let asks_only = matches!(cli.command, Command::Doctor);
-    log::start(paint.is_on(), if asks_only { Level::ERROR } else { Level::WARN });
+    log::start(paint.is_on(), matches!(cli.command, Command::Doctor));
     let exit = match start(&cli) {
         Ok(exit) => exit,
         Err(failure) => {

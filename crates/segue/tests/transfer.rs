@@ -85,7 +85,9 @@ async fn a_project_moves_there_and_back_without_loss_on_postgres() {
         let there = place.ok(&["show", id, "--json", "--config", one]).json();
         assert_eq!(&there, before);
         let whole = ["show", id, "--output"];
-        assert_eq!(place.ok(&[&whole[..], &["--config", one]].concat()).out, place.ok(&whole).out);
+        let there = place.segue(&[&whole[..], &["--config", one]].concat());
+        let here = place.segue(&whole);
+        assert_eq!((there.code, there.out, there.err), (here.code, here.out, here.err));
     }
     let there = place.ok(&["state", "get", "plan/api", "--json", "--config", one]).json();
     assert_eq!(there["value"], json!({"owner": "anna"}));
@@ -136,6 +138,7 @@ async fn backup_and_restore(place: &Place, postgres: &Postgres, one: &str, ids: 
         .unwrap()
         .replace(ID, "01939a3e-7c11-7d02-8f00-000000000000");
     std::fs::write(&three, other).unwrap();
-    let came = place.segue(&["restore", backups, "--config", text(&three)]).with(2);
+    let came =
+        place.segue(&["restore", backups, "--config", text(&three), "--node", "other"]).with(2);
     assert!(came.err.contains(&format!("write `id = \"{ID}\"`")), "{came:#?}");
 }
