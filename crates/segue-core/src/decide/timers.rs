@@ -15,13 +15,9 @@ use std::collections::BTreeSet;
 pub(super) fn tick(draft: &mut Draft<'_>, limit: usize) -> Result<Reply, Reject> {
     draft.in_bulk = true;
     let now = draft.now();
-    let expired: Vec<_> = draft
-        .snapshot
-        .agents()
-        .values()
-        .filter(|agent| !agent.gone && agent.lease_until < now)
-        .map(|agent| agent.spec.instance)
-        .collect();
+    let expired = draft.snapshot.agents().expired(now);
+    // In the order of their ids, whichever lease ended first.
+    let expired: BTreeSet<_> = expired.map(|agent| agent.spec.instance).collect();
     for instance in &expired {
         agents::leave(draft, *instance, "its lease ended: its host was not heard of")?;
     }
