@@ -37,6 +37,9 @@ The project's own chores. Usage: cargo xtask COMMAND [ARGS]
   bench [ARGS]       build the release binary and run `segue bench ARGS`
   chaos [--release] [ARGS]
                      build the binary with failpoints and run `segue chaos ARGS`
+  chaos --cluster [--release] [ARGS]
+                     the same of a whole cluster, with private servers; --help lists ARGS
+  simulate [ARGS]    simulate the dispatch of many agents in virtual time; --help lists ARGS
   help               this text
 ";
 
@@ -100,9 +103,12 @@ fn run(mut args: Vec<String>) -> Result<bool> {
         "coverage" => no_more(&command, &args).and_then(|()| coverage::run()),
         "bench" => segue::bench(&args),
         "chaos" => {
+            let cluster = flag(&mut args, "--cluster");
             let release = args.first().is_some_and(|arg| arg == "--release");
-            segue::chaos(release, &args[usize::from(release)..])
+            let args = &args[usize::from(release)..];
+            if cluster { segue::cluster_chaos(release, args) } else { segue::chaos(release, args) }
         }
+        "simulate" => segue::simulate(&args),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(true)

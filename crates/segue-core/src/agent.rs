@@ -1,6 +1,5 @@
 //! Agents: who they are, what they can do, and what the store knows of each instance.
 
-use crate::command::Excused;
 use crate::ids::{HostId, Incarnation, InstanceId};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
@@ -120,11 +119,6 @@ impl Agent {
         } else {
             self.spec.max_concurrency.saturating_sub(self.slots_used)
         }
-    }
-
-    /// Whether it has to be taken for gone: its lease has ended, and it could have been renewed.
-    pub fn has_ended(&self, now: Time, excused: Excused) -> bool {
-        !self.gone && self.lease_until < now && !excused.covers(self.host)
     }
 
     /// Its status in the words of the product.

@@ -6,7 +6,7 @@ use crate::agent::Agent;
 use crate::changes::ChangeSet;
 use crate::command::{Command, Duty, Reject, Reply};
 use crate::event::Event;
-use crate::ids::{AttemptId, InstanceId, TaskId};
+use crate::ids::{AttemptId, HostId, InstanceId, TaskId};
 use crate::letter::{Address, Letter};
 use crate::payload::{Hash, Payload};
 use crate::state::{Lock, Policy, StateVersion};
@@ -165,6 +165,15 @@ pub trait Store: Send + Sync {
 
     /// Every agent instance of the project.
     fn agents(&self) -> Fut<'_, Result<Vec<Agent>, StoreError>>;
+
+    /// The instances of one host. A store over a network reads no others for it: each host asks at every beat.
+    fn agents_of(&self, host: HostId) -> Fut<'_, Result<Vec<Agent>, StoreError>> {
+        Box::pin(async move {
+            let mut agents = self.agents().await?;
+            agents.retain(|agent| agent.host == host);
+            Ok(agents)
+        })
+    }
 
     /// Events in the order of their cursors.
     fn events(&self, filter: EventFilter) -> Fut<'_, Result<Vec<Event>, StoreError>>;

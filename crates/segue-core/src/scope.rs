@@ -50,7 +50,7 @@ pub enum Load {
 }
 
 /// What is still missing to decide this command. (`Assign` needs the heads of the queues of
-/// [`open_routes`](crate::route::open_routes), as many of each as there are free slots, which an adapter loads when the
+/// [`open_queues`](crate::fleet::Fleet::open_queues), as many of each as there are free slots, which an adapter loads when the
 /// rest of the batch is decided. A head that the batch has taken out of its queue does not count among them. Here `Assign`
 /// asks for the roots of the runs of what is ready.)
 pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
@@ -89,7 +89,7 @@ pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
         Command::Continue(duty) => want.duty(duty),
         Command::Tick { limit, excused } => want.tick(*limit, *excused, now),
         Command::Register { host, incarnation, agents, .. } => {
-            for agent in snapshot.agents().values().filter(|agent| agent.host == *host) {
+            for agent in snapshot.agents().of_host(*host) {
                 let kept = agent.incarnation == *incarnation
                     && agents.iter().any(|spec| spec.instance == agent.spec.instance);
                 if !kept {
@@ -366,10 +366,9 @@ impl Want<'_> {
 
     fn tick(&mut self, limit: usize, excused: Excused, now: Time) {
         let snapshot = self.snapshot;
-        for agent in snapshot.agents().values() {
-            if agent.has_ended(now, excused) {
-                self.held(agent.spec.instance);
-            }
+        let expired = snapshot.agents().expired(now);
+        for agent in expired.filter(|agent| !excused.covers(agent.host)) {
+            self.held(agent.spec.instance);
         }
         if snapshot.due().is_none() {
             self.loads.push(Load::Due(limit));

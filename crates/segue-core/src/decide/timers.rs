@@ -15,11 +15,10 @@ use std::collections::BTreeSet;
 pub(super) fn tick(draft: &mut Draft<'_>, limit: usize, excused: Excused) -> Result<Reply, Reject> {
     draft.in_bulk = true;
     let now = draft.now();
-    let expired: Vec<_> = draft
-        .snapshot
-        .agents()
-        .values()
-        .filter(|agent| agent.has_ended(now, excused))
+    let expired = draft.snapshot.agents().expired(now);
+    // In the order of their ids, whichever lease ended first.
+    let expired: BTreeSet<_> = expired
+        .filter(|agent| !excused.covers(agent.host))
         .map(|agent| agent.spec.instance)
         .collect();
     for instance in &expired {
