@@ -18,7 +18,7 @@ struct Needed {
     package: &'static str,
 }
 
-const NEEDED: [Needed; 9] = [
+const NEEDED: [Needed; 10] = [
     Needed { program: "postgres", package: "postgresql" },
     Needed { program: "createdb", package: "postgresql" },
     Needed { program: "rabbitmq-server", package: "rabbitmq-server" },
