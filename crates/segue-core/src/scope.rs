@@ -6,7 +6,7 @@
 //! a round for each level that failed with it.) Then it decides command by command, and asks once more before each: what
 //! an earlier command of the batch did may make another load necessary, which is rare.
 
-use crate::command::{Command, Duty, DutyKind};
+use crate::command::{Command, Duty, DutyKind, Excused};
 use crate::decide::{check_state, ended_by_needs, failed_waiting, refuses};
 use crate::ids::{AttemptId, InstanceId, TaskId};
 use crate::letter::TaskResponse;
@@ -87,7 +87,7 @@ pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
             want.open_children(*task, None);
         }
         Command::Continue(duty) => want.duty(duty),
-        Command::Tick { limit } => want.tick(*limit, now),
+        Command::Tick { limit, excused } => want.tick(*limit, *excused, now),
         Command::Register { host, incarnation, agents, .. } => {
             for agent in snapshot.agents().of_host(*host) {
                 let kept = agent.incarnation == *incarnation
@@ -364,9 +364,10 @@ impl Want<'_> {
         }
     }
 
-    fn tick(&mut self, limit: usize, now: Time) {
+    fn tick(&mut self, limit: usize, excused: Excused, now: Time) {
         let snapshot = self.snapshot;
-        for agent in snapshot.agents().expired(now) {
+        let expired = snapshot.agents().expired(now);
+        for agent in expired.filter(|agent| !excused.covers(agent.host)) {
             self.held(agent.spec.instance);
         }
         if snapshot.due().is_none() {

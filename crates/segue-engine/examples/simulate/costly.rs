@@ -181,6 +181,7 @@ fn nothing() -> Decision {
         may_assign: false,
         look_again: false,
         ended: Vec::new(),
+        attempts: Vec::new(),
         state_changed: false,
     })
 }
@@ -341,5 +342,9 @@ impl WorkBus for CostlyBus {
 
     fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
         self.inner.look_at_dead(limit)
+    }
+
+    fn comebacks(&self) -> Option<u64> {
+        self.inner.comebacks()
     }
 }

@@ -322,6 +322,7 @@ impl Batch<'_> {
                 may_assign: false,
                 look_again: false,
                 ended: Vec::new(),
+                attempts: Vec::new(),
                 state_changed: false,
             }));
         }
