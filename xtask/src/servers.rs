@@ -18,7 +18,7 @@ struct Needed {
     package: &'static str,
 }
 
-const NEEDED: [Needed; 9] = [
+const NEEDED: [Needed; 10] = [
     Needed { program: "postgres", package: "postgresql" },
     Needed { program: "createdb", package: "postgresql" },
     Needed { program: "rabbitmq-server", package: "rabbitmq-server" },
@@ -26,6 +26,8 @@ const NEEDED: [Needed; 9] = [
     Needed { program: "redis-server", package: "redis-server" },
     Needed { program: "redis-cli", package: "redis-tools" },
     Needed { program: "redis-sentinel", package: "redis-sentinel" },
+    // For one node of a chaos run, whose clock is off.
+    Needed { program: "faketime", package: "faketime" },
     Needed { program: "setpriv", package: "util-linux" },
     // With it the tests look at the certificates of the servers.
     Needed { program: "openssl", package: "openssl" },

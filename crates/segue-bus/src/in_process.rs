@@ -373,6 +373,10 @@ impl WorkBus for InProcessBus {
         let dead = self.shared.dead.lock().iter().take(limit).cloned().collect();
         Box::pin(std::future::ready(Ok(dead)))
     }
+
+    fn comebacks(&self) -> Option<u64> {
+        Some(0)
+    }
 }
 
 struct InProcessConsumer {

@@ -3,8 +3,12 @@
 use jsonschema::Validator;
 use proptest::prelude::*;
 use segue_bus::wire::{self, Expected};
-use segue_core::ids::HostId;
+use segue_core::agent::{AgentKind, AgentSpec, Capability};
+use segue_core::ids::{HostId, ProjectId};
 use segue_core::letter::{Address, Letter};
+use segue_core::payload::Hash;
+use segue_core::time::Time;
+use segue_core::worker::{Answer, Asked, BODY_MAX, PART_MAX, Part, Say, Who, host_of, instance_of};
 use segue_testkit::bus_suite::{letter, one_of_each};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
@@ -56,6 +60,72 @@ fn what_is_sent_is_what_the_schema_says_and_comes_back_whole() {
     assert!(errors.is_empty(), "{errors:#?}");
     let came: Vec<Letter> = read(&data).unwrap().into_iter().map(Result::unwrap).collect();
     assert_eq!(came, letters);
+}
+
+/// The schema of one of its definitions.
+fn definition(name: &str) -> Validator {
+    let mut schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let definitions = schema["$defs"].take();
+    let schema = json!({ "$ref": format!("#/$defs/{name}"), "$defs": definitions });
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+fn questions() -> Vec<Say> {
+    let who = Who { name: "red-1.eu".into(), version: "1".into(), machine: String::new() };
+    let host = host_of(ProjectId(Uuid::from_u128(8)), &who.name);
+    let agent = AgentSpec {
+        instance: instance_of(host, "é"),
+        name: "é".into(),
+        kind: AgentKind::Codex,
+        description: "reviews".into(),
+        capabilities: vec![Capability { name: "review".into(), ..Capability::default() }].into(),
+        max_concurrency: 0,
+        delegates: true,
+    };
+    let (hash, agents) = (Hash::of(b"a"), vec![agent.instance]);
+    vec![
+        Say::Hello { who: who.clone(), agents: vec![agent], lease_ms: 3_000 },
+        Say::Beat { who, load: 0.25, running: 7, agents, lease_ms: u64::MAX },
+        Say::Bye { reason: "\u{1F44B}".into() },
+        Say::Get { hash, offset: u64::MAX },
+        Say::Put { part: Part(vec![0; PART_MAX]) },
+        Say::Join { hash, size: BODY_MAX, parts: vec![hash, hash] },
+    ]
+}
+
+fn answers() -> Vec<Answer> {
+    let reason = || "because".to_owned();
+    vec![
+        Answer::Done { now: Time(1), lease_ms: 3_000, leave: true },
+        Answer::Again { now: Time(-1), reason: reason() },
+        Answer::Part { size: 3, offset: 0, part: Part(b"abc".to_vec()) },
+        Answer::Refused { reason: reason() },
+        Answer::Later { reason: reason() },
+    ]
+}
+
+#[test]
+fn what_workers_say_and_are_answered_is_what_the_schema_says() {
+    let (asked, answer) = (definition("asked"), definition("answer"));
+    for say in questions() {
+        let value = serde_json::to_value(Asked { reply: Uuid::from_u128(1), say }).unwrap();
+        assert!(asked.is_valid(&value) && !answer.is_valid(&value), "{value}");
+        let without = |field: &str| {
+            let mut less = value.clone();
+            less.as_object_mut().unwrap().remove(field);
+            less
+        };
+        for field in value.as_object().unwrap().keys() {
+            // What the schema does without, readers do without.
+            let less = without(field);
+            let is_read = serde_json::from_value::<Asked>(less.clone()).is_ok();
+            assert!(is_read || !asked.is_valid(&less), "{less}");
+        }
+    }
+    for said in answers() {
+        let value = serde_json::to_value(said).unwrap();
+        assert!(answer.is_valid(&value) && !asked.is_valid(&value), "{value}");
+    }
 }
 
 #[test]
@@ -150,7 +220,7 @@ proptest! {
 
     #[test]
     fn a_damaged_message_is_read_or_refused(
-        which in 0_usize..10,
+        which in 0_usize..11,
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut in any::<prop::sample::Index>(),
     ) {
@@ -166,7 +236,7 @@ proptest! {
     /// Whatever value stands anywhere in a message: what is taken for letters is what the schema allows.
     #[test]
     fn whatever_is_read_is_what_the_schema_says(
-        which in 0_usize..10,
+        which in 0_usize..11,
         at in any::<prop::sample::Index>(),
         value in other_value(),
     ) {

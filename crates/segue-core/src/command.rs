@@ -8,6 +8,7 @@ use crate::payload::Payload;
 use crate::state::{Lock, StateCommand, StateConflict};
 use crate::task::{ProcessRef, TaskError, TaskSpec};
 use crate::time::Time;
+use crate::worker::is_worker;
 use std::sync::Arc;
 
 /// Tasks that one [`Command::Submit`], delegation or fan-out may hold.
@@ -98,6 +99,8 @@ pub enum Command {
     Tick {
         /// Tasks to look at, at most.
         limit: usize,
+        /// Whose lease does not end for now.
+        excused: Excused,
     },
     /// A host says which agents it has. Whatever it had in an earlier life has ended.
     Register {
@@ -166,6 +169,29 @@ impl Command {
             Command::ExpireAgent { .. } => "expire_agent",
             Command::Settle { .. } => "settle",
             Command::State(command) => command.name(),
+        }
+    }
+}
+
+/// Whose silence says nothing, since they could not be heard: their leases do not end for now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Excused {
+    /// Everybody could be heard.
+    #[default]
+    Nobody,
+    /// The bus was away, and workers are heard over it alone.
+    Workers,
+    /// The store was away, and nobody could renew a lease.
+    Everybody,
+}
+
+impl Excused {
+    /// Whether the agents of this host are meant.
+    pub fn covers(self, host: HostId) -> bool {
+        match self {
+            Excused::Nobody => false,
+            Excused::Workers => is_worker(host),
+            Excused::Everybody => true,
         }
     }
 }

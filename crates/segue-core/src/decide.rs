@@ -61,7 +61,7 @@ pub fn decide(snapshot: &Snapshot, command: &Command, ctx: &mut Ctx) -> Result<C
         Command::Cancel { task, reason } => cancel::cancel(&mut draft, *task, reason)?,
         Command::Retry { task } => timers::retry(&mut draft, *task)?,
         Command::Requeue { task } => requeue::requeue(&mut draft, *task)?,
-        Command::Tick { limit } => timers::tick(&mut draft, *limit)?,
+        Command::Tick { limit, excused } => timers::tick(&mut draft, *limit, *excused)?,
         Command::Register { host, incarnation, agents, lease_ms } => {
             agents::register(&mut draft, *host, *incarnation, agents, *lease_ms)?
         }

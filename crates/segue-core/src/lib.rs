@@ -12,6 +12,7 @@ pub mod decide;
 pub mod discover;
 pub mod event;
 pub mod failpoint;
+pub mod fleet;
 pub mod ids;
 pub mod letter;
 pub mod outcome;

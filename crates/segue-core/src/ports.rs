@@ -6,7 +6,7 @@ use crate::agent::Agent;
 use crate::changes::ChangeSet;
 use crate::command::{Command, Duty, Reject, Reply};
 use crate::event::Event;
-use crate::ids::TaskId;
+use crate::ids::{AttemptId, HostId, InstanceId, TaskId};
 use crate::letter::{Address, Letter};
 use crate::payload::{Hash, Payload};
 use crate::state::{Lock, Policy, StateVersion};
@@ -51,6 +51,8 @@ pub struct Effects {
     pub look_again: bool,
     /// Tasks that are terminal now.
     pub ended: Vec<TaskId>,
+    /// Attempts that ended, and the instances that had them.
+    pub attempts: Vec<(AttemptId, InstanceId)>,
     /// Whether shared state or a lock changed.
     pub state_changed: bool,
 }
@@ -71,6 +73,11 @@ impl Effects {
                 .iter()
                 .filter(|task| task.state.is_terminal())
                 .map(Task::id)
+                .collect(),
+            attempts: changes
+                .attempts
+                .iter()
+                .map(|record| (record.attempt.id, record.attempt.instance))
                 .collect(),
             state_changed: changes.state.is_some(),
         }
@@ -158,6 +165,15 @@ pub trait Store: Send + Sync {
 
     /// Every agent instance of the project.
     fn agents(&self) -> Fut<'_, Result<Vec<Agent>, StoreError>>;
+
+    /// The instances of one host. A store over a network reads no others for it: each host asks at every beat.
+    fn agents_of(&self, host: HostId) -> Fut<'_, Result<Vec<Agent>, StoreError>> {
+        Box::pin(async move {
+            let mut agents = self.agents().await?;
+            agents.retain(|agent| agent.host == host);
+            Ok(agents)
+        })
+    }
 
     /// Events in the order of their cursors.
     fn events(&self, filter: EventFilter) -> Fut<'_, Result<Vec<Event>, StoreError>>;
@@ -329,6 +345,9 @@ pub trait WorkBus: Send + Sync {
     /// Looks at the dead letters that are left, oldest first, at most so many, and leaves them where they are. A bus keeps a bounded number;
     /// the oldest go first.
     fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>>;
+
+    /// How often the bus was lost and found again so far; nothing while it is away, or takes no letters. In-process it never is.
+    fn comebacks(&self) -> Option<u64>;
 }
 
 /// One who takes letters from a queue. What it does not acknowledge goes back to the queue when it is dropped.

@@ -91,7 +91,7 @@ pub fn choose<'a>(
 }
 
 /// What one invocation costs in USD.
-fn cost(agent: &Agent, route: &Route) -> f64 {
+pub(crate) fn cost(agent: &Agent, route: &Route) -> f64 {
     match route {
         Route::Capability(name) => agent
             .spec

@@ -6,7 +6,7 @@
 //! a round for each level that failed with it.) Then it decides command by command, and asks once more before each: what
 //! an earlier command of the batch did may make another load necessary, which is rare.
 
-use crate::command::{Command, Duty, DutyKind};
+use crate::command::{Command, Duty, DutyKind, Excused};
 use crate::decide::{check_state, ended_by_needs, failed_waiting, refuses};
 use crate::ids::{AttemptId, InstanceId, TaskId};
 use crate::letter::TaskResponse;
@@ -50,7 +50,7 @@ pub enum Load {
 }
 
 /// What is still missing to decide this command. (`Assign` needs the heads of the queues of
-/// [`open_routes`](crate::route::open_routes), as many of each as there are free slots, which an adapter loads when the
+/// [`open_queues`](crate::fleet::Fleet::open_queues), as many of each as there are free slots, which an adapter loads when the
 /// rest of the batch is decided. A head that the batch has taken out of its queue does not count among them. Here `Assign`
 /// asks for the roots of the runs of what is ready.)
 pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
@@ -87,9 +87,9 @@ pub fn missing(snapshot: &Snapshot, command: &Command, now: Time) -> Vec<Load> {
             want.open_children(*task, None);
         }
         Command::Continue(duty) => want.duty(duty),
-        Command::Tick { limit } => want.tick(*limit, now),
+        Command::Tick { limit, excused } => want.tick(*limit, *excused, now),
         Command::Register { host, incarnation, agents, .. } => {
-            for agent in snapshot.agents().values().filter(|agent| agent.host == *host) {
+            for agent in snapshot.agents().of_host(*host) {
                 let kept = agent.incarnation == *incarnation
                     && agents.iter().any(|spec| spec.instance == agent.spec.instance);
                 if !kept {
@@ -364,12 +364,11 @@ impl Want<'_> {
         }
     }
 
-    fn tick(&mut self, limit: usize, now: Time) {
+    fn tick(&mut self, limit: usize, excused: Excused, now: Time) {
         let snapshot = self.snapshot;
-        for agent in snapshot.agents().values() {
-            if !agent.gone && agent.lease_until < now {
-                self.held(agent.spec.instance);
-            }
+        let expired = snapshot.agents().expired(now);
+        for agent in expired.filter(|agent| !excused.covers(agent.host)) {
+            self.held(agent.spec.instance);
         }
         if snapshot.due().is_none() {
             self.loads.push(Load::Due(limit));

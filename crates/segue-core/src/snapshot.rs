@@ -4,12 +4,13 @@ use crate::agent::Agent;
 use crate::changes::{ChangeSet, Edge, IdempotencyRecord};
 use crate::command::Duty;
 use crate::event::Event;
+use crate::fleet::Fleet;
 use crate::ids::{AttemptId, InstanceId, TaskId};
 use crate::letter::Letter;
 use crate::state::{StateChanges, StateRows};
 use crate::task::{AttemptRecord, Task};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A part of a long list, in the order of ids.
@@ -47,7 +48,7 @@ struct Row {
 pub struct Snapshot {
     tasks: FxHashMap<TaskId, Row>,
     absent: FxHashSet<TaskId>,
-    agents: BTreeMap<InstanceId, Agent>,
+    agents: Fleet,
     dirty_agents: BTreeSet<InstanceId>,
     dependents: FxHashMap<TaskId, Page<Edge>>,
     children: FxHashMap<TaskId, Page<TaskId>>,
@@ -101,15 +102,15 @@ pub enum DutyChange {
 
 impl Snapshot {
     /// An empty snapshot over these agents; `project_events` is the counter of the project's own log.
-    pub fn new(agents: BTreeMap<InstanceId, Agent>, project_events: u64) -> Snapshot {
-        Snapshot { agents, project_events, ..Snapshot::default() }
+    pub fn new(agents: impl Into<Fleet>, project_events: u64) -> Snapshot {
+        Snapshot { agents: agents.into(), project_events, ..Snapshot::default() }
     }
 
     /// Adds an agent instance as the store has it, for an adapter that loads those alone that a batch concerns. One that the batch has
     /// changed already stays as it is.
     pub fn add_agent(&mut self, agent: Agent) {
         if !self.dirty_agents.contains(&agent.spec.instance) {
-            self.agents.insert(agent.spec.instance, agent);
+            self.agents.put(agent);
         }
     }
 
@@ -218,7 +219,7 @@ impl Snapshot {
     }
 
     /// Every agent instance of the project.
-    pub fn agents(&self) -> &BTreeMap<InstanceId, Agent> {
+    pub fn agents(&self) -> &Fleet {
         &self.agents
     }
 
@@ -306,7 +307,7 @@ impl Snapshot {
         }
         for agent in changes.agents {
             self.dirty_agents.insert(agent.spec.instance);
-            self.agents.insert(agent.spec.instance, agent);
+            self.agents.put(agent);
         }
         for record in &changes.attempts {
             self.old_attempts.insert((record.task, record.attempt.id), Some(record.clone()));
@@ -351,7 +352,7 @@ impl Snapshot {
     }
 
     /// Gives back the agents, for the next batch of an adapter that is the only writer.
-    pub fn into_agents(self) -> (BTreeMap<InstanceId, Agent>, u64) {
+    pub fn into_agents(self) -> (Fleet, u64) {
         (self.agents, self.project_events)
     }
 }

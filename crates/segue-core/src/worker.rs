@@ -61,6 +61,11 @@ pub fn host_of(project: ProjectId, name: &str) -> HostId {
     HostId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
+/// Whether the host is a worker's: ids that are derived are of version 8, and those of nodes are drawn (version 4).
+pub fn is_worker(host: HostId) -> bool {
+    host.0.get_version_num() == 8
+}
+
 /// The instance of an agent on a host: the same over restarts, another on another host.
 pub fn instance_of(host: HostId, agent: &str) -> InstanceId {
     let digest = Sha256::new().chain_update(host.as_bytes()).chain_update(agent).finalize();

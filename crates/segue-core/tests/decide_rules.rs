@@ -4,10 +4,13 @@ mod support;
 
 use segue_core::command::*;
 use segue_core::event::Fact;
+use segue_core::ids::{HostId, ProjectId};
 use segue_core::letter::{Address, EndedProcess, LetterBody, Notice, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::task::*;
+use segue_core::worker::host_of;
 use support::*;
+use uuid::Uuid;
 
 /// The class of a task's error.
 fn class(task: &Task) -> Option<ErrorClass> {
@@ -785,7 +788,7 @@ fn a_tick_sees_what_the_batch_before_it_made_due() {
     let mut town = Town::new();
     let limits = Timeouts { queue_ms: Some(0), ..Timeouts::default() };
     let submit = Town::submission(vec![spec(1, "hasty").limits(limits)]);
-    town.batch(vec![submit, Command::Tick { limit: 10 }]);
+    town.batch(vec![submit, Command::Tick { limit: 10, excused: Excused::Nobody }]);
     assert_eq!(town.state(1), TaskState::Failed);
 }
 
@@ -1118,7 +1121,7 @@ fn no_more_is_assigned_than_asked_for_and_none_to_the_sick_or_the_loaded() {
 fn a_host_that_leaves_keeps_what_runs_and_gets_no_more_until_its_next_life() {
     let mut town = Town::new();
     // Who was never there cannot leave, and no slots at all is a mistake.
-    town.register(1, 1, vec![agent(1, "a", 0, &[])]).unwrap_err();
+    town.register(2, 1, vec![agent(2, "a", 0, &[])]).unwrap_err();
     town.register(1, 1, vec![agent(1, "a", 8, &[])]).unwrap();
     town.submit(vec![spec(1, "one"), spec(2, "two")]);
     assert_eq!(assign_among(&mut town, &[(1, 1.0, 0.0)], 1), [1]);
@@ -1152,12 +1155,35 @@ fn the_least_loaded_gets_it_then_the_cheapest() {
 }
 
 #[test]
+fn a_lease_does_not_end_while_its_host_could_not_be_heard() {
+    let mut town = Town::new();
+    let worker = host_of(ProjectId(Uuid::nil()), "red");
+    let register = |host, n| Command::Register {
+        host,
+        incarnation: life(1),
+        agents: vec![agent(n, "a", 1, &[])],
+        lease_ms: 10,
+    };
+    town.act(register(worker, 11)).unwrap();
+    town.act(register(HostId(Uuid::new_v4()), 12)).unwrap();
+    town.pass_ms(11);
+    for (excused, gone) in [
+        (Excused::Everybody, [false, false]),
+        (Excused::Workers, [false, true]),
+        (Excused::Nobody, [true, true]),
+    ] {
+        town.act(Command::Tick { limit: 2, excused }).unwrap();
+        assert_eq!([11, 12].map(|n| town.world.agents[&instance(n)].gone), gone, "{excused:?}");
+    }
+}
+
+#[test]
 fn a_tick_looks_at_no_more_tasks_than_asked_for() {
     let mut town = Town::new();
     let limits = Timeouts { queue_ms: Some(10), ..Timeouts::default() };
     town.submit((1..=3).map(|n| spec(n, "hasty").limits(limits)).collect());
     town.pass_ms(10);
-    town.act(Command::Tick { limit: 2 }).unwrap();
+    town.act(Command::Tick { limit: 2, excused: Excused::Nobody }).unwrap();
     let failed = (1..=3).filter(|n| town.state(*n) == TaskState::Failed).count();
     assert_eq!(failed, 2);
 }
@@ -1183,7 +1209,7 @@ fn whoever_must_end_an_attempt_is_told() {
     let effects = town.act(cancel(10)).unwrap();
     assert!(is_notice(&effects, town.attempt(task_id(11)).id));
     town.pass_ms(5_000 + RUN_GRACE_MS);
-    let effects = town.act(Command::Tick { limit: 9 }).unwrap();
+    let effects = town.act(Command::Tick { limit: 9, excused: Excused::Nobody }).unwrap();
     assert!(is_notice(&effects, town.attempt(task_id(2)).id));
 }
 

@@ -323,7 +323,7 @@ fn go_on(kind: DutyKind) -> Option<Command> {
 
 fn tick_after(town: &mut Town, minutes: u64) -> Option<Command> {
     town.pass_ms(minutes * MINUTE_MS + RUN_GRACE_MS);
-    Some(Command::Tick { limit: 100 })
+    Some(Command::Tick { limit: 100, excused: Excused::Nobody })
 }
 
 fn register(in_life: u64, agents: &[&str]) -> Option<Command> {
@@ -414,7 +414,7 @@ fn engine_columns() -> Vec<(&'static str, Ask)> {
         ("continue: cancel_children", |_| go_on(DutyKind::CancelChildren { after: None })),
         ("continue: render", |_| go_on(DutyKind::Render)),
         ("continue: collect", |_| go_on(DutyKind::Collect)),
-        ("tick, nothing due", |_| Some(Command::Tick { limit: 100 })),
+        ("tick, nothing due", |_| Some(Command::Tick { limit: 100, excused: Excused::Nobody })),
         ("tick, after a minute", |town| tick_after(town, 1)),
         ("tick, after the limit in the queue", |town| tick_after(town, 10)),
         ("tick, after the limit of an attempt", |town| tick_after(town, 20)),
@@ -423,7 +423,7 @@ fn engine_columns() -> Vec<(&'static str, Ask)> {
             let short = Command::Renew { host: host(1), incarnation: life(1), lease_ms: 1 };
             town.act(short).unwrap();
             town.pass_ms(2);
-            Some(Command::Tick { limit: 100 })
+            Some(Command::Tick { limit: 100, excused: Excused::Nobody })
         }),
         ("settle", |town| {
             Some(Command::Settle { letters: town.world.letters.keys().copied().collect() })

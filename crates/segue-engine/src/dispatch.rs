@@ -4,11 +4,11 @@ use crate::engine::Engine;
 use parking_lot::Mutex;
 use segue_core::command::Command;
 use segue_core::failpoint;
-use segue_core::ids::{AttemptId, InstanceId};
+use segue_core::ids::AttemptId;
 use segue_core::letter::{ChildResult, Letter, LetterBody, TeamMember};
 use segue_core::payload::Payload;
 use segue_core::ports::{BusError, StoreError, TaskFilter, Topic};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -23,27 +23,27 @@ const UNSENT_PAGE: usize = 1_000;
 pub struct Outbox {
     letters: mpsc::UnboundedSender<Vec<Letter>>,
     in_flight: Mutex<BTreeSet<u64>>,
-    /// Who got which attempt, until its outcome comes: only for the health of the agents.
+    /// Which attempts were given out, until their outcomes are written.
     given: Mutex<Given>,
 }
 
-/// Attempts whose instance is remembered. Where other engines take outcomes in as well, some are never asked for here.
+/// Attempts that are remembered. Where other engines take outcomes in as well, some are never heard of here.
 const GIVEN_MAX: usize = 100_000;
 
 #[derive(Debug, Default)]
 struct Given {
-    instances: HashMap<AttemptId, InstanceId>,
-    /// In the order in which they were given out; also some that were asked for since.
+    open: HashSet<AttemptId>,
+    /// In the order in which they were given out; also some that have ended since.
     order: VecDeque<AttemptId>,
 }
 
 impl Given {
-    fn note(&mut self, attempt: AttemptId, instance: InstanceId) {
-        self.instances.insert(attempt, instance);
+    fn note(&mut self, attempt: AttemptId) {
+        self.open.insert(attempt);
         self.order.push_back(attempt);
         while self.order.len() > GIVEN_MAX {
             if let Some(oldest) = self.order.pop_front() {
-                self.instances.remove(&oldest);
+                self.open.remove(&oldest);
             }
         }
     }
@@ -62,21 +62,21 @@ impl Outbox {
         let mut given = self.given.lock();
         for letter in &letters {
             if let LetterBody::TaskRequest(request) = &letter.body {
-                given.note(request.attempt, request.instance);
+                given.note(request.attempt);
             }
         }
         drop(given);
         let _ = self.letters.send(letters);
     }
 
-    /// The instance that got this attempt; asked once, when its outcome comes.
-    pub(crate) fn instance_of(&self, attempt: AttemptId) -> Option<InstanceId> {
-        self.given.lock().instances.remove(&attempt)
+    /// The outcome of this attempt is written, or refused.
+    pub(crate) fn reported(&self, attempt: AttemptId) {
+        self.given.lock().open.remove(&attempt);
     }
 
     /// Whether outcomes of attempts that were given out are still to come.
     pub(crate) fn is_waiting(&self) -> bool {
-        !self.given.lock().instances.is_empty()
+        !self.given.lock().open.is_empty()
     }
 
     fn is_in_flight(&self, seq: u64) -> bool {
@@ -204,7 +204,16 @@ async fn complete(engine: &Engine, letter: &mut Letter) -> Result<(), StoreError
             })
             .collect();
     }
-    if engine.directory.delegates(request.instance) {
+    let is_told = match engine.directory.delegates(request.instance) {
+        Some(is_told) => is_told,
+        // Another node gave it out, or heard of it: the tables know who it is.
+        None => {
+            let agents = engine.parts.store.agents().await?;
+            let who = agents.iter().find(|agent| agent.spec.instance == request.instance);
+            who.is_some_and(|agent| agent.spec.delegates)
+        }
+    };
+    if is_told {
         request.team = team(engine).await?;
     }
     Ok(())

@@ -57,9 +57,9 @@ impl Engine {
         for gone in before.filter(|instance| !now.contains(instance)) {
             self.directory.remove(gone);
         }
-        let agents = agents.to_vec();
-        self.command(Command::Register { host, incarnation, agents, lease_ms }).await?;
-        self.directory.beat(now, 0.0);
+        let registered = agents.to_vec();
+        self.command(Command::Register { host, incarnation, agents: registered, lease_ms }).await?;
+        self.directory.arrived(host, agents);
         self.look_again().await;
         Ok(())
     }
@@ -88,8 +88,8 @@ impl Engine {
     /// # Errors
     /// When the host has no agents, or the store cannot.
     pub async fn drain_host(&self, host: HostId) -> Result<usize, EngineError> {
-        let mut agents = self.parts.store.agents().await?;
-        agents.retain(|agent| agent.host == host && !agent.gone);
+        let mut agents = self.parts.store.agents_of(host).await?;
+        agents.retain(|agent| !agent.gone);
         let latest = agents.iter().map(|agent| agent.incarnation).max();
         let Some(incarnation) = latest else {
             return Err(Reject::Unknown { what: "agent of host", id: host.to_string() }.into());
@@ -148,8 +148,8 @@ impl Engine {
         host: HostId,
         incarnation: Incarnation,
     ) -> Result<Vec<Agent>, EngineError> {
-        let mut agents = self.parts.store.agents().await?;
-        agents.retain(|agent| agent.host == host && agent.incarnation == incarnation);
+        let mut agents = self.parts.store.agents_of(host).await?;
+        agents.retain(|agent| agent.incarnation == incarnation);
         Ok(agents)
     }
 

@@ -1,10 +1,10 @@
 //! Stop 7 of the trip: outcomes come back.
 
 use crate::engine::{Engine, EngineError};
+use crate::reported::Word;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use segue_core::command::{Command, Proof, Reject};
 use segue_core::letter::{Address, Letter, LetterBody, Notice, WIRE_VERSION};
-use segue_core::outcome::Outcome;
 use segue_core::ports::{BusError, Consumer, Decision, Delivery, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,7 @@ pub struct Intake {
 
 struct Applied {
     tokens: Vec<u64>,
+    words: Vec<Option<Word>>,
     result: Result<Vec<Decision>, StoreError>,
 }
 
@@ -86,7 +87,6 @@ impl Intake {
         for delivery in batch {
             match command_of(delivery.letter) {
                 Ok(command) => {
-                    self.note_health(&command);
                     commands.push(command);
                     tokens.push(delivery.token);
                 }
@@ -101,12 +101,13 @@ impl Intake {
         }
         let engine = self.engine.clone();
         let order = self.order.clone();
+        let words = commands.iter().map(Word::of).collect();
         Some(async move {
             // Waited for in here: the loop has to go on, or what it waits for would never end.
             let turn = order.read_owned().await;
             let result = engine.apply(commands).await;
             drop(turn);
-            Applied { tokens, result }
+            Applied { tokens, words, result }
         })
     }
 
@@ -114,6 +115,7 @@ impl Intake {
     async fn settle(&mut self, applied: Applied) -> bool {
         match applied.result {
             Ok(decisions) => {
+                self.engine.note_reported(&applied.words, &decisions);
                 let mut done = Vec::with_capacity(applied.tokens.len());
                 for (token, decision) in applied.tokens.into_iter().zip(decisions) {
                     match decision {
@@ -138,19 +140,6 @@ impl Intake {
         }
     }
 
-    /// What an outcome says about the health of its agent. Soft: it is forgotten with this process.
-    fn note_health(&self, command: &Command) {
-        let Command::Finish { response, .. } = command else { return };
-        let Some(instance) = self.engine.outbox.instance_of(response.attempt) else { return };
-        match &response.outcome {
-            Outcome::Complete { .. } | Outcome::Delegate { .. } => {
-                self.engine.directory.succeeded(instance);
-            }
-            Outcome::Fail { error, .. } => self.engine.directory.failed(instance, error.class),
-            Outcome::Cancelled => {}
-        }
-    }
-
     /// A worker's letter is done, whatever it was answered, or is none.
     async fn settle_heard(&mut self, token: u64, result: Result<(), String>) {
         let _ = match result {
@@ -165,6 +154,26 @@ impl Intake {
     async fn refuse(&mut self, token: u64, reject: &Reject) {
         tracing::warn!(%reject, "an outcome was refused");
         let _ = self.consumer.reject(token, Some(reject.to_string())).await;
+    }
+}
+
+impl Engine {
+    /// Takes in what attempts of this process report, without the bus: returns once it is written.
+    ///
+    /// # Errors
+    /// [`BusError::Away`] where something could not be written, or was refused: it is to go over the bus, where it is left to be looked at. What was
+    /// written may come again.
+    pub(crate) async fn take_reports(&self, letters: Vec<Letter>) -> Result<(), BusError> {
+        let commands: Result<Vec<Command>, String> = letters.into_iter().map(command_of).collect();
+        let commands = commands.map_err(BusError::Away)?;
+        let words: Vec<Option<Word>> = commands.iter().map(Word::of).collect();
+        let applied = self.apply(commands).await;
+        let decisions = applied.map_err(|error| BusError::Away(error.to_string()))?;
+        self.note_reported(&words, &decisions);
+        match decisions.into_iter().find_map(Result::err) {
+            Some(reject) => Err(BusError::Away(reject.to_string())),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The side stair: what time brings.
 
 use crate::engine::{Engine, EngineError};
+use crate::hearing::Hearing;
 use segue_core::command::{Command, Reply};
 use segue_core::ports::Topic;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
     let mut stopping = engine.stopping();
     let mut listener = engine.parts.signals.listen();
     let beat = Duration::from_millis(engine.config.beat_ms);
+    let lease = Duration::from_millis(engine.config.lease_ms);
+    let mut hearing = Hearing::new(lease, engine.parts.bus.comebacks());
     let mut failed = false;
     loop {
         let due = Duration::from_millis(engine.next_due().since_ms(engine.now()));
@@ -28,16 +31,23 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
             () = tokio::time::sleep(wait) => {}
             _ = listener.next(&[Topic::Due]), if !failed => continue,
         }
-        failed = tick(&engine).await.is_err();
+        let ticked = tick(&engine, &mut hearing).await;
+        if let Err(EngineError::Store(error)) = &ticked
+            && error.is_passing()
+        {
+            hearing.store_was_away();
+        }
+        failed = ticked.is_err();
     }
 }
 
 /// Lets everything that is due happen.
-async fn tick(engine: &Engine) -> Result<(), EngineError> {
+async fn tick(engine: &Engine, hearing: &mut Hearing) -> Result<(), EngineError> {
     loop {
         // What becomes due while the tick runs lowers the mark again.
         engine.set_next_due(None);
-        match engine.command(Command::Tick { limit: TICK_MAX }).await {
+        let excused = hearing.excused(engine.parts.bus.comebacks());
+        match engine.command(Command::Tick { limit: TICK_MAX, excused }).await {
             Ok(Reply::Done { changed: true }) => continue,
             Ok(_) => break,
             Err(error) => {

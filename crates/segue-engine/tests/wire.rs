@@ -1,15 +1,15 @@
-//! The agent in Python that `docs/wire.md` shows, at work for an engine over a SQLite store and RabbitMQ.
+//! The agent and the worker in Python that `docs/wire.md` show, at work for an engine over a SQLite store and RabbitMQ.
 
 use segue_bus::rabbitmq::{Options, RabbitBus};
 use segue_bus::signals::InProcessSignals;
-use segue_core::agent::{AgentKind, AgentSpec};
 use segue_core::command::NewTask;
-use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};
+use segue_core::ids::{ProjectId, TaskId};
 use segue_core::payload::Payload;
 use segue_core::ports::WorkBus;
 use segue_core::task::{ErrorClass, Need, Route, Task, TaskSpec, TaskState};
+use segue_core::worker::{TokenMaker, WorkerToken};
 use segue_engine::workflow::new_task_id;
-use segue_engine::{Config, Engine, LocalHost, Parts};
+use segue_engine::{Config, Engine, Parts};
 use segue_store::soft::InProcessSoft;
 use segue_store::sqlite::{Options as StoreOptions, SqliteStore};
 use segue_testkit::servers::RabbitMq;
@@ -27,21 +27,29 @@ const WIRE: &str = include_str!("../../../docs/wire.md");
 const LINES_MAX: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn example() -> String {
-    let (_, rest) = WIRE.split_once("```python\n").expect("the page has an example");
-    let (example, _) = rest.split_once("```").expect("the example ends");
-    assert!(example.lines().count() <= LINES_MAX, "{} lines", example.lines().count());
-    example.to_owned()
+/// The programs of the page: the agent, and the worker that it is part of.
+fn examples() -> [String; 2] {
+    let examples: Vec<String> = WIRE
+        .split("```python\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").expect("the example ends").0.to_owned())
+        .collect();
+    for example in &examples {
+        assert!(example.lines().count() <= LINES_MAX, "{} lines", example.lines().count());
+    }
+    examples.try_into().expect("the page has two examples")
 }
 
-/// Starts it, and returns once it takes work.
-async fn start(folder: &Path, url: &str, project: &str, host: HostId) -> Child {
-    let program = folder.join("agent.py");
-    std::fs::write(&program, example()).unwrap();
+/// Starts the worker, and returns once its agent takes work.
+async fn start(folder: &Path, url: &str, token: &WorkerToken) -> Child {
+    let [agent, worker] = examples();
+    for (name, text) in [("agent.py", agent), ("worker.py", worker), ("token", token.reveal())] {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
     let python =
         if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
     let mut command = Command::new(python);
-    command.arg(program).args([url, project, &host.to_string()]);
+    command.current_dir(folder).args(["worker.py", url, "token"]);
     command.stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
     let mut agent = command.spawn().expect("Python starts");
     let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
@@ -64,12 +72,13 @@ mod on_rabbitmq {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_agent_in_python_works_for_an_engine() {
+    async fn the_worker_in_python_registers_works_for_an_engine_and_leaves() {
         let broker = RabbitMq::start().await;
         let folder = tempfile::tempdir().unwrap();
         let url = broker.url(0, "%2f");
-        let bus = RabbitBus::connect(Options::new(vec![url.clone()], "demo")).await.unwrap();
         let project = ProjectId(Uuid::new_v4());
+        let options = Options::new(vec![url.clone()], project.to_string());
+        let bus = RabbitBus::connect(options).await.unwrap();
         let store = SqliteStore::open(StoreOptions::new(folder.path(), project, [7; 32])).unwrap();
         let parts = Parts {
             store: store.clone(),
@@ -78,21 +87,11 @@ mod on_rabbitmq {
             signals: InProcessSignals::new(),
             presence: InProcessSoft::new(),
         };
-        let config = Config { beat_ms: 200, ..Config::default() };
+        let maker = TokenMaker::new(project, [8; 32]);
+        let token = maker.worker("python-1").unwrap();
+        let config = Config { beat_ms: 200, workers: Some(maker), ..Config::default() };
         let engine = Engine::start(parts, config).await.unwrap();
-        let host =
-            LocalHost { host: HostId(Uuid::new_v4()), incarnation: Incarnation(Uuid::new_v4()) };
-        let mut agent = start(folder.path(), &url, "demo", host.host).await;
-        let shouter = AgentSpec {
-            instance: InstanceId(Uuid::new_v4()),
-            name: "shouter".into(),
-            kind: AgentKind::Command,
-            description: "".into(),
-            capabilities: Arc::from([]),
-            max_concurrency: 4,
-            delegates: false,
-        };
-        engine.register(&host, vec![shouter]).await.unwrap();
+        let mut worker = start(folder.path(), &url, &token).await;
 
         let first = task("first", &json!({ "text": "wait for me" }));
         let mut second = task("second", &json!({ "text": "grüß dich" }));
@@ -115,7 +114,12 @@ mod on_rabbitmq {
         assert!(error.message.contains("has no text"), "{error:?}");
         assert_eq!(bus.look_at_dead(10).await.unwrap(), []);
 
-        agent.kill().await.unwrap();
+        // It goes when it is told to, and says so.
+        assert_eq!(engine.drain_host(token.host()).await.unwrap(), 1);
+        let status = tokio::time::timeout(PATIENCE, worker.wait()).await.expect("it ends").unwrap();
+        assert!(status.success(), "{status}");
+        let agents = engine.store().agents().await.unwrap();
+        assert_eq!(agents.iter().map(|agent| agent.gone).collect::<Vec<_>>(), [true]);
         engine.stop().await;
         bus.close().await;
     }

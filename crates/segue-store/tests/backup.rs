@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use segue_core::command::{Command, NewTask, Submit};
+use segue_core::command::{Command, Excused, NewTask, Submit};
 use segue_core::ids::ProjectId;
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, EventFilter, Store, StoreError};
@@ -358,7 +358,7 @@ async fn what_ran_comes_back_as_lost(rig: Rig) {
     let later = sqlite::Options { clock: Arc::new(Later), ..other };
     let store = SqliteStore::open(later).expect("opens");
     assert_eq!(store.counts().await.expect("reads").len(), 2, "two are held still, one is ready");
-    accept(store.as_ref(), vec![Command::Tick { limit: 100 }]).await;
+    accept(store.as_ref(), vec![Command::Tick { limit: 100, excused: Excused::Nobody }]).await;
     assert_eq!(store.audit().await, Ok(Vec::new()));
     for id in all_tasks(store.as_ref()).await {
         let task = store.task(id).await.expect("reads").expect("is there");

@@ -7,6 +7,7 @@ pub mod lock_suite;
 pub mod memory;
 pub mod presence_suite;
 pub mod questions;
+pub mod rig;
 pub mod servers;
 pub mod simulator;
 pub mod store_suite;

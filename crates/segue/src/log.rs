@@ -8,12 +8,10 @@ use tracing_subscriber::fmt::MakeWriter;
 /// The variable that says what is logged, such as `debug` or `segue_engine=trace`.
 pub const VARIABLE: &str = "SEGUE_LOG";
 
-/// Starts to log: warnings, or what the environment asks for.
-pub fn start(colour: bool) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::Level::WARN.into())
-        .with_env_var(VARIABLE)
-        .from_env_lossy();
+/// Starts to log: what the environment asks for; else warnings, or nothing where the command itself tells all that it meets.
+pub fn start(colour: bool, is_quiet: bool) {
+    let asked = std::env::var(VARIABLE).unwrap_or_default();
+    let filter = filter(if asked.is_empty() && is_quiet { "off" } else { &asked });
     // Only the first call counts; a second one changes nothing.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -21,6 +19,17 @@ pub fn start(colour: bool) {
         .with_target(false)
         .with_writer(Above)
         .try_init();
+}
+
+/// What is logged. RabbitMQ's client writes whole letters into its records, also of one that merely came back, and in letters stand the
+/// secrets of attempts: it says nothing at all, whatever is asked for. What goes wrong there the bus says itself.
+fn filter(asked: &str) -> EnvFilter {
+    let filter =
+        EnvFilter::builder().with_default_directive(tracing::Level::WARN.into()).parse_lossy(asked);
+    match "lapin=off".parse() {
+        Ok(silent) => filter.add_directive(silent),
+        Err(_) => filter,
+    }
 }
 
 struct Above;
@@ -52,6 +61,20 @@ impl Drop for Line {
         let text = String::from_utf8_lossy(&self.0);
         if !text.trim().is_empty() {
             say(text.trim_end());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_logs_whole_letters_is_never_heard() {
+        for asked in ["", "trace", "lapin=trace", "segue=debug,lapin=info"] {
+            let filter = filter(asked).to_string();
+            let lapin: Vec<&str> = filter.split(',').filter(|it| it.starts_with("lapin")).collect();
+            assert_eq!(lapin, ["lapin=off"], "{asked}: {filter}");
         }
     }
 }

@@ -12,7 +12,7 @@ use segue_core::decide::secret_of;
 use segue_core::ids::Incarnation;
 use segue_core::ports::{NodeBeat, Store};
 use segue_core::worker::TokenMaker;
-use segue_engine::{Config, Engine, LocalHost};
+use segue_engine::{Config, Engine, HostBus, LocalHost};
 use segue_store::sqlite::SystemClock;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,10 +83,11 @@ impl Node {
         let parts = base.parts.clone();
         let local = LocalHost { host: project.host, incarnation: Incarnation(Uuid::new_v4()) };
         let specs = agents.iter().map(|agent| agent.spec.clone()).collect();
+        let bus = HostBus::over(parts.bus.clone());
         let host_parts = HostParts {
             host: local.host,
             incarnation: local.incarnation,
-            bus: parts.bus.clone(),
+            bus: bus.clone(),
             blobs: parts.blobs.clone(),
             clock: Arc::new(SystemClock),
         };
@@ -94,6 +95,7 @@ impl Node {
         let host = Host::start(host_parts, agents).await?;
         let config = engine_config(&project, parts.store.as_ref(), options.engine);
         let engine = Engine::start(parts, config).await?;
+        bus.set_engine(&engine);
         // First the processes of the earlier life, then its tasks: two attempts at one task must not share a folder.
         let ending = remains::end(&project).await;
         engine.register(&local, specs).await?;

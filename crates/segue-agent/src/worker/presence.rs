@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// How long an answer to a hello, a beat or a bye is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two tries to say hello.
+/// Between two tries to say something that nobody heard.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Beats between two hellos: what the tables say of the agents is set right that often.
 const BEATS: u32 = 12;
@@ -106,12 +106,23 @@ impl Presence {
     /// Beats until the worker is told to go. While nobody answers, what runs goes on.
     pub async fn stay(&self) -> Stay {
         let mut beats = 0;
+        let mut is_heard = true;
         loop {
             let pause = Duration::from_millis(self.granted_ms.load(Ordering::Relaxed) / 3);
+            // Once somebody can answer again, nobody is to wait for the next beat to know that this worker is there.
+            let pause = if is_heard { pause } else { pause.min(PAUSE) };
             tokio::time::sleep(pause).await;
             beats += 1;
             let mut again = beats >= BEATS;
-            match self.beat().await {
+            let beat = self.beat().await;
+            let was_heard = std::mem::replace(
+                &mut is_heard,
+                !matches!(
+                    beat,
+                    Err(LinkError::Ask(_) | LinkError::Forged(_) | LinkError::Later(_))
+                ),
+            );
+            match beat {
                 Ok(true) => return Stay::Leave,
                 Ok(false) => {}
                 Err(LinkError::Refused(reason)) => return Stay::Refused(reason),
@@ -119,7 +130,11 @@ impl Presence {
                     tracing::warn!(%reason, "the agents of this worker register again");
                     again = true;
                 }
-                Err(error) => tracing::warn!(%error, "no node answers; what runs goes on"),
+                // Once: a broker that is away may be so for long.
+                Err(error) if was_heard => {
+                    tracing::warn!(%error, "no node answers; what runs goes on");
+                }
+                Err(error) => tracing::debug!(%error, "still no node answers"),
             }
             if again {
                 beats = 0;

@@ -168,6 +168,14 @@ impl WorkBus for RabbitBus {
     fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
         Box::pin(dead::look(&self.shared, limit))
     }
+
+    fn comebacks(&self) -> Option<u64> {
+        let Shared { publishing, consuming, .. } = &*self.shared;
+        let stands = publishing.now().is_ok()
+            && consuming.now().is_ok()
+            && publishing.blocked.borrow().is_none();
+        stands.then(|| (publishing.made() + consuming.made()).saturating_sub(2))
+    }
 }
 
 impl Drop for RabbitBus {

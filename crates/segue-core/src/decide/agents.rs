@@ -21,8 +21,7 @@ pub(super) fn register(
     let known: Vec<(InstanceId, Incarnation, bool)> = draft
         .snapshot
         .agents()
-        .values()
-        .filter(|agent| agent.host == host)
+        .of_host(host)
         .map(|agent| (agent.spec.instance, agent.incarnation, agent.gone))
         .collect();
     let mut changed = false;
@@ -100,8 +99,8 @@ fn forget_unlisted(draft: &mut Draft<'_>, host: HostId, life: Incarnation, specs
     let old: Vec<Agent> = draft
         .snapshot
         .agents()
-        .values()
-        .filter(|agent| agent.host == host && agent.incarnation != life && !agent.gone)
+        .of_host(host)
+        .filter(|agent| agent.incarnation != life && !agent.gone)
         .filter(|agent| specs.iter().all(|spec| spec.instance != agent.spec.instance))
         .cloned()
         .collect();
@@ -128,7 +127,7 @@ pub(super) fn renew(
     // An instance that is gone may just have been taken off the list while the host went on: it speaks for
     // nothing, unless it is all there is.
     let (gone, here): (Vec<&Agent>, Vec<&Agent>) =
-        draft.snapshot.agents().values().filter(|it| it.host == host).partition(|it| it.gone);
+        draft.snapshot.agents().of_host(host).partition(|it| it.gone);
     if here.iter().any(|agent| agent.incarnation != incarnation) {
         return Err(Reject::Superseded(format!(
             "host {host} was registered by another process since: only one may run"

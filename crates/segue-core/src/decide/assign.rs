@@ -2,72 +2,43 @@
 
 use super::draft::Draft;
 use super::secret_of;
-use crate::command::{Assign, Candidate, Reject, Reply};
+use crate::command::{Assign, Reject, Reply};
 use crate::event::Fact;
+use crate::fleet::Takers;
 use crate::ids::{InstanceId, TaskId};
 use crate::letter::{LetterBody, Resume, TaskRequest};
 use crate::payload::Hash;
-use crate::route;
 use crate::task::{Attempt, Route, Task, TaskState};
-use rustc_hash::FxHashMap;
 
 /// Assigns the ready tasks of the snapshot in the order of their ranks, as long as there are slots.
 ///
 /// The adapter has loaded the head of the queue of every open route, as many as it has free slots; so a
 /// task that the batch itself made ready is compared with those that wait longer, and jumps none of them.
 pub(super) fn assign(draft: &mut Draft<'_>, assign: &Assign) -> Result<Reply, Reject> {
-    let takers = takers(draft, &assign.candidates);
+    let fleet = draft.snapshot.agents();
     let mut ready: Vec<(i64, TaskId)> = draft
         .snapshot
         .tasks()
-        .filter(|task| task.state == TaskState::Ready && takers.contains_key(&task.spec.route))
+        .filter(|task| task.state == TaskState::Ready && fleet.is_open(&task.spec.route))
         .map(|task| (task.rank, task.id()))
         .collect();
+    if ready.is_empty() {
+        return Ok(Reply::Assigned(0));
+    }
     ready.sort_unstable();
-    let mut free: usize = assign
-        .candidates
-        .iter()
-        .filter(|candidate| route::is_fit(candidate))
-        .filter_map(|candidate| draft.agent(candidate.instance))
-        .map(|agent| agent.slots_free() as usize)
-        .sum();
+    let mut takers = Takers::new(fleet, &assign.candidates);
     let mut assigned = 0;
     for (_, id) in ready {
-        if assigned == assign.limit || free == 0 {
+        if assigned == assign.limit {
             break;
         }
-        let task = draft.task(id)?;
-        let agents = takers
-            .get(&task.spec.route)
-            .into_iter()
-            .flatten()
-            .filter_map(|candidate| Some((*candidate, draft.agent(candidate.instance)?)));
-        let Some(instance) = route::choose(task, agents) else { continue };
+        let Some(instance) = takers.take(draft.task(id)?, |agent| draft.agent(agent)) else {
+            continue;
+        };
         give(draft, id, instance)?;
         assigned += 1;
-        free -= 1;
     }
     Ok(Reply::Assigned(assigned))
-}
-
-/// The fit candidates with free slots by the routes that they serve: looked up once, so that a task is compared with those
-/// that can take it and not with the whole fleet.
-fn takers<'a>(
-    draft: &Draft<'_>,
-    candidates: &'a [Candidate],
-) -> FxHashMap<Route, Vec<&'a Candidate>> {
-    let mut takers: FxHashMap<Route, Vec<&Candidate>> = FxHashMap::default();
-    for candidate in candidates.iter().filter(|candidate| route::is_fit(candidate)) {
-        let Some(agent) = draft.agent(candidate.instance) else { continue };
-        if agent.slots_free() == 0 {
-            continue;
-        }
-        takers.entry(Route::Agent(agent.spec.name.clone())).or_default().push(candidate);
-        for capability in agent.spec.capabilities.iter() {
-            takers.entry(Route::Capability(capability.name.clone())).or_default().push(candidate);
-        }
-    }
-    takers
 }
 
 fn give(draft: &mut Draft<'_>, id: TaskId, instance: InstanceId) -> Result<(), Reject> {

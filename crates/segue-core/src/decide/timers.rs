@@ -4,7 +4,7 @@ use super::cancel;
 use super::draft::Draft;
 use super::ended::{self, Ending};
 use super::{agents, finish};
-use crate::command::{RUN_GRACE_MS, Reject, Reply};
+use crate::command::{Excused, RUN_GRACE_MS, Reject, Reply};
 use crate::event::Fact;
 use crate::ids::TaskId;
 use crate::letter::{LetterBody, Notice};
@@ -12,14 +12,13 @@ use crate::task::{AttemptEnd, ErrorClass, TaskError, TaskState, WaitFor};
 use crate::time::Time;
 use std::collections::BTreeSet;
 
-pub(super) fn tick(draft: &mut Draft<'_>, limit: usize) -> Result<Reply, Reject> {
+pub(super) fn tick(draft: &mut Draft<'_>, limit: usize, excused: Excused) -> Result<Reply, Reject> {
     draft.in_bulk = true;
     let now = draft.now();
-    let expired: Vec<_> = draft
-        .snapshot
-        .agents()
-        .values()
-        .filter(|agent| !agent.gone && agent.lease_until < now)
+    let expired = draft.snapshot.agents().expired(now);
+    // In the order of their ids, whichever lease ended first.
+    let expired: BTreeSet<_> = expired
+        .filter(|agent| !excused.covers(agent.host))
         .map(|agent| agent.spec.instance)
         .collect();
     for instance in &expired {

@@ -10,7 +10,8 @@ pub mod world;
 
 use segue_core::agent::{Agent, AgentKind, AgentSpec, Capability};
 use segue_core::command::{
-    Assign, Candidate, Command, Duty, DutyKind, NewTask, Proof, Reject, Rendered, Reply, Submit,
+    Assign, Candidate, Command, Duty, DutyKind, Excused, NewTask, Proof, Reject, Rendered, Reply,
+    Submit,
 };
 use segue_core::decide::{Chance, Ctx, secret_of};
 use segue_core::event::Fact;
@@ -395,7 +396,8 @@ impl Town {
 
     /// Looks at the clock.
     pub fn tick(&mut self) {
-        self.act(Command::Tick { limit: 1_000 }).expect("a tick is never refused");
+        self.act(Command::Tick { limit: 1_000, excused: Excused::Nobody })
+            .expect("a tick is never refused");
     }
 
     /// Does the work that was left behind, as the engine does; how much there was.

@@ -142,7 +142,7 @@ impl Town {
                     _ => Command::Requeue { task },
                 })
             }
-            Kind::Tick => Some(Command::Tick { limit: 1_000 }),
+            Kind::Tick => Some(Command::Tick { limit: 1_000, excused: Excused::Nobody }),
             Kind::Agents => Some(draw_agents(dice)),
             Kind::Settle => {
                 let letters: Vec<u64> = self.world.letters.keys().copied().collect();

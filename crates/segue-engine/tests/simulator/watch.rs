@@ -36,6 +36,10 @@ impl WorkBus for WatchedBus {
     fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
         self.inner.look_at_dead(limit)
     }
+
+    fn comebacks(&self) -> Option<u64> {
+        self.inner.comebacks()
+    }
 }
 
 struct WatchedConsumer {

@@ -86,6 +86,10 @@ impl WorkBus for Cuttable {
     fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
         self.bus.look_at_dead(limit)
     }
+
+    fn comebacks(&self) -> Option<u64> {
+        self.bus.comebacks()
+    }
 }
 
 /// Says who it is and what it got.
@@ -117,10 +121,21 @@ impl Team {
 
     pub async fn with(engines: usize, workers: Option<TokenMaker>) -> Team {
         let bus = InProcessBus::new();
+        Team::over(engines, workers, bus.clone(), bus, Arc::new(Now(0))).await
+    }
+
+    /// Over this bus; the engines reach it by a way of their own.
+    pub async fn over(
+        engines: usize,
+        workers: Option<TokenMaker>,
+        bus: Arc<InProcessBus>,
+        way: Arc<dyn WorkBus>,
+        clock: Arc<dyn Clock>,
+    ) -> Team {
         let parts = Parts {
-            store: Arc::new(MemoryStore::new(Arc::new(Now(0)), 7, KEY)),
+            store: Arc::new(MemoryStore::new(clock, 7, KEY)),
             blobs: Arc::new(MapBlobs::default()),
-            bus: bus.clone(),
+            bus: way,
             signals: InProcessSignals::new(),
             presence: InProcessSoft::new(),
         };

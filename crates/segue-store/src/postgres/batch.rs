@@ -375,6 +375,7 @@ fn nothing_assigned() -> Effects {
         may_assign: false,
         look_again: false,
         ended: Vec::new(),
+        attempts: Vec::new(),
         state_changed: false,
     }
 }

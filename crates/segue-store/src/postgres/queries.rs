@@ -70,6 +70,10 @@ static ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
 static AGENTS: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT {} FROM agents WHERE project = $1 ORDER BY instance", decode::AGENT)
 });
+static AGENTS_OF: LazyLock<String> = LazyLock::new(|| {
+    let columns = decode::AGENT;
+    format!("SELECT {columns} FROM agents WHERE project = $1 AND host = $2 ORDER BY instance")
+});
 static EVENTS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT {} FROM events WHERE project = $1 AND cursor > $2 AND cursor <= $3 ORDER BY cursor LIMIT $4",
@@ -254,6 +258,15 @@ pub(super) async fn attempts(
 
 pub(super) async fn agents(line: &Line, project: i32) -> Result<Vec<Agent>, Trouble> {
     let rows = line.ask(Ask::new(&AGENTS).with(project)).await?;
+    rows.iter().map(|row| Ok(decode::agent(row)?)).collect()
+}
+
+pub(super) async fn agents_of(
+    line: &Line,
+    project: i32,
+    host: HostId,
+) -> Result<Vec<Agent>, Trouble> {
+    let rows = line.ask(Ask::new(&AGENTS_OF).with(project).with(host.0)).await?;
     rows.iter().map(|row| Ok(decode::agent(row)?)).collect()
 }
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use segue_core::agent::Agent;
 use segue_core::command::{Command, Duty};
 use segue_core::event::Event;
-use segue_core::ids::{ProjectId, TaskId};
+use segue_core::ids::{HostId, ProjectId, TaskId};
 use segue_core::letter::Letter;
 use segue_core::payload::{DATABASE_MAX, Hash, Payload};
 use segue_core::ports::{
@@ -287,6 +287,13 @@ impl Store for PostgresStore {
         let project = self.shared.project;
         Box::pin(async move {
             self.read(|line| async move { queries::agents(&line, project).await }).await
+        })
+    }
+
+    fn agents_of(&self, host: HostId) -> Fut<'_, Result<Vec<Agent>, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            self.read(|line| async move { queries::agents_of(&line, project, host).await }).await
         })
     }
 

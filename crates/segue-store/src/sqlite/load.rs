@@ -9,14 +9,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::Agent;
 use segue_core::changes::{Edge, IdempotencyRecord};
 use segue_core::command::{Assign, CASCADE_MAX, Command};
-use segue_core::ids::{AttemptId, InstanceId, TaskId};
+use segue_core::fleet::Candidates;
+use segue_core::ids::{AttemptId, HostId, TaskId};
 use segue_core::payload::Hash;
-use segue_core::route::open_routes;
 use segue_core::scope::{Load, missing};
 use segue_core::snapshot::{Page, Snapshot};
 use segue_core::task::{Route, Task, TaskState};
 use segue_core::time::Time;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Rows that a page is read with: one more than it holds tells whether there are more.
@@ -203,10 +202,13 @@ impl Loader<'_> {
         if self.ready_routes.is_empty() {
             return Ok(());
         }
-        for (route, free) in open_routes(snapshot.agents(), &assign.candidates) {
-            if self.ready_routes.contains(&route) {
-                self.head(snapshot, &route, free.min(assign.limit))?;
-            }
+        let candidates = Candidates::new(&assign.candidates);
+        let ready = &self.ready_routes;
+        let fleet = snapshot.agents();
+        let open = fleet
+            .open_queues(&candidates, assign.limit, ready.iter(), |route| ready.contains(route));
+        for (route, free) in open {
+            self.head(snapshot, &route, free)?;
         }
         Ok(())
     }
@@ -253,15 +255,19 @@ fn page<T>(mut items: Vec<T>) -> Page<T> {
     Page { items, more }
 }
 
-/// Every agent instance of the project.
+/// The agent instances of the project, or those of one host, in the order of their ids.
 pub(super) fn agents(
     conn: &Connection,
     project: i64,
-) -> Result<BTreeMap<InstanceId, Agent>, Failure> {
-    let mut statement =
-        conn.prepare_cached(&format!("SELECT {} FROM agents WHERE project = ?1", decode::AGENT))?;
-    let rows = statement.query_and_then(params![project], |row| decode::agent(row))?;
-    rows.map(|agent| agent.map(|agent| (agent.spec.instance, agent))).collect()
+    host: Option<HostId>,
+) -> Result<Vec<Agent>, Failure> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {} FROM agents WHERE project = ?1 AND (?2 IS NULL OR host = ?2) ORDER BY instance",
+        decode::AGENT
+    ))?;
+    let host = host.map(|host| *host.as_bytes());
+    let rows = statement.query_and_then(params![project, host], |row| decode::agent(row))?;
+    rows.collect()
 }
 
 /// The routes that have ready tasks: one step of the index for each, however many tasks stand behind it.

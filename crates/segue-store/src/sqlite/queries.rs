@@ -4,7 +4,6 @@ use super::error::Failure;
 use super::{cells, decode};
 use crate::rows::letters::request;
 use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
-use segue_core::agent::Agent;
 use segue_core::command::Duty;
 use segue_core::event::Event;
 use segue_core::ids::{AttemptId, HostId, TaskId};
@@ -192,10 +191,6 @@ pub(super) fn attempts(conn: &Connection, task: TaskId) -> Result<Vec<AttemptRec
     ))?;
     let rows = statement.query_and_then(params![task.as_bytes()], |row| decode::record(row))?;
     rows.collect()
-}
-
-pub(super) fn agents(conn: &Connection, project: i64) -> Result<Vec<Agent>, Failure> {
-    Ok(super::load::agents(conn, project)?.into_values().collect())
 }
 
 pub(super) fn events(

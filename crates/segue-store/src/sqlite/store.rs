@@ -10,14 +10,14 @@ use super::prune::{self, Step};
 use super::schema;
 use super::write::Counters;
 use super::writer::{self, Writer};
-use super::{decode, queries, state};
+use super::{decode, load, queries, state};
 use crate::rows::{WEIGHT_MAX, weight};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use segue_core::agent::Agent;
 use segue_core::command::{Command, Duty};
 use segue_core::event::Event;
-use segue_core::ids::{ProjectId, TaskId};
+use segue_core::ids::{HostId, ProjectId, TaskId};
 use segue_core::letter::Letter;
 use segue_core::payload::{DATABASE_MAX, Hash, Payload};
 use segue_core::ports::{
@@ -392,7 +392,12 @@ impl Store for SqliteStore {
 
     fn agents(&self) -> Fut<'_, Result<Vec<Agent>, StoreError>> {
         let project = self.project;
-        Box::pin(self.read(move |conn| queries::agents(conn, project)))
+        Box::pin(self.read(move |conn| load::agents(conn, project, None)))
+    }
+
+    fn agents_of(&self, host: HostId) -> Fut<'_, Result<Vec<Agent>, StoreError>> {
+        let project = self.project;
+        Box::pin(self.read(move |conn| load::agents(conn, project, Some(host))))
     }
 
     fn events(&self, filter: EventFilter) -> Fut<'_, Result<Vec<Event>, StoreError>> {

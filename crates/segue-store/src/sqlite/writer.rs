@@ -11,15 +11,15 @@ use super::{decode, schema};
 use crate::rows::changes_anything;
 use rusqlite::{Connection, params};
 use rustc_hash::{FxHashMap, FxHashSet};
-use segue_core::agent::{Agent, AgentSpec};
+use segue_core::agent::AgentSpec;
 use segue_core::command::{Assign, Command, Reply};
 use segue_core::decide::{Chance, Ctx, decide};
 use segue_core::failpoint;
+use segue_core::fleet::Fleet;
 use segue_core::ids::{InstanceId, TaskId};
 use segue_core::ports::{Decision, Effects, StoreError};
 use segue_core::snapshot::Snapshot;
 use segue_core::task::{Route, TaskState};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Tasks kept in memory between batches: about 1 KiB each.
@@ -34,7 +34,7 @@ pub(super) struct Writer {
     pub(super) counters: Counters,
     pub(super) hot: Hot,
     ctx: Ctx,
-    agents: BTreeMap<InstanceId, Agent>,
+    agents: Fleet,
     specs: FxHashMap<InstanceId, Arc<AgentSpec>>,
     ready_routes: FxHashSet<Route>,
     last_id: TaskId,
@@ -72,7 +72,7 @@ impl Writer {
             counters: Counters::default(),
             hot: Hot::new(HOT_MAX),
             ctx,
-            agents: BTreeMap::new(),
+            agents: Fleet::new(),
             specs: FxHashMap::default(),
             ready_routes: FxHashSet::default(),
             last_id: TaskId::from_bytes([0; 16]),
@@ -98,7 +98,7 @@ impl Writer {
     pub(super) fn reload(&mut self) -> Result<(), Failure> {
         self.hot.clear();
         self.counters = counters(&self.conn, self.project)?;
-        self.agents = load::agents(&self.conn, self.project)?;
+        self.agents = load::agents(&self.conn, self.project, None)?.into_iter().collect();
         self.specs =
             self.agents.iter().map(|(instance, agent)| (*instance, agent.spec.clone())).collect();
         self.ready_routes = load::ready_routes(&self.conn, self.project)?;
@@ -322,6 +322,7 @@ impl Batch<'_> {
                 may_assign: false,
                 look_again: false,
                 ended: Vec::new(),
+                attempts: Vec::new(),
                 state_changed: false,
             }));
         }

@@ -112,6 +112,11 @@ impl WorkBus for FlakyBus {
         }
         self.inner.look_at_dead(limit)
     }
+
+    fn comebacks(&self) -> Option<u64> {
+        let line = *self.line.borrow();
+        line.up.then_some(line.breaks)
+    }
 }
 
 /// A consumer of a queue, or of the dead letters that brought work.

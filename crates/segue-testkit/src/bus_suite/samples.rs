@@ -1,7 +1,7 @@
 //! Letters to send about: a plain one by number, and one of every kind with every field set.
 
 use segue_core::agent::{AgentKind, Capability};
-use segue_core::ids::{AttemptId, Incarnation, InstanceId, TaskId};
+use segue_core::ids::{AttemptId, Incarnation, InstanceId, ProjectId, TaskId};
 use segue_core::letter::{
     Address, ChildResult, EndedProcess, Letter, LetterBody, Notice, Resume, Secret, TaskRequest,
     TaskResponse, TeamMember, WIRE_VERSION,
@@ -14,6 +14,7 @@ use segue_core::task::{
     WorkspaceKind,
 };
 use segue_core::time::Time;
+use segue_core::worker::{Sealed, Stamp, TokenMaker, Way, host_of};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -51,7 +52,7 @@ pub fn one_of_each(to: &Address) -> Vec<Letter> {
     let request = LetterBody::TaskRequest(Box::new(request()));
     let responses =
         outcomes().into_iter().map(|outcome| LetterBody::TaskResponse(Box::new(response(outcome))));
-    let bodies = notices.chain([query, request]).chain(responses);
+    let bodies = notices.chain([query, request]).chain(responses).chain([sealed()]);
     bodies
         .zip(1..)
         .map(|(body, n)| Letter {
@@ -65,6 +66,17 @@ pub fn one_of_each(to: &Address) -> Vec<Letter> {
             ..letter_with(to, n, body)
         })
         .collect()
+}
+
+/// What a worker says, signed.
+fn sealed() -> LetterBody {
+    let maker = TokenMaker::new(ProjectId(Uuid::from_u128(8)), [9; 32]);
+    let host = host_of(maker.project(), "red");
+    let incarnation = Incarnation(Uuid::from_u128(10));
+    let stamp = Stamp { host, incarnation, number: u64::MAX, at: Time(-1) };
+    let (token, said) = (maker.token(host), "{\"say\": \"grüß dich\\n\"}".to_owned());
+    let sealed = Sealed::seal(&token, maker.project(), Way::ToEngine, stamp, said);
+    LetterBody::Host(Box::new(sealed))
 }
 
 fn task(n: u64) -> TaskId {

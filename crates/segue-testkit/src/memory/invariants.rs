@@ -203,7 +203,7 @@ fn check_mover(world: &World, task: &Task) -> Result<(), String> {
 }
 
 fn check_agents(world: &World, count: &Counts) -> Result<(), String> {
-    for (id, agent) in &world.agents {
+    for (id, agent) in world.agents.iter() {
         let held = count.held.get(id).copied().unwrap_or_default();
         if agent.slots_used != held {
             return Err(format!("{held} tasks hold a slot of {agent:?}"));

@@ -6,7 +6,7 @@ use segue_core::agent::Agent;
 use segue_core::command::{Command, Duty};
 use segue_core::decide::{Chance, Ctx};
 use segue_core::event::Event;
-use segue_core::ids::{PROJECT_LOG, TaskId};
+use segue_core::ids::{HostId, PROJECT_LOG, TaskId};
 use segue_core::letter::Letter;
 use segue_core::ports::{Clock, Decision, EventFilter, Fut, Pruned, Store, StoreError, TaskFilter};
 use segue_core::state::{Lock, Policy, StateVersion};
@@ -80,10 +80,12 @@ impl Store for MemoryStore {
                     && filter.parent.is_none_or(|parent| task.spec.parent == Some(parent))
                     && filter.before.is_none_or(|before| task.id() < before)
             };
-            let found = world.tasks.values().filter(wanted);
-            if filter.parent.is_some() {
+            if let Some(parent) = filter.parent {
+                let children = world.children.get(&parent).into_iter().flatten();
+                let found = children.filter_map(|id| world.tasks.get(id)).filter(wanted);
                 found.take(filter.limit).cloned().collect()
             } else {
+                let found = world.tasks.values().filter(wanted);
                 found.rev().take(filter.limit).cloned().collect()
             }
         })
@@ -110,6 +112,10 @@ impl Store for MemoryStore {
 
     fn agents(&self) -> Fut<'_, Result<Vec<Agent>, StoreError>> {
         self.read(|world| world.agents.values().cloned().collect())
+    }
+
+    fn agents_of(&self, host: HostId) -> Fut<'_, Result<Vec<Agent>, StoreError>> {
+        self.read(|world| world.agents.of_host(host).cloned().collect())
     }
 
     fn events(&self, filter: EventFilter) -> Fut<'_, Result<Vec<Event>, StoreError>> {

@@ -3,15 +3,14 @@
 //! This file depends on `segue-core` and the standard library alone: the tests of `segue-core` include
 //! it by its path.
 
-use segue_core::agent::Agent;
 use segue_core::changes::{Edge, IdempotencyRecord};
 use segue_core::command::{Assign, CASCADE_MAX, Command, Duty, Reject};
 use segue_core::decide::{Ctx, decide};
 use segue_core::event::Event;
+use segue_core::fleet::{Candidates, Fleet};
 use segue_core::ids::{AttemptId, InstanceId, PROJECT_LOG, TaskId};
 use segue_core::letter::Letter;
 use segue_core::ports::{Decision, Effects};
-use segue_core::route;
 use segue_core::scope::{Load, missing};
 use segue_core::snapshot::{DutyChange, Page, Snapshot, Writes};
 use segue_core::state::{KeyRow, Lock, Policy, StateChanges, StateVersion};
@@ -38,7 +37,7 @@ pub struct World {
     /// Records of attempts that have ended.
     pub attempts: BTreeMap<AttemptId, AttemptRecord>,
     /// Every agent instance.
-    pub agents: BTreeMap<InstanceId, Agent>,
+    pub agents: Fleet,
     /// The log, in the order of its cursors: the first has cursor 1.
     pub events: Vec<Event>,
     /// Letters that are not settled, by number.
@@ -206,13 +205,21 @@ impl World {
     /// The heads of the queues of every open route, as many as there are free slots. What the batch has taken out of
     /// a queue does not count: otherwise a cancelled head would hide those behind it.
     fn load_heads(&self, snapshot: &mut Snapshot, assign: &Assign) {
-        for (route, free) in route::open_routes(snapshot.agents(), &assign.candidates) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let candidates = Candidates::new(&assign.candidates);
+        let is_ready = |route: &Route| self.ready.contains_key(route);
+        let fleet = snapshot.agents();
+        for (route, free) in
+            fleet.open_queues(&candidates, assign.limit, self.ready.keys(), is_ready)
+        {
             let queue = self.ready.get(&route).into_iter().flatten();
             let heads: Vec<&Arc<Task>> = queue
                 .filter(|(_, id)| {
                     snapshot.task(*id).is_none_or(|task| task.state == TaskState::Ready)
                 })
-                .take(free.min(assign.limit))
+                .take(free)
                 .map(|(_, id)| &self.tasks[id])
                 .collect();
             for task in heads {

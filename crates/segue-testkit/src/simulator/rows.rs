@@ -37,7 +37,7 @@ pub async fn world_of(store: &dyn Store) -> Result<World, StoreError> {
         world.tasks.insert(id, task);
     }
     for agent in store.agents().await? {
-        world.agents.insert(agent.spec.instance, agent);
+        world.agents.put(agent);
     }
     let all = EventFilter { limit: usize::MAX, ..EventFilter::default() };
     world.events = store.events(all).await?;

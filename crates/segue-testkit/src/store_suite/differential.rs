@@ -4,7 +4,7 @@ use super::place::*;
 use super::state::{put, state, write};
 use crate::memory::MemoryStore;
 use segue_core::command::NewTask;
-use segue_core::command::{Command, DutyKind, Rendered, Reply, Submit};
+use segue_core::command::{Command, DutyKind, Excused, Rendered, Reply, Submit};
 use segue_core::decide::Chance;
 use segue_core::event::Event;
 use segue_core::ids::{Incarnation, TaskId};
@@ -232,7 +232,14 @@ impl<'a> Driver<'a> {
             18 => Command::Retry { task: self.any_task() },
             19 => Command::Requeue { task: self.any_task() },
             20 => Command::Resume { task: self.any_task() },
-            21 => Command::Tick { limit: 1_000 + self.below(20) },
+            21 => {
+                let excused = match self.below(8) {
+                    0 => Excused::Workers,
+                    1 => Excused::Everybody,
+                    _ => Excused::Nobody,
+                };
+                Command::Tick { limit: 1_000 + self.below(20), excused }
+            }
             22 => self.about_a_host(),
             26..=29 => self.about_state(),
             23 => {

@@ -1,0 +1,59 @@
+//! The bus of the hosts in an engine's own process.
+
+use crate::engine::Engine;
+use segue_core::letter::{Address, Letter};
+use segue_core::ports::{BusError, Consumer, DeadLetter, Fut, WorkBus};
+use std::sync::{Arc, OnceLock, Weak};
+
+/// A bus for hosts that live in the process of an engine. While the bus itself is away, what their attempts report goes to that engine straight:
+/// it need not wait in memory, where it would end with the process.
+pub struct HostBus {
+    bus: Arc<dyn WorkBus>,
+    engine: OnceLock<Weak<Engine>>,
+}
+
+impl HostBus {
+    /// Over this bus.
+    pub fn over(bus: Arc<dyn WorkBus>) -> Arc<HostBus> {
+        Arc::new(HostBus { bus, engine: OnceLock::new() })
+    }
+
+    /// The hosts are in the process of this engine, from now on for good.
+    pub fn set_engine(&self, engine: &Arc<Engine>) {
+        let _ = self.engine.set(Arc::downgrade(engine));
+    }
+
+    /// The engine, where these letters are for it and nobody else takes them now.
+    fn straight(&self, letters: &[Letter]) -> Option<Arc<Engine>> {
+        let is_away = self.bus.comebacks().is_none();
+        if !is_away || letters.iter().any(|letter| letter.to != Address::Engine) {
+            return None;
+        }
+        self.engine.get()?.upgrade()
+    }
+}
+
+impl WorkBus for HostBus {
+    fn publish(&self, letters: Vec<Letter>) -> Fut<'_, Result<(), BusError>> {
+        match self.straight(&letters) {
+            Some(engine) => Box::pin(async move { engine.take_reports(letters).await }),
+            None => self.bus.publish(letters),
+        }
+    }
+
+    fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
+        self.bus.consume(queue)
+    }
+
+    fn consume_dead(&self) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
+        self.bus.consume_dead()
+    }
+
+    fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
+        self.bus.look_at_dead(limit)
+    }
+
+    fn comebacks(&self) -> Option<u64> {
+        self.bus.comebacks()
+    }
+}

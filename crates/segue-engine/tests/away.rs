@@ -1,0 +1,135 @@
+//! The bus is away, and comes back: nothing that runs is given up, and nothing that ended is done twice.
+
+mod team;
+
+use segue_agent::host::{Host, HostParts, Hosted};
+use segue_agent::runner::{End, Job, Ran, Runner};
+use segue_bus::in_process::InProcessBus;
+use segue_core::command::Command;
+use segue_core::ids::{HostId, Incarnation};
+use segue_core::ports::{Clock, Fut};
+use segue_core::task::TaskState;
+use segue_core::time::Time;
+use segue_core::worker::{TokenMaker, host_of};
+use segue_engine::{HostBus, LocalHost};
+use segue_testkit::bus_suite::FlakyBus;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use team::{Now, PROJECT, Team, WorkerRig, eventually, life, spec_on, task};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The store's clock, which is put forward so that leases end at once.
+#[derive(Default)]
+struct Hurried(AtomicI64);
+
+impl Clock for Hurried {
+    fn now(&self) -> Time {
+        Time(Now(0).now().0 + self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A host that never beats: when its agents are taken for gone, leases were looked at.
+async fn register_silent(team: &Team, host: HostId) {
+    let agents = vec![spec_on(host, "nobody")];
+    let register = Command::Register { host, incarnation: life(1), agents, lease_ms: 1 };
+    team.engine(0).command(register).await.unwrap();
+}
+
+async fn is_gone(team: &Team, host: HostId) -> bool {
+    let agents = team.engine(0).store().agents().await.unwrap();
+    agents.iter().find(|agent| agent.host == host).unwrap().gone
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_could_not_be_heard_keep_what_they_have() {
+    let (bus, clock) = (InProcessBus::new(), Arc::new(Hurried::default()));
+    let way = FlakyBus::over(bus.clone());
+    let maker = TokenMaker::new(PROJECT, team::KEY);
+    let team = Team::over(1, Some(maker), bus, way.clone(), clock.clone()).await;
+    // A node that has just begun gives workers a lease's time, too; from here on that is over.
+    let silent = host_of(PROJECT, "silent");
+    register_silent(&team, silent).await;
+    eventually("silence means something", async || is_gone(&team, silent).await).await;
+
+    let worker = WorkerRig::start(&team, "red", life(1)).await;
+    let host = worker.token.host();
+    worker.bus.cut.store(true, Ordering::SeqCst);
+    let id = team.engine(0).submit(vec![task("one", &json!(1))]).await.unwrap();
+    eventually("the outcome is on the disk", async || worker.spool.waiting() == 1).await;
+    way.break_off();
+    clock.0.store(10 * 60_000, Ordering::SeqCst);
+    // A node renews its lease in the tables, so that its silence means something all the same.
+    let node = HostId(Uuid::new_v4());
+    register_silent(&team, node).await;
+    eventually("leases were looked at", async || is_gone(&team, node).await).await;
+    assert!(!is_gone(&team, host).await);
+    assert_eq!(team.state(id).await, TaskState::Assigned);
+
+    way.mend();
+    worker.bus.cut.store(false, Ordering::SeqCst);
+    let presence = worker.presence.clone();
+    let stay = tokio::spawn(async move { presence.stay().await });
+    assert_eq!(team.output(id).await, json!({ "by": "red", "got": 1 }));
+    assert_eq!(team.engine(0).store().attempts(id).await.unwrap().len(), 1);
+    stay.abort();
+    worker.host.stop().await;
+    team.stop().await;
+}
+
+/// Ends as often as it is let.
+struct Gated(Arc<Semaphore>);
+
+impl Runner for Gated {
+    fn run(&self, _: Job) -> Fut<'_, Ran> {
+        Box::pin(async move {
+            self.0.acquire().await.unwrap().forget();
+            Ran::plain(End::Complete("\"done\"".into()))
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_attempts_of_a_node_report_is_written_while_the_bus_is_away() {
+    let bus = InProcessBus::new();
+    let way = FlakyBus::over(bus.clone());
+    let team = Team::over(1, None, bus, way.clone(), Arc::new(Now(0))).await;
+    let local =
+        LocalHost { host: HostId(Uuid::new_v4()), incarnation: Incarnation(Uuid::new_v4()) };
+    let own = HostBus::over(way.clone());
+    own.set_engine(team.engine(0));
+    let parts = HostParts {
+        host: local.host,
+        incarnation: local.incarnation,
+        bus: own,
+        blobs: team.parts.blobs.clone(),
+        clock: Arc::new(Now(0)),
+    };
+    let (spec, gate) = (spec_on(local.host, "a"), Arc::new(Semaphore::new(0)));
+    let hosted = vec![Hosted { spec: spec.clone(), runner: Arc::new(Gated(gate.clone())) }];
+    let host = Host::start(parts, hosted).await.unwrap();
+    team.engine(0).register(&local, vec![spec]).await.unwrap();
+
+    let id = team.engine(0).submit(vec![task("one", &json!(1))]).await.unwrap();
+    tokio::time::timeout(PATIENCE, async {
+        while host.running() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it runs");
+    way.break_off();
+    gate.add_permits(1);
+    assert_eq!(team.output(id).await, json!("done"));
+    // And over the bus again, once it is back.
+    way.mend();
+    gate.add_permits(1);
+    let id = team.engine(0).submit(vec![task("two", &json!(2))]).await.unwrap();
+    assert_eq!(team.output(id).await, json!("done"));
+    host.stop().await;
+    team.stop().await;
+}

@@ -1,0 +1,116 @@
+//! Submits the work in portions through whichever node answers, again and again until each is known to be taken in.
+
+use super::door;
+use super::member::Member;
+use super::plan::feed::PORTION_MAX;
+use super::plan::{Dice, Load};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// The pause before a submit without an answer is repeated.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Everything that was submitted.
+#[derive(Debug, Default)]
+pub struct Fed {
+    /// Requests that got no answer, or that a node could not serve just then, and were repeated under the same key.
+    pub repeated: u64,
+    /// Requests whose answer was lost though they had been taken in: the key found them.
+    pub found_again: u64,
+}
+
+/// Submits loads, spread over time.
+pub struct Feed {
+    /// The nodes.
+    pub nodes: Vec<Arc<Member>>,
+    /// What is to be submitted.
+    pub loads: Vec<Load>,
+    /// Over how long.
+    pub lasts: Duration,
+    /// The file into which every key goes that was answered, with the tasks that must come of it.
+    pub submitted: PathBuf,
+    /// Which node is asked, and how large portions are.
+    pub dice: Dice,
+}
+
+impl Feed {
+    /// Submits everything.
+    pub async fn run(mut self) -> Result<Fed, String> {
+        let mut fed = Fed::default();
+        let mut list = std::fs::File::create(&self.submitted)
+            .map_err(|error| format!("cannot write {}: {error}", self.submitted.display()))?;
+        let mut roots: Vec<String> = Vec::with_capacity(self.loads.len());
+        let began = Instant::now();
+        while roots.len() < self.loads.len() {
+            let due = self.lasts.mul_f64(roots.len() as f64 / self.loads.len() as f64);
+            tokio::time::sleep_until(began + due).await;
+            let size = self.dice.between(1, PORTION_MAX as u64) as usize;
+            let portion: Vec<Load> =
+                self.loads.iter().skip(roots.len()).take(size).cloned().collect();
+            for (load, taken) in portion.iter().zip(self.submit(&portion, &roots).await?) {
+                writeln!(list, "{}\t{}", load.key, load.tasks).map_err(|it| it.to_string())?;
+                fed.repeated += taken.repeated;
+                fed.found_again += u64::from(taken.found_again);
+                roots.push(taken.root);
+            }
+        }
+        Ok(fed)
+    }
+
+    /// Submits a portion at the same time, and returns what came of each load in order.
+    async fn submit(&mut self, portion: &[Load], roots: &[String]) -> Result<Vec<Taken>, String> {
+        let mut open = JoinSet::new();
+        for (place, load) in portion.iter().enumerate() {
+            let mut body = load.body.clone();
+            if let Some(root) = load.after.and_then(|after| roots.get(after)) {
+                body["needs"] = vec![root.clone()].into();
+            }
+            let first = self.dice.below(self.nodes.len() as u64) as usize;
+            let (nodes, key) = (self.nodes.clone(), load.key.clone());
+            open.spawn(async move { (place, insist(&nodes, first, &key, &body).await) });
+        }
+        let mut taken = BTreeMap::new();
+        while let Some(ended) = open.join_next().await {
+            let (place, result) = ended.map_err(|error| error.to_string())?;
+            taken.insert(place, result?);
+        }
+        Ok(taken.into_values().collect())
+    }
+}
+
+struct Taken {
+    root: String,
+    repeated: u64,
+    found_again: bool,
+}
+
+/// Submits under a key until there is an answer, at one node after another.
+async fn insist(
+    nodes: &[Arc<Member>],
+    first: usize,
+    key: &str,
+    body: &Value,
+) -> Result<Taken, String> {
+    let mut repeated = 0;
+    loop {
+        let node = &nodes[(first + repeated as usize) % nodes.len()];
+        match door::submit(&node.socket, key, body).await {
+            Ok((200..=299, answer)) => {
+                let root = answer["id"].as_str().ok_or("the answer to a submit has no id")?;
+                let found_again = answer["existing"].as_bool().unwrap_or_default();
+                return Ok(Taken { root: root.to_owned(), repeated, found_again });
+            }
+            Ok((status @ 400..=499, answer)) => {
+                return Err(format!("{} refused the submit {key}: {status}: {answer}", node.name));
+            }
+            Ok(_) | Err(_) => repeated += 1,
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
