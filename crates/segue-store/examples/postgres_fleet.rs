@@ -12,7 +12,7 @@ use segue_core::outcome::Outcome;
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, Fut, Store, StoreError};
 use segue_core::task::{Route, TaskSpec};
-use segue_store::postgres::{Options, PostgresStore};
+use segue_store::postgres::{LargeBodies, Options, PostgresStore};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -26,6 +26,8 @@ const TASKS: usize = 100;
 
 /// No body here is large.
 struct NoBlobs;
+
+impl LargeBodies for NoBlobs {}
 
 impl Blobs for NoBlobs {
     fn put(&self, _: Vec<u8>) -> Fut<'_, Result<Payload, StoreError>> {

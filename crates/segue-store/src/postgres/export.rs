@@ -68,7 +68,15 @@ pub struct EmptyProject(pub Options);
 
 impl Imports for EmptyProject {
     fn import_rows(&self, mut from: Box<dyn BufRead + Send>) -> Fut<'_, Result<(), StoreError>> {
-        Box::pin(async move { import(self.0.clone(), from.as_mut()).await.map(drop) })
+        let options = self.0.clone();
+        Box::pin(async move {
+            // Reading is not asynchronous: the threads that others wait for are left alone.
+            let here = tokio::runtime::Handle::current();
+            let work = move || here.block_on(import(options, from.as_mut())).map(drop);
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|error| StoreError::Io(format!("the import was cut off: {error}")))?
+        })
     }
 }
 

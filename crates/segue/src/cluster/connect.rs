@@ -6,13 +6,12 @@ use anyhow::{Context, Result};
 use segue_bus::rabbitmq::{Options as RabbitOptions, RabbitBus};
 use segue_bus::signals::InProcessSignals;
 use segue_core::ids::ProjectId;
-use segue_core::ports::{Fut, Presence, Signals, StoreError};
+use segue_core::ports::{Fut, Presence, Signals};
 use segue_engine::Parts;
 use segue_store::backup::Imports;
 use segue_store::objects::{ObjectBlobs, Objects};
-use segue_store::postgres::{self, Options as PostgresOptions, PostgresStore, Tls};
+use segue_store::postgres::{EmptyProject, Options as PostgresOptions, PostgresStore, Tls};
 use segue_store::soft::{InProcessSoft, Options as RedisOptions, RedisSoft};
-use std::io::BufRead;
 use std::sync::Arc;
 
 /// Where a cluster keeps large bodies: a place for each project, since what none of its rows refers to is removed there.
@@ -93,22 +92,6 @@ pub fn backend(settings: &Settings) -> Fut<'_, Result<Backend>> {
 pub fn empty(settings: &Settings) -> Result<Box<dyn Imports>> {
     choose_tls();
     Ok(Box::new(EmptyProject(postgres_options(settings)?)))
-}
-
-struct EmptyProject(PostgresOptions);
-
-impl Imports for EmptyProject {
-    fn import_rows(&self, mut from: Box<dyn BufRead + Send>) -> Fut<'_, Result<(), StoreError>> {
-        let options = self.0.clone();
-        Box::pin(async move {
-            // Reading is not asynchronous: the threads that others wait for are left alone.
-            let here = tokio::runtime::Handle::current();
-            let work = move || here.block_on(postgres::import(options, from.as_mut())).map(drop);
-            tokio::task::spawn_blocking(work)
-                .await
-                .map_err(|error| StoreError::Io(format!("the import was cut off: {error}")))?
-        })
-    }
 }
 
 /// Everything that a node of a cluster stands on.
