@@ -9,10 +9,7 @@ use std::process::Command;
 use uuid::Uuid;
 
 /// What PostgreSQL did while the workloads ran, as one object.
-const STATISTICS: &str = "SELECT json_build_object('workload', 'servers', 'deployment', 'cluster', 'metric', 'postgres', \
-    'commits', d.xact_commit, 'rollbacks', d.xact_rollback, 'deadlocks', d.deadlocks, \
-    'rows_inserted', d.tup_inserted, 'rows_updated', d.tup_updated, 'wal_bytes', w.wal_bytes, 'wal_syncs', w.wal_sync) \
-    FROM pg_stat_database d, pg_stat_wal w WHERE d.datname = current_database()";
+const STATISTICS: &str = include_str!("statistics.sql");
 
 /// Starts PostgreSQL (which syncs), RabbitMQ and Redis, and runs `segue bench` with these words on them. True where it ended well.
 ///
