@@ -101,7 +101,8 @@ fn start(cli: &Cli) -> Outcome {
         Command::Export(args) => moves::export(cx, args),
         Command::Import(args) => moves::import(cx, args),
         Command::Bench(args) => {
-            block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
+            block_on(async { bench::run(args, cx.cluster().cloned()).await.code(Exit::Failed) })
+                .map(|()| Exit::Done)
         }
         Command::Chaos(args) => block_on(chaos::chaos(cx, args)),
         Command::Agent(args) => quick::agent(cx, args),
