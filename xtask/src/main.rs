@@ -35,6 +35,8 @@ The project's own chores. Usage: cargo xtask COMMAND [ARGS]
   deny               licences, bans, sources and advisories of the dependencies (needs cargo-deny)
   coverage           line coverage of the tests, at least 80 % (needs cargo-llvm-cov)
   bench [ARGS]       build the release binary and run `segue bench ARGS`
+  bench --cluster [ARGS]
+                     the same on private servers: PostgreSQL, RabbitMQ, Redis
   chaos [--release] [ARGS]
                      build the binary with failpoints and run `segue chaos ARGS`
   chaos --cluster [--release] [ARGS]
@@ -101,7 +103,10 @@ fn run(mut args: Vec<String>) -> Result<bool> {
             Ok(matches!(outcome, ci::Outcome::Passed | ci::Outcome::Partly(_)))
         }
         "coverage" => no_more(&command, &args).and_then(|()| coverage::run()),
-        "bench" => segue::bench(&args),
+        "bench" => {
+            let cluster = flag(&mut args, "--cluster");
+            if cluster { segue::cluster_bench(&args) } else { segue::bench(&args) }
+        }
         "chaos" => {
             let cluster = flag(&mut args, "--cluster");
             let release = args.first().is_some_and(|arg| arg == "--release");

@@ -12,6 +12,15 @@ pub fn bench(args: &[String]) -> Result<bool> {
     become_program(&binary, &with("bench", args))
 }
 
+/// The same on a cluster: the rig starts private servers and lets the binary measure on them.
+pub fn cluster_bench(args: &[String]) -> Result<bool> {
+    let segue = build(&["--release"])?;
+    let rig = build_as(&["--package", "segue-testkit", "--bin", "segue-rig"])?;
+    let mut words = vec!["bench".to_owned(), "--binary".to_owned(), segue.display().to_string()];
+    words.extend_from_slice(args);
+    become_program(&rig, &words)
+}
+
 /// Builds the binary with failpoints and becomes `segue chaos ARGS`. The debug build is the default,
 /// because the tests have made most of it; `release` asks for the optimised one.
 pub fn chaos(release: bool, args: &[String]) -> Result<bool> {

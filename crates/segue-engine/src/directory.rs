@@ -176,13 +176,25 @@ impl Directory {
         entries.about.extend(specs.iter().map(|spec| (spec.instance, About::of(host, spec))));
     }
 
-    /// Whether the instance is told who else there is.
-    pub fn delegates(&self, instance: InstanceId) -> bool {
+    /// These agents of a host are there from now on.
+    pub fn arrived(&self, host: HostId, specs: &[AgentSpec]) {
+        let heard = Heard { load: 0.0, at: Instant::now() };
+        let mut entries = self.entries.lock();
+        for spec in specs {
+            // Whoever was introduced and not heard of may have been forgotten since.
+            entries.about.insert(spec.instance, About::of(host, spec));
+            entries.here.insert(spec.instance, heard);
+            entries.gone.remove(&spec.instance);
+        }
+        drop(entries);
+        self.stale();
+    }
+
+    /// Whether the instance is told who else there is; nothing where this node does not know who it is.
+    pub fn delegates(&self, instance: InstanceId) -> Option<bool> {
         let entries = self.entries.lock();
         let about = entries.about.get(&instance).map(|about| about.delegates);
-        about
-            .or_else(|| entries.told.get(&instance).map(|told| told.beat.delegates))
-            .unwrap_or(false)
+        about.or_else(|| entries.told.get(&instance).map(|told| told.beat.delegates))
     }
 
     /// An instance is there. Hosts say so at every beat.
@@ -364,5 +376,34 @@ impl Directory {
     /// How many instances other nodes told of.
     pub(crate) fn told_count(&self) -> usize {
         self.entries.lock().told.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use segue_core::agent::AgentKind;
+    use uuid::Uuid;
+
+    #[test]
+    fn who_was_forgotten_while_it_registered_is_known_once_it_arrived() {
+        let (directory, host) = (Directory::new(), HostId(Uuid::from_u128(1)));
+        let spec = AgentSpec {
+            instance: InstanceId(Uuid::from_u128(2)),
+            name: "planner".into(),
+            kind: AgentKind::Builtin,
+            description: "".into(),
+            capabilities: Arc::from([]),
+            max_concurrency: 1,
+            delegates: true,
+        };
+        directory.introduce(host, std::slice::from_ref(&spec));
+        // The node tells the others of whom it heard, and forgets the rest: before the registration is in the tables.
+        directory.word(host);
+        assert_eq!(directory.delegates(spec.instance), None);
+        directory.arrived(host, std::slice::from_ref(&spec));
+        assert_eq!(directory.delegates(spec.instance), Some(true));
+        directory.word(host);
+        assert_eq!(directory.delegates(spec.instance), Some(true));
     }
 }

@@ -204,7 +204,16 @@ async fn complete(engine: &Engine, letter: &mut Letter) -> Result<(), StoreError
             })
             .collect();
     }
-    if engine.directory.delegates(request.instance) {
+    let is_told = match engine.directory.delegates(request.instance) {
+        Some(is_told) => is_told,
+        // Another node gave it out, or heard of it: the tables know who it is.
+        None => {
+            let agents = engine.parts.store.agents().await?;
+            let who = agents.iter().find(|agent| agent.spec.instance == request.instance);
+            who.is_some_and(|agent| agent.spec.delegates)
+        }
+    };
+    if is_told {
         request.team = team(engine).await?;
     }
     Ok(())

@@ -57,9 +57,9 @@ impl Engine {
         for gone in before.filter(|instance| !now.contains(instance)) {
             self.directory.remove(gone);
         }
-        let agents = agents.to_vec();
-        self.command(Command::Register { host, incarnation, agents, lease_ms }).await?;
-        self.directory.beat(now, 0.0);
+        let registered = agents.to_vec();
+        self.command(Command::Register { host, incarnation, agents: registered, lease_ms }).await?;
+        self.directory.arrived(host, agents);
         self.look_again().await;
         Ok(())
     }

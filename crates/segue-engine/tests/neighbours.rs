@@ -245,8 +245,9 @@ async fn nodes_give_work_to_each_others_agents() {
     let left = shared.node("left", presence.clone(), InProcessSignals::new()).await;
     let right = shared.node("right", presence.clone(), InProcessSignals::new()).await;
     until("both to hear", async || left.hears_of(&right) && right.hears_of(&left)).await;
-    assert!(right.engine.directory.delegates(left.agent), "who delegates is told elsewhere, too");
-    assert!(!left.engine.directory.delegates(right.agent));
+    let told = right.engine.directory.delegates(left.agent);
+    assert_eq!(told, Some(true), "who delegates is told elsewhere, too");
+    assert_eq!(left.engine.directory.delegates(right.agent), Some(false));
     assert_eq!(presence.capable("work").await.unwrap().len(), 2);
     // Only the left one assigns: what the right agent does, it was given by the left node.
     right.engine.stop_assigning();

@@ -7,6 +7,7 @@ mod course;
 mod door;
 mod faults;
 mod feed;
+mod measure;
 mod member;
 mod place;
 mod plan;
@@ -16,6 +17,7 @@ mod verdict;
 
 pub use course::chaos;
 pub use faults::{Fault, Kind};
+pub use measure::bench;
 pub use report::{Finding, Report};
 
 use std::path::PathBuf;

@@ -1,12 +1,20 @@
 //! What can be written on the command line.
 
+mod backup;
+mod cluster;
 pub mod shared;
+
+pub use backup::{
+    BackupArgs, BackupCommand, BackupPlace, ExportArgs, ImportArgs, KeepArgs, RestoreArgs,
+};
+pub use cluster::{
+    ClusterArgs, ClusterCommand, NodesArgs, NodesCommand, WorkerArgs, WorkerCommand,
+};
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use segue_core::task::{Priority, TaskState};
 use segue_core::workflow::parse_duration_ms;
-use segue_store::backup::Keep;
 use std::path::PathBuf;
 
 const STYLES: Styles = Styles::styled()
@@ -197,6 +205,16 @@ pub enum Command {
         after_help = "What was there before is moved aside, never removed.\n\nExamples:\n  segue restore ../backups\n  segue restore s3://bucket/prefix --at 12 -C new-folder"
     )]
     Restore(RestoreArgs),
+    /// Write everything of the project into one file, which any database takes
+    #[command(
+        after_help = "A node that runs goes on meanwhile. The file is JSON lines; it holds no secret.\n\nExamples:\n  segue export project.jsonl\n  segue export - | segue import - --config cluster.toml"
+    )]
+    Export(ExportArgs),
+    /// Fill an empty project from an export: how one moves from SQLite to PostgreSQL, and back
+    #[command(
+        after_help = "All of it or nothing. A project that holds anything already is left as it is.\n\nExamples:\n  segue import project.jsonl -C new-folder\n  segue import project.jsonl --config cluster.toml"
+    )]
+    Import(ImportArgs),
     /// Measure what this machine does with this build
     #[command(
         after_help = "Examples:\n  segue bench\n  segue bench --workload W1,W3 --runs 3 --json"
@@ -462,95 +480,6 @@ pub struct UpArgs {
     pub patience: u64,
 }
 
-/// Arguments of `segue worker`.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct WorkerArgs {
-    /// Which of the agents that are defined here it hosts [default: all]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    pub agents: Vec<String>,
-    /// Where the broker is; several for the nodes of one
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "SEGUE_RABBITMQ",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
-    pub rabbitmq: Vec<String>,
-    /// What the names of its exchanges and queues begin with, where the cluster says so
-    #[arg(long, value_name = "TEXT")]
-    pub prefix: Option<String>,
-    /// File of certificates (PEM) to trust
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// File with the worker's token
-    #[arg(long, value_name = "FILE", env = "SEGUE_TOKEN_FILE")]
-    pub token_file: Option<PathBuf>,
-    /// Folder of a team (with a segue.toml) whose agents it hosts
-    #[arg(long, value_name = "DIR")]
-    pub team: Option<PathBuf>,
-    /// How long a worker that is told to end lets its attempts go on
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
-    pub patience: u64,
-    /// What else there is to do
-    #[command(subcommand)]
-    pub command: Option<WorkerCommand>,
-}
-
-/// What else there is to do about workers.
-#[derive(Debug, Subcommand)]
-pub enum WorkerCommand {
-    /// Print the token of the worker of this name: a secret
-    #[command(after_help = "Example:\n  segue worker token red --config cluster.toml > red.token")]
-    Token {
-        /// The worker
-        name: String,
-    },
-}
-
-/// Arguments of `segue nodes`.
-#[derive(Debug, Args)]
-pub struct NodesArgs {
-    /// What to do with them
-    #[command(subcommand)]
-    pub command: Option<NodesCommand>,
-}
-
-/// What to do with nodes.
-#[derive(Debug, Subcommand)]
-pub enum NodesCommand {
-    /// Let a node or worker finish what it has, give it no new work, and let it end
-    #[command(after_help = "Example:\n  segue nodes drain east-2")]
-    Drain {
-        /// The node or worker: its name, or its host id
-        name: String,
-    },
-}
-
-/// Arguments of `segue cluster`.
-#[derive(Debug, Args)]
-pub struct ClusterArgs {
-    /// What to make
-    #[command(subcommand)]
-    pub command: ClusterCommand,
-}
-
-/// What to make for a cluster.
-#[derive(Debug, Subcommand)]
-pub enum ClusterCommand {
-    /// Print a file for the nodes of a new project
-    #[command(after_help = "Example:\n  segue cluster init > cluster.toml")]
-    Init {
-        /// What people call the project
-        #[arg(long, value_name = "NAME", default_value = "segue")]
-        name: String,
-    },
-    /// Print a key: the secret from which attempts' secrets and workers' tokens derive
-    #[command(after_help = "Example:\n  segue cluster key > key && chmod 600 key")]
-    Key,
-}
-
 /// Arguments of `segue completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -580,105 +509,6 @@ pub struct PruneArgs {
     /// How long ago they ended at least, such as 30d
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub older_than: u64,
-}
-
-/// Arguments of `segue backup`.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct BackupArgs {
-    /// s3://bucket/prefix, file:///folder or a folder [default: `to` of [backup] in segue.toml]
-    #[arg(value_name = "URL|DIR")]
-    pub to: Option<String>,
-    /// What to do with backups
-    #[command(subcommand)]
-    pub command: Option<BackupCommand>,
-}
-
-/// What to do with backups.
-#[derive(Debug, Subcommand)]
-pub enum BackupCommand {
-    /// List the backups of a place: number, time, size, what had to be written
-    #[command(after_help = "Example:\n  segue backup list s3://bucket/prefix")]
-    List(BackupPlace),
-    /// Read a backup back: every object, its sum and its rows
-    #[command(
-        after_help = "Exits with 1 if something is missing or damaged.\n\nExamples:\n  segue backup verify ../backups\n  segue backup verify s3://bucket/prefix --at 12 --deep"
-    )]
-    Verify {
-        /// Where
-        #[command(flatten)]
-        place: BackupPlace,
-        /// Which one [default: the latest]
-        #[arg(long, value_name = "N")]
-        at: Option<u64>,
-        /// Make a store of it as well, and compare what that exports
-        #[arg(long)]
-        deep: bool,
-    },
-    /// Give up backups that need not be kept, and remove what nobody refers to
-    #[command(
-        after_help = "Without an option, [backup] of segue.toml says what is kept. What is given up goes a day later.\n\nExample:\n  segue backup prune s3://bucket/prefix --keep-last 24 --keep-daily 7"
-    )]
-    Prune {
-        /// Where
-        #[command(flatten)]
-        place: BackupPlace,
-        /// What is kept
-        #[command(flatten)]
-        keep: KeepArgs,
-    },
-}
-
-/// Where backups are.
-#[derive(Debug, Args)]
-pub struct BackupPlace {
-    /// s3://bucket/prefix, file:///folder or a folder [default: `to` of [backup] in segue.toml]
-    #[arg(value_name = "URL|DIR")]
-    pub url: Option<String>,
-}
-
-/// Which backups are kept.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct KeepArgs {
-    /// The latest N
-    #[arg(long, value_name = "N")]
-    pub keep_last: Option<u32>,
-    /// The latest of each of the latest N hours that have any
-    #[arg(long, value_name = "N")]
-    pub keep_hourly: Option<u32>,
-    /// The latest of each of the latest N days that have any
-    #[arg(long, value_name = "N")]
-    pub keep_daily: Option<u32>,
-    /// The latest of each of the latest N weeks that have any
-    #[arg(long, value_name = "N")]
-    pub keep_weekly: Option<u32>,
-}
-
-impl KeepArgs {
-    /// What these options say; what they do not name is not kept on its account, unless they name nothing.
-    pub fn over(self, config: Keep) -> Keep {
-        let KeepArgs { keep_last, keep_hourly, keep_daily, keep_weekly } = self;
-        if [keep_last, keep_hourly, keep_daily, keep_weekly].iter().all(Option::is_none) {
-            return config;
-        }
-        Keep {
-            last: keep_last.unwrap_or(0),
-            hourly: keep_hourly.unwrap_or(0),
-            daily: keep_daily.unwrap_or(0),
-            weekly: keep_weekly.unwrap_or(0),
-        }
-    }
-}
-
-/// Arguments of `segue restore`.
-#[derive(Debug, Args)]
-pub struct RestoreArgs {
-    /// s3://bucket/prefix, file:///folder or a folder that `segue backup` wrote
-    #[arg(value_name = "URL|DIR")]
-    pub from: String,
-    /// Which one [default: the latest]
-    #[arg(long, value_name = "N")]
-    pub at: Option<u64>,
 }
 
 /// Arguments of `segue agent`.

@@ -6,12 +6,13 @@ use anyhow::{Context, Result};
 use segue_bus::in_process::InProcessBus;
 use segue_bus::rabbitmq::RabbitBus;
 use segue_bus::signals::InProcessSignals;
+use segue_core::ids::ProjectId;
 use segue_core::ports::{Blobs, Fut, Store, StoreError};
 use segue_engine::Parts;
-use segue_store::backup::{Exports, Known};
+use segue_store::backup::{Exports, Imports, Known};
 use segue_store::postgres::PostgresStore;
 use segue_store::soft::InProcessSoft;
-use segue_store::sqlite::{Manifest, Options, SqliteStore};
+use segue_store::sqlite::{EmptyFolder, Manifest, Options, SqliteStore};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +50,17 @@ impl Backend {
         match &project.cluster {
             Some(settings) => cluster::connect::backend(settings).await,
             None => Backend::embedded(project),
+        }
+    }
+
+    /// Where the tables of a project are made of an export or a backup, as the project with this id: nothing may be there yet.
+    ///
+    /// # Errors
+    /// When what the cluster's file says cannot be right.
+    pub fn empty(project: &Project, id: ProjectId) -> Result<Box<dyn Imports>> {
+        match &project.cluster {
+            Some(settings) => cluster::connect::empty(settings),
+            None => Ok(Box::new(EmptyFolder(Options::new(&project.state, id, project.key)))),
         }
     }
 

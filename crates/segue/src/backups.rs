@@ -18,9 +18,9 @@ const SCRATCH: &str = "scratch";
 /// How often it is looked whether `segue.toml` wants a schedule, or another one.
 const LOOK: Duration = Duration::from_secs(60);
 /// How long a place that failed is left alone.
-const PAUSE: Duration = Duration::from_secs(5 * 60);
+pub const PAUSE: Duration = Duration::from_secs(5 * 60);
 /// No more often are backups made on a schedule.
-const EVERY_MS_MIN: u64 = 60 * 1_000;
+pub const EVERY_MS_MIN: u64 = 60 * 1_000;
 
 /// `[backup]` in `segue.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -150,7 +150,8 @@ pub async fn keep_schedule(project: &Project, backend: &Backend) {
             tokio::time::sleep_until(next.min(Instant::now() + LOOK)).await;
             continue;
         }
-        let wait = match make_if_due(project, backend, &wanted, every, &config.objects).await {
+        let wait = match make_if_due(project, backend, &wanted, every, &config.objects, None).await
+        {
             Ok(wait) => wait,
             Err(error) => {
                 tracing::warn!(%error, to = wanted.to, "the backup was not made; it is tried again");
@@ -161,12 +162,17 @@ pub async fn keep_schedule(project: &Project, backend: &Backend) {
     }
 }
 
-async fn make_if_due(
+/// Makes a backup if the latest one is old enough, and says how long to wait for the next. `fence` is the token of the lease under which this is done.
+///
+/// # Errors
+/// As [`once`].
+pub async fn make_if_due(
     project: &Project,
     backend: &Backend,
     wanted: &BackupConfig,
     every: u64,
     options: &Options,
+    fence: Option<u64>,
 ) -> Result<Duration, BackupError> {
     let to = absolute(&wanted.to, &project.dir)
         .map_err(|failure| ObjectError::new(Trouble::Config, &*wanted.to, failure.message))?;
@@ -175,7 +181,7 @@ async fn make_if_due(
     if !wait.is_zero() {
         return Ok(wait);
     }
-    let (manifest, swept) = once(&backups, backend, &wanted.keep, None).await?;
+    let (manifest, swept) = once(&backups, backend, &wanted.keep, fence).await?;
     tracing::info!(
         number = manifest.number,
         objects = manifest.written.objects,

@@ -8,9 +8,10 @@ use tracing_subscriber::fmt::MakeWriter;
 /// The variable that says what is logged, such as `debug` or `segue_engine=trace`.
 pub const VARIABLE: &str = "SEGUE_LOG";
 
-/// Starts to log: warnings, or what the environment asks for.
-pub fn start(colour: bool) {
-    let filter = filter(&std::env::var(VARIABLE).unwrap_or_default());
+/// Starts to log: what the environment asks for; else warnings, or nothing where the command itself tells all that it meets.
+pub fn start(colour: bool, is_quiet: bool) {
+    let asked = std::env::var(VARIABLE).unwrap_or_default();
+    let filter = filter(if asked.is_empty() && is_quiet { "off" } else { &asked });
     // Only the first call counts; a second one changes nothing.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

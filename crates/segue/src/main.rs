@@ -26,13 +26,14 @@ mod roster;
 mod screen;
 mod server;
 mod signals;
+mod transfer;
 mod worktrees;
 
 use args::{Cli, Command};
 use clap::Parser;
 use commands::{
-    agents as team, backup, doctor, events, init, nodes, quick, run, shared, submit, tasks, up,
-    upkeep, worker,
+    agents as team, backup, doctor, events, init, nodes, quick, run, shared, submit, tasks,
+    transfer as moves, up, upkeep, worker,
 };
 use context::{Context, block_on};
 use failure::{Code, Exit, Failure, Outcome};
@@ -46,7 +47,8 @@ fn main() -> ExitCode {
     // Says what is wrong with the command line and ends, with 2, or shows help and ends, with 0.
     let cli = Cli::parse();
     let paint = Paint::decide(cli.common.color, std::io::stderr().is_terminal());
-    log::start(paint.is_on());
+    // Doctor tells by itself what it meets on its way.
+    log::start(paint.is_on(), matches!(cli.command, Command::Doctor));
     let exit = match start(&cli) {
         Ok(exit) => exit,
         Err(failure) => {
@@ -96,8 +98,11 @@ fn start(cli: &Cli) -> Outcome {
         Command::Prune(args) => upkeep::prune(cx, args),
         Command::Backup(args) => backup::backup(cx, args),
         Command::Restore(args) => backup::restore(cx, args),
+        Command::Export(args) => moves::export(cx, args),
+        Command::Import(args) => moves::import(cx, args),
         Command::Bench(args) => {
-            block_on(async { bench::run(args).await.code(Exit::Failed) }).map(|()| Exit::Done)
+            block_on(async { bench::run(args, cx.cluster().cloned()).await.code(Exit::Failed) })
+                .map(|()| Exit::Done)
         }
         Command::Chaos(args) => block_on(chaos::chaos(cx, args)),
         Command::Agent(args) => quick::agent(cx, args),

@@ -62,7 +62,8 @@ impl Cluster {
         let text = format!(
             "[project]\nname = \"team\"\nid = \"01939a3e-7c11-7d02-8f00-9a6b1c2d3e4f\"\nkey = {{ file = \"key\" }}\n\
              [postgres]\nurl = \"{}\"\n[rabbitmq]\nurls = [\"{}\"]\n[redis]\nurl = \"{}\"\n\
-             [objects]\nurl = \"{}\"\n[node]\nlease = \"6s\"\n",
+             [objects]\nurl = \"{}\"\n\
+             [backup]\nto = \"backups\"\nevery = \"1h\"\n[node]\nlease = \"6s\"\n",
             postgres.database().await,
             rabbitmq.vhost().await,
             redis.url(),
@@ -194,5 +195,31 @@ async fn two_nodes_and_a_worker_on_a_cluster_do_what_one_machine_does() {
     cluster.clear();
     cluster.report("west", &[]);
     assert_eq!(cluster.place.pages(), wanted);
+    one_backup(&cluster);
     west.terminate();
+}
+
+/// Of all nodes one made a backup, under its lease, and nobody another one since.
+fn one_backup(cluster: &Cluster) {
+    let began = Instant::now();
+    let first = cluster.place.beside("backups/manifests/0000000001.json");
+    while !first.exists() {
+        assert!(began.elapsed() < PATIENCE, "no backup was made");
+    }
+    let listed = cluster.ask(&["backup", "list"]);
+    assert_eq!(listed["backups"].as_array().map(Vec::len), Some(1), "{listed:#}");
+    let text = std::fs::read_to_string(first).unwrap();
+    let manifest: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    // The one who had the duty was killed: the other one takes it over when the lease ends.
+    let lock = loop {
+        let locks = cluster.ask(&["lock", "list", "--node", "west"]);
+        let mut held = locks["locks"].as_array().unwrap().iter();
+        if let Some(lock) = held.find(|lock| lock["name"] == "segue/backup") {
+            break lock.clone();
+        }
+        assert!(began.elapsed() < PATIENCE, "nobody has the duty: {locks:#}");
+    };
+    assert!(["east", "west"].contains(&lock["holder"].as_str().unwrap()), "{lock:#}");
+    let (fence, token) = (manifest["fence"].as_u64().unwrap(), lock["token"].as_u64().unwrap());
+    assert!(fence > 0 && fence <= token, "{fence} and {token}");
 }

@@ -20,7 +20,7 @@ pub struct Examined {
     pub syncs: bool,
     /// Standbys that follow it, as far as the user may see them.
     pub standbys: i64,
-    /// Those of them for which a commit waits.
+    /// Those of them for which a commit waits. A user who may not see how they follow goes by the setting.
     pub synchronous_standbys: i64,
     /// Whether the tables of Segue are there already.
     pub has_tables: bool,
@@ -47,7 +47,8 @@ async fn asked(target: &Target) -> Result<Examined, Trouble> {
                (extract(epoch FROM clock_timestamp()) * 1000)::int8, \
                current_setting('fsync') = 'on', \
                (SELECT count(*) FROM pg_stat_replication), \
-               (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')), \
+               (SELECT count(*) FROM pg_stat_replication WHERE CASE WHEN sync_state IS NULL \
+                   THEN current_setting('synchronous_standby_names') <> '' ELSE sync_state IN ('sync', 'quorum') END), \
                to_regclass('segue.migrations') IS NOT NULL";
     let rows = line.ask(Ask::new(sql)).await?;
     let Some(row) = rows.first() else { return Err(Trouble::data("it does not say what it is")) };

@@ -32,7 +32,12 @@ struct Asked {
 }
 
 fn main() -> ExitCode {
-    let asked = match read(std::env::args().skip(1)) {
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == "bench") {
+        words.remove(0);
+        return ended(measure(words));
+    }
+    let asked = match read(words.into_iter()) {
         Ok(Some(asked)) => asked,
         Ok(None) => return ExitCode::SUCCESS,
         Err(why) => {
@@ -40,7 +45,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&asked) {
+    ended(run(&asked))
+}
+
+fn ended(how: Result<bool, String>) -> ExitCode {
+    match how {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {
@@ -50,10 +59,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(asked: &Asked) -> Result<bool, String> {
+/// `bench --binary FILE [ARGS]`: ARGS are those of `segue bench`, which gets servers of its own.
+fn measure(words: Vec<String>) -> Result<bool, String> {
+    let [flag, binary, words @ ..] = &words[..] else { return Err("bench wants --binary".into()) };
+    if flag != "--binary" {
+        return Err("bench wants --binary first".into());
+    }
+    let dir = tempfile::Builder::new().prefix("segue-bench-").tempdir();
+    let dir = dir.map_err(|error| format!("cannot make a folder: {error}"))?;
+    runtime()?.block_on(rig::bench(Path::new(binary), dir.path(), words))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("the runtime does not start: {error}"))?;
-    let report = runtime.block_on(rig::chaos(&asked.options))?;
+    runtime.map_err(|error| format!("the runtime does not start: {error}"))
+}
+
+fn run(asked: &Asked) -> Result<bool, String> {
+    let report = runtime()?.block_on(rig::chaos(&asked.options))?;
     let write = |name: &str, text: String| {
         std::fs::write(asked.options.dir.join(name), text)
             .map_err(|error| format!("cannot write {name}: {error}"))

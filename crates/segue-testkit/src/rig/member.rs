@@ -66,7 +66,7 @@ impl Clock {
 }
 
 /// A file for nobody else: it holds passwords.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     io::Write::write_all(&mut file, text.as_bytes())
@@ -258,7 +258,7 @@ async fn settings(
 }
 
 /// A JSON text is a text of TOML as well.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

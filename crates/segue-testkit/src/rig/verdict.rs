@@ -48,7 +48,12 @@ pub async fn check(place: &Place, dir: &Path) -> Result<Vec<Finding>, String> {
     }
 }
 
-async fn psql(url: String, arguments: Vec<String>, dir: Option<&Path>) -> Result<String, String> {
+/// What psql prints.
+pub(super) async fn psql(
+    url: String,
+    arguments: Vec<String>,
+    dir: Option<&Path>,
+) -> Result<String, String> {
     let dir = dir.map(Path::to_owned);
     let done = tokio::task::spawn_blocking(move || {
         let mut command = Command::new("psql");

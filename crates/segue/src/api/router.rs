@@ -37,6 +37,7 @@ pub fn router(api: Shared) -> Router {
         .route("/v1/health", get(upkeep::health))
         .route("/v1/prune", post(upkeep::prune))
         .route("/v1/backup", post(upkeep::backup))
+        .route("/v1/export", post(upkeep::export))
         .route("/v1/audit", get(upkeep::audit))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)

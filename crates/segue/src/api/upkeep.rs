@@ -2,13 +2,14 @@
 
 use super::error::ApiError;
 use super::extract::Json;
-use super::state::{Api, Shared};
+use super::state::Shared;
 use super::views::{AuditView, BackupView, HealthView, ManifestView, PrunedView};
-use crate::backups;
+use crate::project::Project;
+use crate::{backups, transfer};
 use axum::Json as Answer;
 use axum::extract::State;
 use segue_core::ids::TaskId;
-use segue_core::ports::StoreError;
+use segue_core::ports::{Store, StoreError};
 use segue_core::time::Time;
 use segue_store::objects::Options;
 use serde::{Deserialize, Serialize};
@@ -53,19 +54,22 @@ pub async fn prune(
     let now = api.store().now();
     let age = i64::try_from(pruning.older_than_ms).unwrap_or(i64::MAX);
     let pruned = api.store().prune(Time(now.0.saturating_sub(age))).await?;
-    let folders = sweep(&api).await?;
+    let folders = sweep_folders(&api.project, api.store()).await?;
     Ok(Answer(PrunedView::of(&pruned, folders)))
 }
 
 /// Removes the folders of logs and of work that belong to no task any more.
-async fn sweep(api: &Api) -> Result<u64, ApiError> {
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn sweep_folders(project: &Project, store: &dyn Store) -> Result<u64, StoreError> {
     let mut removed = 0;
     for kind in ["logs", "work"] {
-        let folder = api.project.state.join(kind);
+        let folder = project.state.join(kind);
         let found = blocking(move || folders_in(&folder)).await?;
         let ids: Vec<TaskId> = found.iter().map(|(id, _)| *id).collect();
         let known: BTreeSet<TaskId> =
-            api.store().tasks_by_id(ids).await?.iter().map(|task| task.id()).collect();
+            store.tasks_by_id(ids).await?.iter().map(|task| task.id()).collect();
         let gone: Vec<PathBuf> =
             found.into_iter().filter(|(id, _)| !known.contains(id)).map(|(_, path)| path).collect();
         removed += blocking(move || remove_all(&gone)).await?;
@@ -94,10 +98,10 @@ fn remove_all(folders: &[PathBuf]) -> u64 {
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
+) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|error| StoreError::Io(format!("it was cut off: {error}")).into())
+        .map_err(|error| StoreError::Io(format!("it was cut off: {error}")))
 }
 
 /// Where to write a backup: `to` or `dir`.
@@ -147,6 +151,36 @@ pub async fn backup(
     let backups = backups::at(&to, &wanted.objects, &backups::scratch(&api.project))?;
     let manifest = backups.write(&api.backend, None).await?;
     Ok(Answer(BackedUp::Objects(ManifestView::of(&manifest, backups.url()))))
+}
+
+/// Where to write an export.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exporting {
+    /// An absolute path of a file that is not there.
+    pub to: PathBuf,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exported {
+    /// The file.
+    pub to: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// `POST /v1/export`
+pub async fn export(
+    State(api): State<Shared>,
+    Json(wanted): Json<Exporting>,
+) -> Result<Answer<Exported>, ApiError> {
+    if !wanted.to.is_absolute() {
+        let what = "the file has to be an absolute path of the node's machine";
+        return Err(ApiError::invalid(what));
+    }
+    let bytes = transfer::to_file(&api.backend, &wanted.to).await?;
+    Ok(Answer(Exported { to: wanted.to.display().to_string(), bytes }))
 }
 
 /// `GET /v1/audit`

@@ -1,8 +1,11 @@
-//! What the disk and SQLite do by themselves, in the same minute: machines are noisy.
+//! What the disk, SQLite and the servers do by themselves, in the same minute: machines are noisy.
 
 use super::report::{Figure, percentile};
+use crate::cluster::{Settings, connect};
 use anyhow::{Context, Result};
-use serde_json::json;
+use segue_bus::rabbitmq::RabbitBus;
+use segue_store::postgres;
+use serde_json::{Value, json};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Instant;
@@ -11,6 +14,26 @@ use std::time::Instant;
 const SYNCS: usize = 400;
 /// Bytes written before each sync: a page of the database's log.
 const SYNC_BYTES: usize = 4_096;
+
+/// What the servers of a cluster say of themselves: versions, what is synced, and how long an answer takes.
+pub async fn servers(settings: &Settings) -> Result<Value> {
+    connect::choose_tls();
+    let database = postgres::examine(&connect::postgres_options(settings)?).await?;
+    let project = settings.project.as_ref().context("the file names no [project]")?.id;
+    let bus = RabbitBus::connect(connect::rabbit_options(settings, project)).await?;
+    let broker = bus.probe().await;
+    bus.close().await;
+    let broker = broker?;
+    let ms = |took: std::time::Duration| (took.as_secs_f64() * 1e6).round() / 1e3;
+    Ok(json!({
+        "postgres": {
+            "version": database.version, "fsync": database.syncs, "round_trip_ms": ms(database.round_trip),
+            "synchronous_standbys": database.synchronous_standbys, "lanes": settings.postgres.as_ref().map(|it| it.lanes),
+        },
+        "rabbitmq": { "version": broker.version, "round_trip_ms": ms(broker.round_trip) },
+        "redis": settings.redis.is_some(),
+    }))
+}
 
 /// Probes the disk of this folder.
 pub fn probe(base: &Path) -> Result<Vec<Figure>> {

@@ -52,11 +52,13 @@ pub fn percentile(values: &[f64], part: f64) -> f64 {
 pub struct Report {
     /// One JSON object a line instead of a table.
     pub json: bool,
+    /// `embedded` or `cluster`.
+    pub deployment: &'static str,
 }
 
 impl Report {
-    /// Says on what the figures were taken.
-    pub fn machine(&self) -> std::io::Result<()> {
+    /// Says on what the figures were taken; `servers` is what those of a cluster say of themselves.
+    pub fn machine(&self, servers: Option<&Value>) -> std::io::Result<()> {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let cpu = std::fs::read_to_string("/proc/cpuinfo")
             .ok()
@@ -66,10 +68,17 @@ impl Report {
             })
             .unwrap_or_else(|| "unknown".to_owned());
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let durability = match servers {
+            None => "SQLite WAL, synchronous=FULL: fsynced before the caller is told".to_owned(),
+            Some(servers) if servers["postgres"]["fsync"] == true => {
+                "PostgreSQL fsync and synchronous_commit on, RabbitMQ quorum queues with confirms: synced before the caller is told".to_owned()
+            }
+            Some(_) => "PostgreSQL without fsync: figures of it say nothing".to_owned(),
+        };
         let facts = json!({
-            "workload": "machine", "deployment": "embedded", "metric": "cores", "value": cores, "unit": "1",
+            "workload": "machine", "deployment": self.deployment, "metric": "cores", "value": cores, "unit": "1",
             "cpu": cpu, "kernel": kernel.trim(), "segue": env!("CARGO_PKG_VERSION"),
-            "sqlite": segue_store::sqlite::sqlite_version(), "durability": "SQLite WAL, synchronous=FULL: fsynced before the caller is told",
+            "sqlite": segue_store::sqlite::sqlite_version(), "durability": durability, "servers": servers,
             "build": if cfg!(debug_assertions) { "debug: figures of a debug build say nothing" } else { "release" },
         });
         let mut out = std::io::stdout().lock();
@@ -91,7 +100,7 @@ impl Report {
         if self.json {
             let mut line = Map::new();
             line.insert("workload".into(), figure.workload.into());
-            line.insert("deployment".into(), "embedded".into());
+            line.insert("deployment".into(), self.deployment.into());
             line.insert("metric".into(), figure.metric.into());
             line.insert("value".into(), rounded(figure.value()));
             line.insert("unit".into(), figure.unit.into());

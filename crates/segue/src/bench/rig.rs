@@ -1,5 +1,6 @@
-//! A node in this process with agents that do nothing, on a database of its own.
+//! A node in this process with agents that do nothing, on a database of its own, or in a project of its own on the servers of a cluster.
 
+use crate::cluster::{Settings, place};
 use crate::node::{Node, NodeOptions};
 use crate::project::Project;
 use anyhow::{Context, Result, bail};
@@ -8,13 +9,13 @@ use segue_agent::host::Hosted;
 use segue_agent::runner::{End, Job, Ran, Runner};
 use segue_core::agent::{AgentKind, AgentSpec};
 use segue_core::command::{NewTask, Submit};
-use segue_core::ids::{InstanceId, TaskId};
+use segue_core::ids::{InstanceId, ProjectId, TaskId};
 use segue_core::payload::Payload;
 use segue_core::ports::Fut;
 use segue_core::task::{Route, TaskSpec, TaskState};
 use segue_engine::workflow::new_task_id;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +29,39 @@ pub const PAYLOAD_BYTES: usize = 200;
 pub const AGENTS: usize = 4;
 /// Slots of each agent.
 pub const SLOTS: u32 = 256;
+
+/// Between two looks at how many tasks are written: a cluster answers each with a query.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// On what the rigs of a run stand.
+#[derive(Clone)]
+pub struct Ground {
+    /// The folder in which each makes one of its own.
+    pub dir: PathBuf,
+    /// The servers of a cluster; SQLite in the folder where there are none.
+    pub cluster: Option<Arc<Settings>>,
+}
+
+impl Ground {
+    /// The word by which figures say it.
+    pub fn deployment(&self) -> &'static str {
+        if self.cluster.is_some() { "cluster" } else { "embedded" }
+    }
+
+    /// A project that nobody else has, for one rig.
+    fn project(&self, folder: &TempDir) -> Result<Project> {
+        let Some(settings) = &self.cluster else { return Project::open_or_make(folder.path()) };
+        let mut settings = Settings::clone(settings);
+        let project = settings.project.as_mut().context("the file names no [project]")?;
+        project.id = ProjectId(Uuid::new_v4());
+        project.name = format!("bench {}", project.id);
+        if let Some(prefix) = &mut settings.rabbitmq.prefix {
+            prefix.push_str(&format!("{}.", project.id));
+        }
+        settings.node.name = "bench".to_owned();
+        place::node_project(Arc::new(settings), folder.path())
+    }
+}
 
 /// What the agents of the rig saw.
 #[derive(Default)]
@@ -75,27 +109,30 @@ pub struct Rig {
     pub node: Arc<Node>,
     /// What its agents saw.
     pub seen: Arc<Seen>,
+    /// Its agents are its own, also where several rigs share a database.
+    first_instance: u128,
     _folder: TempDir,
 }
 
 impl Rig {
-    /// Starts a rig on a new database under `base`, with its agents.
-    pub async fn start(base: &Path) -> Result<Rig> {
-        let rig = Rig::without_agents(base).await?;
+    /// Starts a rig on this ground, with its agents.
+    pub async fn start(ground: &Ground) -> Result<Rig> {
+        let rig = Rig::without_agents(ground).await?;
         rig.register_agents().await?;
         Ok(rig)
     }
 
     /// Starts a rig whose agents come later.
-    pub async fn without_agents(base: &Path) -> Result<Rig> {
+    pub async fn without_agents(ground: &Ground) -> Result<Rig> {
         let folder = tempfile::Builder::new()
             .prefix("segue-bench-")
-            .tempdir_in(base)
-            .with_context(|| format!("cannot make a folder in {}", base.display()))?;
-        let project = Project::open_or_make(folder.path())?;
+            .tempdir_in(&ground.dir)
+            .with_context(|| format!("cannot make a folder in {}", ground.dir.display()))?;
+        let project = ground.project(&folder)?;
         let lock = project.lock()?;
         let node = Node::start(project, lock, Vec::new(), NodeOptions::default()).await?;
-        Ok(Rig { node, seen: Arc::default(), _folder: folder })
+        let first_instance = Uuid::new_v4().as_u128() >> 8 << 8;
+        Ok(Rig { node, seen: Arc::default(), first_instance, _folder: folder })
     }
 
     /// Has its agents from now on.
@@ -106,7 +143,7 @@ impl Rig {
 
     fn agent(&self, number: usize) -> Hosted {
         let spec = AgentSpec {
-            instance: InstanceId(Uuid::from_u128(0xbe9c_0000 + number as u128)),
+            instance: InstanceId(Uuid::from_u128(self.first_instance + number as u128)),
             name: "noop".into(),
             kind: AgentKind::Builtin,
             description: "does nothing".into(),
@@ -143,7 +180,7 @@ impl Rig {
             if counts.get(&TaskState::Completed).copied().unwrap_or_default() >= completed {
                 return Ok(());
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 }

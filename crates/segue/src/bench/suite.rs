@@ -1,15 +1,21 @@
 //! Which workloads run, how often, and what is reported of them.
 
 use super::report::{Figure, Report, percentile};
+use super::rig::Ground;
 use super::{probe, processes, workloads};
+use crate::cluster::Settings;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Every workload that runs unless others are named. W5 takes minutes and is run on request.
 const DEFAULT: [&str; 7] = ["probe", "W1", "W2", "W3", "W4", "W6", "W7"];
+
+/// Those of a cluster: W6 and W7 are about one process and its children, and the same there.
+const CLUSTER: [&str; 5] = ["probe", "W1", "W2", "W3", "W4"];
 
 /// Arguments of `segue bench`.
 #[derive(Debug, Args)]
@@ -31,26 +37,32 @@ pub struct BenchArgs {
     json: bool,
 }
 
-/// Runs the workloads and reports.
-pub async fn run(args: &BenchArgs) -> Result<()> {
-    let base = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+/// Runs the workloads and reports; on the servers of a cluster where one is given, each run in a project of its own.
+pub async fn run(args: &BenchArgs, cluster: Option<Arc<Settings>>) -> Result<()> {
+    let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let ground = Ground { dir, cluster };
+    let default: &[&str] = if ground.cluster.is_some() { &CLUSTER } else { &DEFAULT };
     let named: Vec<String> = if args.workload.is_empty() {
-        DEFAULT.iter().map(|name| (*name).to_owned()).collect()
+        default.iter().map(|name| (*name).to_owned()).collect()
     } else {
         args.workload.clone()
     };
-    let report = Report { json: args.json };
-    report.machine()?;
+    let report = Report { json: args.json, deployment: ground.deployment() };
+    let servers = match &ground.cluster {
+        Some(settings) => Some(probe::servers(settings).await?),
+        None => None,
+    };
+    report.machine(servers.as_ref())?;
     for name in &named {
         let figures = match name.to_ascii_lowercase().as_str() {
-            "probe" => probe::probe(&base)?,
-            "w1" => w1(args, &base).await?,
-            "w2" => w2(args, &base).await?,
-            "w3" => w3(args, &base).await?,
-            "w4" => w4(args, &base).await?,
-            "w5" => w5(args, &base).await?,
-            "w6" => w6(args, &base).await?,
-            "w7" => w7(args, &base).await?,
+            "probe" => probe::probe(&ground.dir)?,
+            "w1" => w1(args, &ground).await?,
+            "w2" => w2(args, &ground).await?,
+            "w3" => w3(args, &ground).await?,
+            "w4" => w4(args, &ground).await?,
+            "w5" => w5(args, &ground).await?,
+            "w6" => w6(args, &ground).await?,
+            "w7" => w7(args, &ground).await?,
             _ => bail!(
                 "there is no workload `{name}`: they are probe, W1, W2, W3, W4, W5, W6 and W7"
             ),
@@ -62,11 +74,11 @@ pub async fn run(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-async fn w1(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
+async fn w1(args: &BenchArgs, ground: &Ground) -> Result<Vec<Figure>> {
     const TASKS: usize = 10_000;
     let (mut tasks, mut submits) = (Vec::new(), Vec::new());
     for _ in 0..args.runs {
-        let rates = workloads::w1(base, TASKS).await?;
+        let rates = workloads::w1(ground, TASKS).await?;
         tasks.push(rates.tasks_per_s);
         submits.push(rates.submit_per_s);
     }
@@ -77,10 +89,10 @@ async fn w1(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
     ])
 }
 
-async fn w2(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
+async fn w2(args: &BenchArgs, ground: &Ground) -> Result<Vec<Figure>> {
     let (mut p50, mut p99) = (Vec::new(), Vec::new());
     for _ in 0..args.runs {
-        let took = workloads::w2(base, 100, 10).await?;
+        let took = workloads::w2(ground, 100, 10).await?;
         p50.push(percentile(&took, 0.5));
         p99.push(percentile(&took, 0.99));
     }
@@ -91,13 +103,13 @@ async fn w2(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
     ])
 }
 
-async fn w3(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
+async fn w3(args: &BenchArgs, ground: &Ground) -> Result<Vec<Figure>> {
     let (mut p50, mut p99, mut rate) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.runs {
-        let took = workloads::w3_latency(base, 200).await?;
+        let took = workloads::w3_latency(ground, 200).await?;
         p50.push(percentile(&took, 0.5));
         p99.push(percentile(&took, 0.99));
-        rate.push(workloads::w3_rate(base, 3_000, 200).await?);
+        rate.push(workloads::w3_rate(ground, 3_000, 200).await?);
     }
     let one = json!({ "chains": 200, "at_a_time": 1, "length": 3, "rig": workloads::setup() });
     let many = json!({ "chains": 3_000, "at_a_time": 200, "length": 3, "rig": workloads::setup() });
@@ -108,23 +120,23 @@ async fn w3(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
     ])
 }
 
-async fn w4(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
+async fn w4(args: &BenchArgs, ground: &Ground) -> Result<Vec<Figure>> {
     let mut seconds = Vec::new();
     for _ in 0..args.runs {
-        seconds.push(workloads::w4(base, 1_000).await?);
+        seconds.push(workloads::w4(ground, 1_000).await?);
     }
     let setup = json!({ "width": 1_000, "rig": workloads::setup() });
     Ok(vec![Figure::new("W4", "seconds", "s", seconds, setup)])
 }
 
-async fn w5(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
+async fn w5(args: &BenchArgs, ground: &Ground) -> Result<Vec<Figure>> {
     const RUN: usize = 10_000;
     // The small backlog comes first, so that the largest memory use is that of the large one.
     let mut figures = Vec::new();
     for backlog in [RUN, args.backlog] {
         let (mut submit, mut run, mut rss) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..args.runs {
-            let found = workloads::w5(base, backlog, RUN).await?;
+            let found = workloads::w5(ground, backlog, RUN).await?;
             submit.push(found.submit_per_s);
             run.push(found.run_per_s);
             rss.push(found.rss_mb);
@@ -138,11 +150,11 @@ async fn w5(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-async fn w6(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
+async fn w6(args: &BenchArgs, ground: &Ground) -> Result<Vec<Figure>> {
     const WATCH: Duration = Duration::from_secs(10);
     let (mut ready, mut rss, mut core) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.runs {
-        let idle = processes::w6(base, WATCH).await?;
+        let idle = processes::w6(&ground.dir, WATCH).await?;
         ready.push(idle.ready_ms);
         rss.push(idle.rss_mb);
         core.push(idle.core_percent);
@@ -155,12 +167,12 @@ async fn w6(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
     ])
 }
 
-async fn w7(args: &BenchArgs, base: &std::path::Path) -> Result<Vec<Figure>> {
+async fn w7(args: &BenchArgs, ground: &Ground) -> Result<Vec<Figure>> {
     const TASKS: usize = 500;
     const SLOTS: u32 = 4;
     let mut rate = Vec::new();
     for _ in 0..args.runs {
-        rate.push(processes::w7(base, TASKS, SLOTS).await?);
+        rate.push(processes::w7(&ground.dir, TASKS, SLOTS).await?);
     }
     let setup = json!({ "tasks": TASKS, "program": "/bin/true", "slots": SLOTS });
     Ok(vec![Figure::new("W7", "processes_per_s", "1/s", rate, setup)])

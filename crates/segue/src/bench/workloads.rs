@@ -1,13 +1,12 @@
 //! The workloads W1 to W5, each on a rig of its own.
 
-use super::rig::{AGENTS, PAYLOAD_BYTES, Rig, SLOTS, noop, single};
+use super::rig::{AGENTS, Ground, PAYLOAD_BYTES, Rig, SLOTS, noop, single};
 use anyhow::{Context, Result};
 use segue_core::command::NewTask;
 use segue_core::ids::TaskId;
 use segue_core::task::Need;
 use segue_engine::workflow::new_task_id;
 use serde_json::{Value, json};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -35,8 +34,8 @@ pub struct Rates {
 }
 
 /// W1: so many independent tasks, from the first submit until the last is durably completed.
-pub async fn w1(base: &Path, tasks: usize) -> Result<Rates> {
-    let rig = Rig::start(base).await?;
+pub async fn w1(ground: &Ground, tasks: usize) -> Result<Rates> {
+    let rig = Rig::start(ground).await?;
     let began = Instant::now();
     let submitted = submit_all(&rig, tasks).await?;
     rig.seen.reached(tasks).await;
@@ -80,8 +79,8 @@ async fn submit_all(rig: &Rig, tasks: usize) -> Result<Duration> {
 }
 
 /// W2: open loop at so many tasks a second. Milliseconds from the call of submit to the start of the agent, per task.
-pub async fn w2(base: &Path, per_s: u32, seconds: u32) -> Result<Vec<f64>> {
-    let rig = Rig::start(base).await?;
+pub async fn w2(ground: &Ground, per_s: u32, seconds: u32) -> Result<Vec<f64>> {
+    let rig = Rig::start(ground).await?;
     let count = (per_s * seconds) as usize;
     let mut beat = tokio::time::interval(Duration::from_secs_f64(1.0 / f64::from(per_s)));
     let mut calls = tokio::task::JoinSet::new();
@@ -128,8 +127,8 @@ fn chain() -> (Vec<NewTask>, TaskId) {
 }
 
 /// W3, one at a time: milliseconds from submit until the third task of a chain is durably completed.
-pub async fn w3_latency(base: &Path, chains: usize) -> Result<Vec<f64>> {
-    let rig = Rig::start(base).await?;
+pub async fn w3_latency(ground: &Ground, chains: usize) -> Result<Vec<f64>> {
+    let rig = Rig::start(ground).await?;
     let mut took = Vec::with_capacity(chains);
     for _ in 0..chains {
         let (tasks, last) = chain();
@@ -143,8 +142,8 @@ pub async fn w3_latency(base: &Path, chains: usize) -> Result<Vec<f64>> {
 }
 
 /// W3, many at a time: chains per second.
-pub async fn w3_rate(base: &Path, chains: usize, at_a_time: usize) -> Result<f64> {
-    let rig = Rig::start(base).await?;
+pub async fn w3_rate(ground: &Ground, chains: usize, at_a_time: usize) -> Result<f64> {
+    let rig = Rig::start(ground).await?;
     let began = Instant::now();
     let left = Arc::new(AtomicUsize::new(chains));
     let mut callers = tokio::task::JoinSet::new();
@@ -171,8 +170,8 @@ pub async fn w3_rate(base: &Path, chains: usize, at_a_time: usize) -> Result<f64
 }
 
 /// W4: one task, then `width` that need it, then one that needs all of them. Seconds from submit to the end.
-pub async fn w4(base: &Path, width: usize) -> Result<f64> {
-    let rig = Rig::start(base).await?;
+pub async fn w4(ground: &Ground, width: usize) -> Result<f64> {
+    let rig = Rig::start(ground).await?;
     let first = noop(new_task_id());
     let need = |task: TaskId| Need { task, name: None, order_only: false };
     let mut last = noop(new_task_id());
@@ -205,8 +204,8 @@ pub struct Backlog {
 }
 
 /// W5: a backlog of ready tasks for agents that come when it is complete; then the first `run` of it.
-pub async fn w5(base: &Path, backlog: usize, run: usize) -> Result<Backlog> {
-    let rig = Rig::without_agents(base).await?;
+pub async fn w5(ground: &Ground, backlog: usize, run: usize) -> Result<Backlog> {
+    let rig = Rig::without_agents(ground).await?;
     let submitted = submit_all(&rig, backlog).await?;
     let began = Instant::now();
     rig.register_agents().await?;

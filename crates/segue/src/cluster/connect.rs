@@ -6,11 +6,13 @@ use anyhow::{Context, Result};
 use segue_bus::rabbitmq::{Options as RabbitOptions, RabbitBus};
 use segue_bus::signals::InProcessSignals;
 use segue_core::ids::ProjectId;
-use segue_core::ports::{Fut, Presence, Signals};
+use segue_core::ports::{Fut, Presence, Signals, StoreError};
 use segue_engine::Parts;
+use segue_store::backup::Imports;
 use segue_store::objects::{ObjectBlobs, Objects};
-use segue_store::postgres::{Options as PostgresOptions, PostgresStore, Tls};
+use segue_store::postgres::{self, Options as PostgresOptions, PostgresStore, Tls};
 use segue_store::soft::{InProcessSoft, Options as RedisOptions, RedisSoft};
+use std::io::BufRead;
 use std::sync::Arc;
 
 /// The object store of a cluster.
@@ -67,7 +69,7 @@ pub fn choose_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-async fn postgres(settings: &Settings) -> Result<Arc<PostgresStore>> {
+async fn connected_store(settings: &Settings) -> Result<Arc<PostgresStore>> {
     choose_tls();
     PostgresStore::connect(postgres_options(settings)?).await.context("PostgreSQL")
 }
@@ -79,9 +81,34 @@ async fn postgres(settings: &Settings) -> Result<Arc<PostgresStore>> {
 pub fn backend(settings: &Settings) -> Fut<'_, Result<Backend>> {
     // Boxed, as the drivers' futures are deep.
     Box::pin(async {
-        let store = postgres(settings).await?;
+        let store = connected_store(settings).await?;
         Ok(Backend::new(store.clone(), store.clone(), Kind::Postgres(store)))
     })
+}
+
+/// The project of a cluster, for filling it: nothing may be there yet.
+///
+/// # Errors
+/// When the file names no project or no database, or the object store cannot be opened.
+pub fn empty(settings: &Settings) -> Result<Box<dyn Imports>> {
+    choose_tls();
+    Ok(Box::new(EmptyProject(postgres_options(settings)?)))
+}
+
+struct EmptyProject(PostgresOptions);
+
+impl Imports for EmptyProject {
+    fn import_rows(&self, mut from: Box<dyn BufRead + Send>) -> Fut<'_, Result<(), StoreError>> {
+        let options = self.0.clone();
+        Box::pin(async move {
+            // Reading is not asynchronous: the threads that others wait for are left alone.
+            let here = tokio::runtime::Handle::current();
+            let work = move || here.block_on(postgres::import(options, from.as_mut())).map(drop);
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|error| StoreError::Io(format!("the import was cut off: {error}")))?
+        })
+    }
 }
 
 /// Everything that a node of a cluster stands on.
@@ -93,7 +120,7 @@ pub fn base(settings: &Settings) -> Fut<'_, Result<Base>> {
 }
 
 async fn connected(settings: &Settings) -> Result<Base> {
-    let store = postgres(settings).await?;
+    let store = connected_store(settings).await?;
     let project = settings.project.as_ref().map(|project| project.id);
     let project = project.context("there is no [project]")?;
     let bus = RabbitBus::connect(rabbit_options(settings, project)).await.context("RabbitMQ")?;

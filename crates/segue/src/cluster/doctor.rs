@@ -13,6 +13,61 @@ const SKEW_MS: u64 = 2_000;
 /// An answer that takes longer than this makes every task slow.
 const SLOW: Duration = Duration::from_millis(20);
 
+/// What a server's refusal contains, and what to do then. The last one is for all others.
+type Remedies = [(&'static str, &'static str)];
+
+const POSTGRES_REMEDIES: [(&str, &str); 5] = [
+    (
+        "password authentication",
+        "`password` of [postgres] is not that of the user: correct it, or on the server: ALTER ROLE USER PASSWORD '..'",
+    ),
+    (
+        "database \"",
+        "on the server: CREATE DATABASE NAME OWNER USER; or name another one in `url` of [postgres]",
+    ),
+    (
+        "certificate",
+        "name the authority of its certificate with `ca` of [postgres], and the host as the certificate does",
+    ),
+    (
+        "permission denied",
+        "the user of [postgres] has to own the database: ALTER DATABASE NAME OWNER TO USER",
+    ),
+    ("", "check [postgres]: address, user, password, database, TLS; and whether the server runs"),
+];
+const RABBITMQ_REMEDIES: [(&str, &str); 4] = [
+    (
+        "ACCESS_REFUSED",
+        "`password` of [rabbitmq] is not that of the user, or there is no such user: correct it, or on the broker: rabbitmqctl change_password USER PASSWORD",
+    ),
+    (
+        "vhost",
+        "on the broker: rabbitmqctl add_vhost VHOST, and rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*'",
+    ),
+    (
+        "certificate",
+        "name the authority of its certificate with `ca` of [rabbitmq], and the host as the certificate does",
+    ),
+    (
+        "",
+        "check [rabbitmq]: address, user, password, vhost and its permissions, TLS; and whether the broker runs",
+    ),
+];
+const REDIS_REMEDIES: [(&str, &str); 3] = [
+    ("WRONGPASS", "work goes on without it, more slowly; correct `password` of [redis]"),
+    ("NOAUTH", "work goes on without it, more slowly; set `password` of [redis]"),
+    (
+        "",
+        "work goes on without it, more slowly; check [redis]: address, password, TLS; and whether the server runs",
+    ),
+];
+
+/// What to do about a refusal.
+fn remedy(remedies: &'static Remedies, refusal: &str) -> &'static str {
+    let fits = |(part, _): &&(&str, &str)| refusal.contains(part);
+    remedies.iter().find(fits).map_or("", |(_, remedy)| *remedy)
+}
+
 /// How something was found to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
@@ -43,8 +98,7 @@ fn took(round_trip: Duration) -> String {
 async fn ask_postgres(settings: &Settings) -> Vec<Finding> {
     const NAME: &str = "PostgreSQL";
     let broken = |what: String| {
-        let remedy =
-            "check [postgres]: address, user, password, database, TLS; and whether the server runs";
+        let remedy = remedy(&POSTGRES_REMEDIES, &what);
         vec![Finding::Broken(NAME, what, remedy.into())]
     };
     let options = match connect::postgres_options(settings) {
@@ -104,7 +158,7 @@ async fn ask_postgres(settings: &Settings) -> Vec<Finding> {
 async fn ask_rabbitmq(settings: &Settings, project: ProjectId) -> Vec<Finding> {
     const NAME: &str = "RabbitMQ";
     let broken = |what: String| {
-        let remedy = "check [rabbitmq]: address, user, password, vhost and its permissions, TLS; and whether the broker runs";
+        let remedy = remedy(&RABBITMQ_REMEDIES, &what);
         vec![Finding::Broken(NAME, what, remedy.into())]
     };
     connect::choose_tls();
@@ -145,7 +199,7 @@ async fn ask_redis(settings: &Settings, project: ProjectId) -> Vec<Finding> {
         return vec![Finding::Fine(NAME, text.into())];
     };
     let broken = |what: String| {
-        let remedy = "work goes on without it, more slowly; check [redis]: address, password, TLS";
+        let remedy = remedy(&REDIS_REMEDIES, &what);
         vec![Finding::Odd(NAME, what, remedy.into())]
     };
     connect::choose_tls();

@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod doctor;
+pub mod duties;
 pub mod place;
 pub mod read;
 pub mod settings;

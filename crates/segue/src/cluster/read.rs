@@ -137,6 +137,27 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// The folder of the file.
+    pub fn folder(&self) -> &'a Path {
+        self.folder
+    }
+
+    /// A table within a section, as a section of its own.
+    pub fn inner(&mut self, section: &mut Section<'a>, key: &'static str) -> Option<Section<'a>> {
+        let value = section.value(key)?;
+        let at = value.span().start;
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.wrong_type(section, key, at, "a table, such as { last = 24 }");
+        }
+        Some(Section {
+            name: key,
+            line: self.line(at),
+            table: Some(table?),
+            known: BTreeSet::new(),
+        })
+    }
+
     /// Everything of the section was asked for: what else stands there is unknown.
     pub fn close(&mut self, section: &Section<'a>) {
         for (key, _) in section.table.into_iter().flat_map(|table| table.iter()) {

@@ -1,10 +1,12 @@
 //! `cluster.toml`: what the nodes of a project share, and what a worker needs.
 
 use super::read::{Environment, FILE_MAX, Reader, Secret, Section, Wrong, with_password};
+use crate::backups::{self, BackupConfig, EVERY_MS_MIN};
 use crate::failure::{Failure, Outcome};
 use segue_core::ids::ProjectId;
 use segue_core::payload::Hash;
 use segue_core::worker::{WorkerToken, check_name};
+use segue_store::backup::Keep;
 use segue_store::objects;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,10 @@ pub struct Settings {
     pub redis: Option<RedisSettings>,
     /// Where large bodies are, for a node.
     pub objects: Option<ObjectsSettings>,
+    /// Where backups go, if somewhere.
+    pub backup: Option<BackupSettings>,
+    /// How long runs are kept after their end, in milliseconds; for ever where nobody says otherwise.
+    pub keep_runs_ms: Option<u64>,
     /// This node.
     pub node: NodeSettings,
     /// This worker.
@@ -90,6 +96,15 @@ pub struct ObjectsSettings {
     /// `s3://bucket/prefix`, or a folder that every node sees.
     pub url: String,
     /// How the bucket is reached.
+    pub options: objects::Options,
+}
+
+/// Where backups go.
+#[derive(Clone, Debug)]
+pub struct BackupSettings {
+    /// The place, how often, and how many are kept.
+    pub plan: BackupConfig,
+    /// How the bucket is reached: as that of the bodies, where nobody says otherwise.
     pub options: objects::Options,
 }
 
@@ -164,6 +179,8 @@ impl Settings {
             },
             redis: None,
             objects: None,
+            backup: None,
+            keep_runs_ms: None,
             node: NodeSettings { name, agents: None, lease_ms: None },
             worker: WorkerSettings { token: None, agents: None, state: None, lease_ms: 30_000 },
         }
@@ -187,18 +204,25 @@ impl Settings {
             vec![Wrong { line, what: error.message().to_owned() }]
         })?;
         let mut reader = Reader::new(text, folder, environment);
-        let [project, postgres, rabbitmq, redis, objects, node, worker] = reader.sections(
-            table.get_ref(),
-            ["project", "postgres", "rabbitmq", "redis", "objects", "node", "worker"],
-        );
+        let [project, postgres, rabbitmq, redis, objects, backup, prune, node, worker] = reader
+            .sections(
+                table.get_ref(),
+                [
+                    "project", "postgres", "rabbitmq", "redis", "objects", "backup", "prune",
+                    "node", "worker",
+                ],
+            );
         let for_node = whom == For::Node;
+        let objects = read_objects(&mut reader, objects, for_node);
         let settings = Settings {
             file: file.to_owned(),
             project: read_project(&mut reader, project, for_node),
             postgres: read_postgres(&mut reader, postgres, for_node),
             rabbitmq: read_rabbitmq(&mut reader, rabbitmq),
             redis: read_redis(&mut reader, redis),
-            objects: read_objects(&mut reader, objects, for_node),
+            backup: read_backup(&mut reader, backup, objects.as_ref()),
+            keep_runs_ms: read_prune(&mut reader, prune),
+            objects,
             node: read_node(&mut reader, node),
             worker: read_worker(&mut reader, worker),
         };
@@ -326,20 +350,77 @@ fn read_objects<'a>(
         return None;
     }
     let url = reader.needed(&mut section, "url").reveal().to_owned();
-    let secret = |text: Secret| objects::Secret::new(text.reveal());
-    let options = objects::Options {
-        endpoint: reader.text(&mut section, "endpoint"),
-        region: reader.text(&mut section, "region"),
-        access_key_id: reader.text(&mut section, "access_key_id"),
-        secret_access_key: reader.secret(&mut section, "secret_access_key").map(secret),
-        session_token: reader.secret(&mut section, "session_token").map(secret),
-        path_style: reader.flag(&mut section, "path_style"),
-        ca_file: reader.path(&mut section, "ca"),
-        allow_http: reader.flag(&mut section, "allow_http").unwrap_or(false),
-        instance_role: reader.flag(&mut section, "instance_role").unwrap_or(false),
-    };
+    let options = read_bucket(reader, &mut section);
     reader.close(&section);
     Some(ObjectsSettings { url, options: options.or_environment() })
+}
+
+/// How a bucket is reached, as a section says it.
+fn read_bucket<'a>(reader: &mut Reader<'a>, section: &mut Section<'a>) -> objects::Options {
+    let secret = |text: Secret| objects::Secret::new(text.reveal());
+    objects::Options {
+        endpoint: reader.text(section, "endpoint"),
+        region: reader.text(section, "region"),
+        access_key_id: reader.text(section, "access_key_id"),
+        secret_access_key: reader.secret(section, "secret_access_key").map(secret),
+        session_token: reader.secret(section, "session_token").map(secret),
+        path_style: reader.flag(section, "path_style"),
+        ca_file: reader.path(section, "ca"),
+        allow_http: reader.flag(section, "allow_http").unwrap_or(false),
+        instance_role: reader.flag(section, "instance_role").unwrap_or(false),
+    }
+}
+
+fn read_backup<'a>(
+    reader: &mut Reader<'a>,
+    mut section: Section<'a>,
+    bodies: Option<&ObjectsSettings>,
+) -> Option<BackupSettings> {
+    if !section.is_there() {
+        return None;
+    }
+    let to = reader.needed(&mut section, "to").reveal().to_owned();
+    let every = reader.duration(&mut section, "every");
+    let keep = read_keep(reader, &mut section);
+    let own = read_bucket(reader, &mut section);
+    reader.close(&section);
+    if every.is_some_and(|every| every < EVERY_MS_MIN) {
+        reader.note(section.line(), "`every` of [backup]: backups are made once a minute at most");
+    }
+    let to = backups::absolute(&to, reader.folder()).unwrap_or_else(|failure| {
+        reader.note(section.line(), format!("`to` of [backup]: {}", failure.message));
+        to
+    });
+    let is_own = own != objects::Options::default();
+    let options = match bodies {
+        Some(bodies) if !is_own => bodies.options.clone(),
+        _ => own.or_environment(),
+    };
+    Some(BackupSettings { plan: BackupConfig { to, every, keep }, options })
+}
+
+fn read_keep<'a>(reader: &mut Reader<'a>, section: &mut Section<'a>) -> Keep {
+    let Some(mut keep) = reader.inner(section, "keep") else { return Keep::default() };
+    let mut number = |key| {
+        let found = reader.number(&mut keep, key, 0..=u64::from(u32::MAX)).unwrap_or(0);
+        u32::try_from(found).unwrap_or(u32::MAX)
+    };
+    let (last, hourly) = (number("last"), number("hourly"));
+    let (daily, weekly) = (number("daily"), number("weekly"));
+    reader.close(&keep);
+    Keep { last, hourly, daily, weekly }
+}
+
+fn read_prune<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Option<u64> {
+    if !section.is_there() {
+        return None;
+    }
+    let age = reader.duration(&mut section, "older_than");
+    reader.close(&section);
+    if age.is_none() {
+        reader.note(section.line(), "[prune] needs `older_than`, such as \"30d\"");
+    }
+    age
 }
 
 fn read_node<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> NodeSettings {
@@ -416,6 +497,14 @@ url = "s3://bucket/segue"
 access_key_id = "AK"
 secret_access_key = "hidden-s3"
 
+[backup]
+to = "backups"
+every = "1h"
+keep = { last = 24, daily = 7 }
+
+[prune]
+older_than = "30d"
+
 [node]
 name = "east-1"
 agents = ["reviewer"]
@@ -445,6 +534,12 @@ agents = ["reviewer"]
         assert_eq!(urls, ["amqp://ann:hidden-mq@mq1/team", "amqps://segue:hidden-mq@mq2/team"]);
         let redis = settings.redis.as_ref().unwrap();
         assert_eq!(redis.url.reveal(), "redis+sentinel://:hidden-redis@s1:26379,s2:26379/main");
+        let backup = settings.backup.as_ref().unwrap();
+        assert!(backup.plan.to.ends_with("/backups") && backup.plan.to.starts_with('/'));
+        assert_eq!((backup.plan.every, backup.plan.keep.daily), (Some(3_600_000), 7));
+        // The bucket of the bodies is reached in the same way.
+        assert_eq!(backup.options.access_key_id.as_deref(), Some("AK"));
+        assert_eq!(settings.keep_runs_ms, Some(30 * 86_400_000));
         assert_eq!(settings.node.agents.as_deref(), Some(&["reviewer".to_owned()][..]));
         let shown = format!("{settings:?}");
         assert!(!shown.contains("hidden") && !shown.contains("abab"), "{shown}");
@@ -453,7 +548,7 @@ agents = ["reviewer"]
     #[test]
     fn everything_that_is_wrong_is_told_at_once_with_its_line() {
         let wrong = read(
-            "[project]\nname = 3\nid = \"x\"\nkey = { env = \"NOT_SET\" }\nkye = 1\n[postgre]\n[rabbitmq]\nurls = \"http://h\"\nca = \"no.pem\"\n[node]\nname = \"a b\"\nlease = \"1s\"\n",
+            "[project]\nname = 3\nid = \"x\"\nkey = { env = \"NOT_SET\" }\nkye = 1\n[postgre]\n[rabbitmq]\nurls = \"http://h\"\nca = \"no.pem\"\n[backup]\nevery = \"5s\"\nkeep = { lost = 1 }\n[prune]\n[node]\nname = \"a b\"\nlease = \"1s\"\n",
             For::Node,
         )
         .unwrap_err();
@@ -467,8 +562,12 @@ agents = ["reviewer"]
             "line 6: there is no section `postgre`; did you mean",
             "line 7: a URL begins with amqp:// or amqps://",
             "line 9: `ca` of [rabbitmq] is",
-            "line 10: `name` of [node]",
-            "line 10: `lease` of [node] is from 3s to 10m",
+            "line 10: [backup] needs `to`",
+            "line 10: `every` of [backup]: backups are made once a minute at most",
+            "line 12: [keep] has no `lost`; did you mean",
+            "line 13: [prune] needs `older_than`",
+            "line 14: `name` of [node]",
+            "line 14: `lease` of [node] is from 3s to 10m",
             "[postgres] needs `url`",
             "[objects] needs `url`",
         ] {

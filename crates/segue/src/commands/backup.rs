@@ -1,9 +1,12 @@
 //! `segue backup` and `restore`: what is wanted is kept twice, and put back.
 
+use super::transfer;
 use crate::api::views::{BackupView, ManifestView};
 use crate::args::{BackupArgs, BackupCommand, BackupPlace, KeepArgs, RestoreArgs};
+use crate::backend::Backend;
 use crate::backups;
 use crate::client::Client;
+use crate::cluster::Settings;
 use crate::config::Config;
 use crate::context::{Context, block_on};
 use crate::failure::{Code, Exit, Failure, Outcome};
@@ -13,7 +16,7 @@ use crate::screen::table::Table;
 use crate::screen::text::{bytes, count};
 use parking_lot::Mutex;
 use segue_core::ports::StoreError;
-use segue_store::backup::{Backups, Imports, Keep, Numbers, Progress, Stage, Verified};
+use segue_store::backup::{Backups, Imports, Keep, Manifest, Numbers, Progress, Stage, Verified};
 use segue_store::objects::Options;
 use segue_store::sqlite::{self, EmptyFolder};
 use serde_json::json;
@@ -48,6 +51,9 @@ struct Where {
 impl Where {
     /// `segue.toml` counts where there is a project; a command that only looks needs none.
     fn find(cx: &Context, named: Option<&str>) -> Outcome<Where> {
+        if let Some(settings) = cx.cluster() {
+            return Where::of_cluster(cx, settings, named);
+        }
         let dir = Project::find(cx.start());
         let config = match &dir {
             Some(dir) => Config::load(dir).code(Exit::Usage)?,
@@ -68,6 +74,27 @@ impl Where {
             None => std::env::temp_dir(),
         };
         Ok(Where { to, options: config.objects, keep, scratch })
+    }
+
+    /// In a cluster its file counts, and `segue.toml` does not.
+    fn of_cluster(cx: &Context, settings: &Settings, named: Option<&str>) -> Outcome<Where> {
+        let backup = settings.backup.as_ref();
+        let bodies = settings.objects.as_ref().map(|objects| objects.options.clone());
+        let to = match (named, backup) {
+            (Some(named), _) => backups::absolute(named, Path::new(""))?,
+            (None, Some(backup)) => backup.plan.to.clone(),
+            (None, None) => {
+                return Err(Failure::usage("it is not said where the backups are").hint(
+                    "name the place, such as s3://bucket/prefix or a folder, or write `to = \"..\"` into [backup] of cluster.toml",
+                ));
+            }
+        };
+        Ok(Where {
+            to,
+            options: backup.map(|backup| backup.options.clone()).or(bodies).unwrap_or_default(),
+            keep: backup.map(|backup| backup.plan.keep).unwrap_or_default(),
+            scratch: backups::scratch(&cx.project()?),
+        })
     }
 
     fn is_folder_form(&self) -> bool {
@@ -108,17 +135,14 @@ fn make(cx: &Context, to: Option<&str>) -> Outcome {
     let project = cx.project()?;
     let options = place.options.clone().or_environment();
     let view: ManifestView = block_on(async {
+        if project.cluster.is_some() {
+            // Its tables can be read beside the nodes.
+            let backend = Backend::open(&project).await.code(Exit::Node)?;
+            return written(&place, &options, &backend).await;
+        }
         let client = Client::of(&project, None).await?;
         let made = match client.in_process() {
-            Some(here) => {
-                let made = async {
-                    let backups = backups::at(&place.to, &options, &place.scratch)?;
-                    let backups = show_progress(backups);
-                    let manifest = backups.write(&here.api.backend, None).await?;
-                    Ok(ManifestView::of(&manifest, backups.url()))
-                };
-                made.await.map_err(|error| backups::failure(&error))
-            }
+            Some(here) => written(&place, &options, &here.api.backend).await,
             None => {
                 let wanted = json!({ "to": place.to, "objects": options });
                 client.post("/v1/backup", &wanted, None).await
@@ -140,6 +164,16 @@ fn make(cx: &Context, to: Option<&str>) -> Outcome {
         bytes(view.bytes)
     ))?;
     Ok(Exit::Done)
+}
+
+/// Makes a backup in this process.
+async fn written(place: &Where, options: &Options, backend: &Backend) -> Outcome<ManifestView> {
+    let made = async {
+        let backups = show_progress(backups::at(&place.to, options, &place.scratch)?);
+        let manifest = backups.write(backend, None).await?;
+        Ok(ManifestView::of(&manifest, backups.url()))
+    };
+    made.await.map_err(|error| backups::failure(&error))
 }
 
 fn number(number: u64, word: &str) -> String {
@@ -286,6 +320,10 @@ pub fn restore(cx: &Context, args: &RestoreArgs) -> Outcome {
     let place = Where::find(cx, Some(&args.from))?;
     if place.is_folder_form() {
         no_numbers(args.at)?;
+        if cx.cluster().is_some() {
+            return Err(Failure::usage("a copy of a database file is restored on one machine only")
+                .hint("restore it without --config, and move the project: `segue export`, then `segue import --config cluster.toml`"));
+        }
         return restore_folder(cx, &place);
     }
     let backups = place.existing()?;
@@ -293,6 +331,9 @@ pub fn restore(cx: &Context, args: &RestoreArgs) -> Outcome {
     let manifest =
         block_on(async { backups.at(args.at).await.map_err(|error| backups::failure(&error)) })?;
     let mut project = cx.project_or_new()?;
+    if project.cluster.is_some() {
+        return restore_cluster(cx, &project, &backups, &manifest);
+    }
     let _lock = project.lock().code(Exit::Node)?;
     let options = sqlite::Options::new(&project.state, manifest.project, project.key);
     let aside = block_on(async {
@@ -311,6 +352,38 @@ pub fn restore(cx: &Context, args: &RestoreArgs) -> Outcome {
     drop(backups);
     let what = format!("backup {} of {}", view.number, view.made_at);
     report(cx, &project, &json!(view), &what, aside.as_deref())
+}
+
+/// Nothing of a cluster's is moved aside, since other machines may use it: what is restored goes where nothing is yet.
+fn restore_cluster(
+    cx: &Context,
+    project: &Project,
+    backups: &Backups,
+    manifest: &Manifest,
+) -> Outcome {
+    if manifest.project != project.id {
+        let theirs = manifest.project;
+        let message =
+            format!("the backup is of project {theirs}, and the cluster's is {}", project.id);
+        return Err(Failure::usage(message)
+            .hint(format!("write `id = \"{theirs}\"` into [project] of cluster.toml")));
+    }
+    let empty = Backend::empty(project, project.id).code(Exit::Node)?;
+    block_on(async {
+        let file = backups.spell(manifest, Numbers::Jump).await;
+        let file = file.map_err(|error| backups::failure(&error))?;
+        let restored = empty.import_rows(Box::new(BufReader::new(file))).await;
+        restored.map_err(|error| {
+            let failure = Failure::node(format!("nothing was restored: {error}"));
+            if !transfer::is_not_empty(&error) {
+                return failure;
+            }
+            failure.hint("name an empty database in [postgres] of cluster.toml, and restore before the first node starts; the other one stays as it is")
+        })
+    })?;
+    let view = ManifestView::of(manifest, backups.url());
+    let what = format!("backup {} of {}", view.number, view.made_at);
+    report(cx, project, &json!(view), &what, None)
 }
 
 fn restore_folder(cx: &Context, place: &Where) -> Outcome {

@@ -15,6 +15,7 @@ pub mod run;
 pub mod shared;
 pub mod submit;
 pub mod tasks;
+pub mod transfer;
 pub mod up;
 pub mod upkeep;
 pub mod worker;

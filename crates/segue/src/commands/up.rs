@@ -3,6 +3,7 @@
 use crate::args::UpArgs;
 use crate::backups;
 use crate::client::{Client, Here};
+use crate::cluster::duties;
 use crate::context::{Context, block_on};
 use crate::failure::{Code, Exit, Failure, Outcome};
 use crate::project::{CONFIG_FILE, Project};
@@ -43,7 +44,7 @@ async fn stay(cx: &Context, args: &UpArgs, project: &Project, signals: &mut Sign
         announce(cx, here, project)?;
         tokio::select! {
             () = reload_for_ever(cx, here, project, team) => {}
-            () = backups::keep_schedule(project, &here.api.backend) => {}
+            () = keep_up(project, here) => {}
             _ = signals.first() => {}
             () = drained(here) => say("this node was drained"),
             () = store_fails(here) => {
@@ -107,6 +108,18 @@ async fn store_fails(here: &Here) {
     match &here.api.engine {
         Some(engine) => say(&format!("the node: {}", engine.failed().await)),
         None => std::future::pending().await,
+    }
+}
+
+/// What has to be done again and again beside the work. Never ends.
+async fn keep_up(project: &Project, here: &Here) {
+    let backend = &here.api.backend;
+    match (&project.cluster, &here.api.engine) {
+        (Some(settings), Some(engine)) => {
+            duties::keep(settings, project, backend, engine);
+            duties::tidy_up(project, backend.store.as_ref()).await;
+        }
+        _ => backups::keep_schedule(project, backend).await,
     }
 }
 
