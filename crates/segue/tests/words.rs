@@ -29,6 +29,13 @@ fn every_command_explains_itself_with_examples() {
         "state",
         "lock",
         "prune",
+        "backup",
+        "restore",
+        "export",
+        "import",
+        "worker",
+        "nodes",
+        "cluster",
         "bench",
     ] {
         assert!(help.contains(&format!("  {command}")), "{command}: {help}");

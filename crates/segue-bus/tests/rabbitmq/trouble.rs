@@ -271,6 +271,7 @@ pub async fn a_broker_without_memory_makes_publish_wait(rig: Rig) {
         }
     };
     within("the bus to say that it is blocked", blocked).await;
+    assert_eq!(bus.comebacks(), None);
     ack(&mut *consumer, &first).await;
     // A letter that came before the alarm was seen may be there; one that is published now is not.
     let mut late = bus.publish(vec![letter(&host, 3)]);
@@ -282,6 +283,7 @@ pub async fn a_broker_without_memory_makes_publish_wait(rig: Rig) {
     let came = take(&mut *consumer, 2).await;
     ack(&mut *consumer, &came).await;
     assert_eq!(bus.status().blocked, None);
+    assert_eq!(bus.comebacks(), Some(0));
     bus.close().await;
 }
 
@@ -317,6 +319,15 @@ pub async fn a_broker_that_is_killed_under_load_loses_nothing(rig: Rig) {
     };
     within("everything", async { tokio::join!(sending, taking, killing) }).await;
     assert!(taker.status().reconnects > 0);
+    let back = async {
+        loop {
+            match taker.comebacks() {
+                Some(comebacks) => return comebacks,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    assert!(within("the bus to be back", back).await > 0);
     taker.close().await;
     sender.close().await;
 }

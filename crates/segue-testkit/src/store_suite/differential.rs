@@ -233,12 +233,9 @@ impl<'a> Driver<'a> {
             19 => Command::Requeue { task: self.any_task() },
             20 => Command::Resume { task: self.any_task() },
             21 => {
-                let excused = match self.below(8) {
-                    0 => Excused::Workers,
-                    1 => Excused::Everybody,
-                    _ => Excused::Nobody,
-                };
-                Command::Tick { limit: 1_000 + self.below(20), excused }
+                let chance = self.below(20);
+                let excused = if chance < 4 { Excused::Workers } else { Excused::Nobody };
+                Command::Tick { limit: 1_000 + chance, excused }
             }
             22 => self.about_a_host(),
             26..=29 => self.about_state(),

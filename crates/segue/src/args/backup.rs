@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct BackupArgs {
-    /// s3://bucket/prefix, file:///folder or a folder [default: `to` of [backup] in segue.toml]
+    /// s3://bucket/prefix, file:///folder or a folder [default: `to` of `[backup]` in segue.toml]
     #[arg(value_name = "URL|DIR")]
     pub to: Option<String>,
     /// What to do with backups
@@ -54,7 +54,7 @@ pub enum BackupCommand {
 /// Where backups are.
 #[derive(Debug, Args)]
 pub struct BackupPlace {
-    /// s3://bucket/prefix, file:///folder or a folder [default: `to` of [backup] in segue.toml]
+    /// s3://bucket/prefix, file:///folder or a folder [default: `to` of `[backup]` in segue.toml]
     #[arg(value_name = "URL|DIR")]
     pub url: Option<String>,
 }

@@ -218,8 +218,10 @@ async fn ask_redis(settings: &Settings, project: ProjectId) -> Vec<Finding> {
             );
             let mut findings = vec![Finding::Fine(NAME, text)];
             let missing = found.missing.into_iter();
-            findings
-                .extend(missing.map(|what| Finding::Odd(NAME, what, "see docs/cluster.md".into())));
+            let remedy = "set it on the server; docs/cluster.md says what each server has to offer";
+            findings.extend(
+                missing.map(|what| Finding::Odd(NAME, format!("missing: {what}"), remedy.into())),
+            );
             findings
         }
         Err(error) => broken(error.to_string()),
