@@ -162,6 +162,7 @@ async fn a_damaged_file_takes_no_more_writes() {
         accept(store.as_ref(), vec![submit(vec![task])]).await;
     }
     drop(store);
+    assert!(!dir.path().join("segue.db-wal").exists(), "all of it is in the one file");
     damage(dir.path());
     match SqliteStore::open(options(dir.path())) {
         Err(error) => assert!(matches!(error, StoreError::Corrupt(_)), "{error}"),

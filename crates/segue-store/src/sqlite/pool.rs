@@ -82,8 +82,9 @@ impl<T: Send + 'static> Pool<T> {
     }
 }
 
-impl<T> Drop for Pool<T> {
-    fn drop(&mut self) {
+impl<T> Pool<T> {
+    /// Ends the threads once they have done what was asked; each lets go of what it holds.
+    pub(super) fn end(&mut self) {
         if let Pool::Threads { queue, threads } = self {
             queue.jobs.lock().1 = true;
             queue.wake.notify_all();
@@ -91,5 +92,11 @@ impl<T> Drop for Pool<T> {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+impl<T> Drop for Pool<T> {
+    fn drop(&mut self) {
+        self.end();
     }
 }

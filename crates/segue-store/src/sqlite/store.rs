@@ -329,6 +329,9 @@ fn work(mut writer: Writer, messages: &Receiver<Message>) {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        // Of two connections that close at once each takes the other for somebody who goes on, and neither moves the log into the
+        // database: so readers end first, and the writer closes alone.
+        self.readers.end();
         if let Desk::Thread { send, thread } = &mut self.desk {
             let _ = send.send(Message::Stop);
             if let Some(thread) = thread.take() {
