@@ -23,7 +23,8 @@ Chaos on a cluster of private servers, nodes and workers. Usage: cargo xtask cha
   --binary FILE     the segue program (cargo xtask fills it in)
 
 The folder keeps report.json, report.md, the logs of all members, what agents wrote by themselves (journal.txt), what was
-submitted (submitted.txt), what went wrong when (faults.txt), and the check that counted it all (chaos-check-cluster.sql).
+submitted (submitted.txt), what went wrong when (faults.txt), the database (database.sql), its large bodies by name (bodies.txt), and
+the check that counted it all (chaos-check-cluster.sql).
 ";
 
 struct Asked {
