@@ -214,6 +214,8 @@ CREATE TEMP TABLE worked AS
 SELECT member, at FROM log JOIN of_member ON of_member.task = log.task AND of_member.number = (log.data ->> 'number')::int
 WHERE kind IN ('started', 'completed', 'attempt_failed', 'waiting');
 CREATE INDEX ON worked (member, at);
+ANALYZE of_member;
+ANALYZE worked;
 INSERT INTO found (name, found, wanted)
 SELECT 'member_back_s_max', round(coalesce(max((SELECT min(at) FROM worked WHERE member = split_part(victim, '-', 1) AND at >= ended) - ended), 0) / 1000.0, 3), NULL
 FROM faults;

@@ -48,6 +48,7 @@ mod on_rabbitmq {
             work_that_nobody_accepts_comes_to_the_engine,
             dead_work_waits_for_the_engine,
             the_broker_says_what_is_missing,
+            a_node_that_says_nothing_keeps_nobody_from_starting,
         );
         ask(questions, 4).await;
     }

@@ -1,6 +1,6 @@
 //! The bus as a whole: its connections, how it stands, how it ends.
 
-use super::link::{Link, Purpose};
+use super::link::{BACKOFF, Link, Purpose};
 use super::names::Names;
 use super::options::Options;
 use super::probe::{Probe, probe};
@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// The bus over RabbitMQ. Ends with [`RabbitBus::close`], which has to be called before the runtime ends.
 pub struct RabbitBus {
@@ -65,6 +66,7 @@ impl RabbitBus {
     /// When the settings are wrong, or no node of the broker answers in time.
     pub async fn connect(options: Options) -> Result<Arc<RabbitBus>, BusError> {
         let nodes = options.nodes()?;
+        let tries = nodes.len() as u32;
         let tls = trusted(&options).await?;
         let options = Arc::new(options);
         let closing = watch::Sender::new(false);
@@ -85,20 +87,21 @@ impl RabbitBus {
             closing,
         });
         let bus = Arc::new(RabbitBus { shared, keepers: Mutex::new(keepers.into()) });
-        if let Err(error) = bus.connected().await {
+        if let Err(error) = bus.connected(tries).await {
             bus.close().await;
             return Err(error);
         }
         Ok(bus)
     }
 
-    /// Waits until both connections stand; every node of the broker gets its chance.
-    async fn connected(&self) -> Result<(), BusError> {
-        let timeout = self.shared.options.connect_timeout;
+    /// Waits until both connections stand. Each of so many nodes of the broker gets its chance, also after those that say nothing until their time is up.
+    async fn connected(&self, tries: u32) -> Result<(), BusError> {
+        let timeout = self.shared.options.connect_timeout.saturating_mul(tries) + BACKOFF.1;
+        let until = Instant::now() + timeout;
         for link in [&self.shared.publishing, &self.shared.consuming] {
             let mut live = link.live();
             let standing = live.wait_for(Option::is_some);
-            if !matches!(tokio::time::timeout(timeout, standing).await, Ok(Ok(_))) {
+            if !matches!(tokio::time::timeout_at(until, standing).await, Ok(Ok(_))) {
                 return Err(link.away());
             }
         }

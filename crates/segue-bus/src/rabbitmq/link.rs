@@ -17,7 +17,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, watch};
 
 /// The first wait between two tries, and the longest one.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+pub(super) const BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(2));
 /// A connection that is closed has so long to say good-bye.
 const GOOD_BYE: Duration = Duration::from_secs(2);
 

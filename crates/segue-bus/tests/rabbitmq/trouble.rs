@@ -10,7 +10,7 @@ use segue_core::letter::{Address, Letter, LetterBody, Secret, TaskRequest};
 use segue_core::payload::Payload;
 use segue_core::ports::{BusError, Consumer, Delivery, WorkBus};
 use segue_testkit::bus_suite::{letter, within};
-use segue_testkit::servers::RabbitMq;
+use segue_testkit::servers::{Proxy, RabbitMq};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -336,6 +336,21 @@ async fn restart(broker: &Arc<RabbitMq>) {
     broker.eval("[dets:sync(T) || T <- dets:all()].").await;
     broker.kill().await;
     broker.start_again().await;
+}
+
+/// A bus whose first node of the broker takes connections and says nothing starts by way of the next one.
+pub async fn a_node_that_says_nothing_keeps_nobody_from_starting(mut rig: Rig) {
+    let silent = Proxy::to(&rig.broker.address(0)).await;
+    silent.hold().await;
+    rig.options.urls.insert(0, rig.broker.url_by(&silent.addr(), "%2f"));
+    rig.options.connect_timeout = std::time::Duration::from_secs(3);
+    let bus = rig.bus().await;
+    let host = some_host();
+    let mut consumer = bus.consume(host.clone()).await.unwrap();
+    bus.publish(vec![letter(&host, 1)]).await.unwrap();
+    let came = take(&mut *consumer, 1).await;
+    ack(&mut *consumer, &came).await;
+    bus.close().await;
 }
 
 /// A broker whose certificate nobody vouches for hears no password; one that is trusted is used, and asked for its version.
