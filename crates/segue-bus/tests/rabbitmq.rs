@@ -61,6 +61,12 @@ mod on_rabbitmq {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn on_a_cluster_that_loses_a_node() {
+        let broker = Arc::new(RabbitMq::cluster(3).await);
+        trouble::a_lost_node_keeps_nobody_from_starting(Rig::shared(broker).await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn every_question_about_a_broker_in_trouble() {
         let broker = broker().await;
         let questions = questions!(broker:

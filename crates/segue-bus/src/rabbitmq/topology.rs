@@ -7,6 +7,7 @@ use lapin::{Channel, Connection, Error, ErrorKind, ExchangeKind};
 
 /// Codes of the protocol.
 const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
 const PRECONDITION_FAILED: u16 = 406;
 
@@ -36,9 +37,15 @@ pub(super) async fn declare(connection: &Connection, names: &Names) -> Result<()
             .map_err(|error| format!("exchange {name}: {error}"))?;
     }
     for source in [names.dead_source(), names.dead_other_source()] {
-        queue(connection, &source)
-            .await
-            .map_err(|error| format!("queue {}: {error}", source.queue))?;
+        match queue(connection, &source).await {
+            Ok(()) => {}
+            // A queue that is asked for is only not found when it stands on a node that is lost: the one that people look at is no reason to carry
+            // no letters by way of the others.
+            Err(error) if code(&error) == Some(NOT_FOUND) => {
+                tracing::warn!(queue = %source.queue, %error, "the node that has this queue is lost; letters go without it");
+            }
+            Err(error) => return Err(format!("queue {}: {error}", source.queue)),
+        }
     }
     Ok(())
 }

@@ -353,6 +353,21 @@ pub async fn a_node_that_says_nothing_keeps_nobody_from_starting(mut rig: Rig) {
     bus.close().await;
 }
 
+/// One of three nodes is lost, and with it the queue of the dead letters that people look at: a bus starts by way of the others, and letters come.
+pub async fn a_lost_node_keeps_nobody_from_starting(mut rig: Rig) {
+    // The queue stands where it was asked for first.
+    rig.bus().await.close().await;
+    rig.broker.kill_node(0).await;
+    rig.options.urls = (1..3).map(|node| rig.broker.url(node, "%2f")).collect();
+    let bus = rig.bus().await;
+    let host = some_host();
+    let mut consumer = bus.consume(host.clone()).await.unwrap();
+    bus.publish(vec![letter(&host, 1)]).await.unwrap();
+    let came = take(&mut *consumer, 1).await;
+    ack(&mut *consumer, &came).await;
+    bus.close().await;
+}
+
 /// A broker whose certificate nobody vouches for hears no password; one that is trusted is used, and asked for its version.
 pub async fn only_who_is_trusted_is_talked_to(mut rig: Rig) {
     assert!(rig.options.urls[0].starts_with("amqps://"));
