@@ -49,8 +49,8 @@ pub struct Effects {
     pub may_assign: bool,
     /// Somebody else held what this assignment could have used, so that assigning again soon may help.
     pub look_again: bool,
-    /// Tasks that are terminal now.
-    pub ended: Vec<TaskId>,
+    /// Tasks that are terminal now, as they were committed.
+    pub ended: Vec<Arc<Task>>,
     /// Attempts that ended, and the instances that had them.
     pub attempts: Vec<(AttemptId, InstanceId)>,
     /// Whether shared state or a lock changed.
@@ -72,7 +72,7 @@ impl Effects {
                 .tasks
                 .iter()
                 .filter(|task| task.state.is_terminal())
-                .map(Task::id)
+                .map(|task| Arc::new(task.clone()))
                 .collect(),
             attempts: changes
                 .attempts
@@ -396,12 +396,21 @@ pub enum Topic {
     Letters,
     /// Shared state or a lock changed.
     State,
+    /// Tasks have ended. Told to others only: whoever commits it knows which.
+    Ended,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Topic; 6] =
-        [Topic::Ready, Topic::Due, Topic::Events, Topic::Duties, Topic::Letters, Topic::State];
+    pub const ALL: [Topic; 7] = [
+        Topic::Ready,
+        Topic::Due,
+        Topic::Events,
+        Topic::Duties,
+        Topic::Letters,
+        Topic::State,
+        Topic::Ended,
+    ];
 
     /// The word by which nodes tell each other.
     pub fn as_str(self) -> &'static str {
@@ -412,6 +421,7 @@ impl Topic {
             Topic::Duties => "duties",
             Topic::Letters => "letters",
             Topic::State => "state",
+            Topic::Ended => "ended",
         }
     }
 
@@ -425,6 +435,9 @@ impl Topic {
 pub trait Signals: Send + Sync {
     /// Tells everybody who listens.
     fn hint(&self, topic: Topic);
+
+    /// Tells only those who listen in other processes: nobody, where there are none.
+    fn tell_others(&self, topic: Topic);
 
     /// Listens from now on.
     fn listen(&self) -> Box<dyn Listener>;

@@ -308,7 +308,10 @@ impl Engine {
             // The loop ends only with the engine; what it misses is in the table.
             let _ = self.duties.send(duty);
         }
-        self.waiters.ended(&effects.ended);
+        if !effects.ended.is_empty() {
+            self.waiters.ended(&effects.ended);
+            self.parts.signals.tell_others(Topic::Ended);
+        }
         if let Some(due) = effects.next_due
             && due.0 < self.next_due.fetch_min(due.0, Ordering::SeqCst)
         {
@@ -346,7 +349,11 @@ impl Engine {
                 Some(_) => {}
             }
             let beat = Duration::from_millis(self.config.beat_ms);
-            let _ = tokio::time::timeout(beat, ended.changed()).await;
+            if let Ok(Ok(())) = tokio::time::timeout(beat, ended.changed()).await
+                && let Some(task) = ended.borrow_and_update().clone()
+            {
+                return Ok(task);
+            }
         }
     }
 

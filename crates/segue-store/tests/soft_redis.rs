@@ -14,7 +14,6 @@ use segue_testkit::{bus_suite, gate_suite, lock_suite, presence_suite};
 use soft_support::{Rig, options, until};
 use std::collections::BTreeMap;
 use std::future::ready;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -258,8 +257,7 @@ async fn hints_are_gathered_on_redis() {
     listener.next(&[Topic::Events]).await;
     let calls = published().await - before;
     assert!((1..=most + 1).contains(&calls), "{calls} messages, at most {most}");
-    let signals: Arc<dyn Signals> = here;
-    drop(signals);
+    segue_testkit::bus_suite::others_are_told_and_nobody_here(here, there).await;
 }
 
 /// The primary is lost, its replica is promoted, and the old primary comes back as a replica.

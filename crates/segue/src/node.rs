@@ -83,7 +83,10 @@ impl Node {
         let parts = base.parts.clone();
         let local = LocalHost { host: project.host, incarnation: Incarnation(Uuid::new_v4()) };
         let specs = agents.iter().map(|agent| agent.spec.clone()).collect();
-        let bus = HostBus::over(parts.bus.clone());
+        let bus = match &project.cluster {
+            Some(_) => HostBus::beside(parts.bus.clone()),
+            None => HostBus::over(parts.bus.clone()),
+        };
         let host_parts = HostParts {
             host: local.host,
             incarnation: local.incarnation,

@@ -1,5 +1,6 @@
 //! The store itself: what the port asks for, handed to the lanes and the readers.
 
+use super::asked::Asked;
 use super::lane::{Call, Desk, Lane};
 use super::line::{Line, Target};
 use super::options::Options;
@@ -138,7 +139,8 @@ impl Shared {
 pub struct PostgresStore {
     pub(super) shared: Arc<Shared>,
     desk: mpsc::UnboundedSender<Call>,
-    pub(super) readers: Readers,
+    pub(super) readers: Arc<Readers>,
+    asked: Arc<Asked>,
     pub(super) blobs: Arc<dyn LargeBodies>,
     pub(super) project_id: ProjectId,
     _lanes: JoinSet<()>,
@@ -193,7 +195,8 @@ impl PostgresStore {
             lanes.spawn(Lane::new(shared.clone(), seed).run(calls.clone()));
         }
         Ok(PostgresStore {
-            readers: Readers::new(shared.clone(), options.readers),
+            readers: Arc::new(Readers::new(shared.clone(), options.readers)),
+            asked: Arc::default(),
             shared,
             desk,
             blobs: options.blobs,
@@ -242,12 +245,7 @@ impl Store for PostgresStore {
     }
 
     fn task(&self, id: TaskId) -> Fut<'_, Result<Option<Arc<Task>>, StoreError>> {
-        let project = self.shared.project;
-        Box::pin(async move {
-            let found =
-                self.read(|line| async move { queries::tasks_by_id(&line, project, &[id]).await });
-            Ok(found.await?.pop())
-        })
+        Box::pin(self.asked.task(&self.readers, id))
     }
 
     fn tasks_by_id(&self, ids: Vec<TaskId>) -> Fut<'_, Result<Vec<Arc<Task>>, StoreError>> {
