@@ -4,6 +4,7 @@
 //! capability. The fleet is idle, so everybody has a free slot. The database is filled with new projects.
 #![allow(clippy::print_stdout)]
 
+#[path = "support/work.rs"]
 mod work;
 
 use segue_core::command::{Assign, Command};

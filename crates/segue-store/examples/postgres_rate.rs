@@ -5,6 +5,7 @@
 //! The database is filled with a new project.
 #![allow(clippy::print_stdout)]
 
+#[path = "support/work.rs"]
 mod work;
 
 use segue_core::command::{Assign, Command};

@@ -6,6 +6,7 @@
 //! synced, so FOLDER (here, if none is named) must be on a real disk for figures that mean anything.
 #![allow(clippy::print_stdout)]
 
+#[path = "support/work.rs"]
 mod work;
 
 use segue_core::command::{Assign, Command};
