@@ -135,6 +135,28 @@ impl S3 {
         name
     }
 
+    /// What a program in Python prints that has boto3 and, in its environment, this server's endpoint and keys. It is given as its text.
+    ///
+    /// # Panics
+    /// When the program fails, with what it said.
+    pub async fn ask(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = keeper::clean(&Account::Ours, &self.python);
+        command.args(["-c", program]).args(arguments).current_dir(self.folder.path());
+        command.env("AWS_ENDPOINT_URL", self.endpoint()).env("AWS_DEFAULT_REGION", "us-east-1");
+        command.env("AWS_ACCESS_KEY_ID", &self.access_key);
+        command.env("AWS_SECRET_ACCESS_KEY", &self.secret_key);
+        String::from_utf8_lossy(&keeper::run(command).await.stdout).into_owned()
+    }
+
+    /// What it is, and its version.
+    ///
+    /// # Panics
+    /// When its packages say nothing of it.
+    pub async fn version(&self) -> String {
+        let said = self.ask("import moto; print('moto', moto.__version__)", &[]).await;
+        said.trim().to_owned()
+    }
+
     /// Ends it by SIGKILL.
     pub async fn kill(&self) {
         self.running.kill().await;
