@@ -175,6 +175,23 @@ pub trait Store: Send + Sync {
         })
     }
 
+    /// The instances of which something became known after this version of the fleet: that they are there, what they are, that they are drained or
+    /// have gone; and the version to ask with the next time. Slots and leases have no version. A store that counts none tells of everybody each
+    /// time, and of version 0: whoever asks replaces what it knew then.
+    fn agents_since(&self, version: u64) -> Fut<'_, Result<(u64, Vec<Agent>), StoreError>> {
+        let _ = version;
+        Box::pin(async move { Ok((0, self.agents().await?)) })
+    }
+
+    /// Until when the leases of the instances last that have not gone.
+    fn leases(&self) -> Fut<'_, Result<Vec<(InstanceId, Time)>, StoreError>> {
+        Box::pin(async move {
+            let mut agents = self.agents().await?;
+            agents.retain(|agent| !agent.gone);
+            Ok(agents.iter().map(|agent| (agent.spec.instance, agent.lease_until)).collect())
+        })
+    }
+
     /// Events in the order of their cursors.
     fn events(&self, filter: EventFilter) -> Fut<'_, Result<Vec<Event>, StoreError>>;
 

@@ -2,6 +2,7 @@
 
 use crate::directory::Directory;
 use crate::dispatch::Outbox;
+use crate::roster::Roster;
 use crate::wait::Waiters;
 use crate::workers::Desk;
 use crate::{dead_letters, dispatch, duties, intake, presence, timers, wait};
@@ -97,6 +98,7 @@ pub struct Engine {
     pub(crate) config: Config,
     /// Soft state of the agents.
     pub directory: Directory,
+    pub(crate) roster: Roster,
     pub(crate) outbox: Outbox,
     pub(crate) duties: mpsc::UnboundedSender<Duty>,
     /// What the hosts of this process said last that they have.
@@ -127,6 +129,7 @@ impl Engine {
             me: me.clone(),
             id,
             directory: Directory::new(),
+            roster: Roster::default(),
             parts,
             config,
             outbox,

@@ -16,6 +16,7 @@ mod lock_within;
 pub mod locks;
 pub mod presence;
 mod reported;
+mod roster;
 pub mod single;
 pub mod submit;
 pub mod timers;

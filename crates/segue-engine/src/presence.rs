@@ -47,7 +47,7 @@ struct Talk {
 impl Talk {
     async fn beat(&mut self, engine: &Engine) {
         if engine.directory.knows_not_who() {
-            match engine.parts.store.agents().await {
+            match engine.roster.agents(engine.parts.store.as_ref()).await {
                 Ok(agents) => engine.directory.learn(&agents),
                 Err(error) => tracing::debug!(%error, "cannot read who the agents are"),
             }
@@ -98,10 +98,11 @@ impl Talk {
         if self.leases_read.is_some_and(|at| at.elapsed() < LEASES_EVERY) {
             return;
         }
-        match engine.parts.store.agents().await {
-            Ok(agents) => {
+        let store = engine.parts.store.as_ref();
+        match tokio::try_join!(engine.roster.agents(store), store.leases()) {
+            Ok((agents, leases)) => {
                 self.leases_read = Some(Instant::now());
-                engine.directory.hear_nothing(&agents, engine.now());
+                engine.directory.hear_nothing(&agents, &leases, engine.now());
                 // What waited for somebody of whom nobody told can go now.
                 engine.look_again().await;
             }

@@ -20,7 +20,7 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
     let beat = Duration::from_millis(engine.config.beat_ms);
     let lease = Duration::from_millis(engine.config.lease_ms);
     let mut hearing = Hearing::new(lease, engine.parts.bus.comebacks());
-    let mut failed = false;
+    let (mut failed, mut is_known) = (false, false);
     loop {
         let due = Duration::from_millis(engine.next_due().since_ms(engine.now()));
         // What is due stays due while the store cannot write: then it is looked at once a beat.
@@ -31,7 +31,7 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
             () = tokio::time::sleep(wait) => {}
             _ = listener.next(&[Topic::Due]), if !failed => continue,
         }
-        let ticked = tick(&engine, &mut hearing).await;
+        let ticked = tick(&engine, &mut hearing, &mut is_known).await;
         if let Err(EngineError::Store(error)) = &ticked
             && error.is_passing()
         {
@@ -41,24 +41,38 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
     }
 }
 
-/// Lets everything that is due happen.
-async fn tick(engine: &Engine, hearing: &mut Hearing) -> Result<(), EngineError> {
+/// Lets everything that is due happen. `is_known` tells whether the mark was read from the tables before: what becomes due later lowers it, and what
+/// another engine has set becomes due with that one, or with the next beat.
+async fn tick(
+    engine: &Engine,
+    hearing: &mut Hearing,
+    is_known: &mut bool,
+) -> Result<(), EngineError> {
+    let before = engine.next_due();
+    let is_early = before > engine.now();
+    // What becomes due while the tick runs lowers the mark again.
+    engine.set_next_due(None);
     loop {
-        // What becomes due while the tick runs lowers the mark again.
-        engine.set_next_due(None);
         let excused = hearing.excused(engine.parts.bus.comebacks());
         match engine.command(Command::Tick { limit: TICK_MAX, excused }).await {
-            Ok(Reply::Done { changed: true }) => continue,
+            Ok(Reply::Done { changed: true }) => *is_known = false,
+            Ok(_) if *is_known && is_early => {
+                engine.lower_next_due(before);
+                return Ok(());
+            }
             Ok(_) => break,
             Err(error) => {
+                *is_known = false;
                 tracing::warn!(%error, "timers could not be looked at");
                 return Err(error);
             }
         }
     }
     match engine.parts.store.next_due().await {
-        Ok(Some(due)) => engine.lower_next_due(due),
-        Ok(None) => {}
+        Ok(due) => {
+            *is_known = true;
+            due.into_iter().for_each(|due| engine.lower_next_due(due));
+        }
         Err(error) => {
             tracing::warn!(%error, "could not read when the next timer is due");
             return Err(error.into());

@@ -71,6 +71,7 @@ macro_rules! store_suite {
             a_report_without_the_secret_is_refused,
             timers_find_what_is_due,
             a_drained_agent_gets_nothing_new,
+            what_is_new_of_the_fleet_is_told_by_its_version,
             reopening_finds_everything,
             unsent_letters_come_again_after_a_crash,
             numbers_are_never_issued_twice,

@@ -187,7 +187,9 @@ impl Lane {
         let now = loader.now;
         shared.heard(now);
         if !changed {
-            line.flight(&[nothing_to_write()]).await?;
+            if loader.is_begun {
+                line.flight(&[nothing_to_write()]).await?;
+            }
             return Ok(answers);
         }
         let number = loader.number;

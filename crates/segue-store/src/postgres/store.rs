@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use segue_core::agent::Agent;
 use segue_core::command::{Command, Duty};
 use segue_core::event::Event;
-use segue_core::ids::{HostId, ProjectId, TaskId};
+use segue_core::ids::{HostId, InstanceId, ProjectId, TaskId};
 use segue_core::letter::Letter;
 use segue_core::payload::{DATABASE_MAX, Hash, Payload};
 use segue_core::ports::{
@@ -292,6 +292,21 @@ impl Store for PostgresStore {
         let project = self.shared.project;
         Box::pin(async move {
             self.read(|line| async move { queries::agents_of(&line, project, host).await }).await
+        })
+    }
+
+    fn agents_since(&self, version: u64) -> Fut<'_, Result<(u64, Vec<Agent>), StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            self.read(|line| async move { queries::agents_since(&line, project, version).await })
+                .await
+        })
+    }
+
+    fn leases(&self) -> Fut<'_, Result<Vec<(InstanceId, Time)>, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            self.read(|line| async move { queries::leases(&line, project).await }).await
         })
     }
 
