@@ -48,7 +48,12 @@ mod work {
             signal: None,
         };
         let end = End::Complete("{\"lines\":12}".into());
-        play.end(Ran { end, usage: usage.clone(), process, ended: vec![ended.clone()] });
+        play.end(Ran {
+            usage: usage.clone(),
+            process,
+            ended: vec![ended.clone()],
+            ..Ran::plain(end)
+        });
 
         let report = stage.report().await;
         assert_eq!(

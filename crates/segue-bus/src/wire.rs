@@ -257,6 +257,7 @@ fn check_sizes(letter: &Letter) -> Result<(), String> {
     match &letter.body {
         LetterBody::TaskResponse(response) => {
             processes(response.ended.len())?;
+            response.state.put.iter().try_for_each(|put| body("value", &put.value))?;
             match &response.outcome {
                 Outcome::Complete { output } => body("output", output),
                 Outcome::Fail { error, .. } => text("error", error.message.len()),

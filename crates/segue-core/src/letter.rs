@@ -3,6 +3,7 @@
 use crate::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
 use crate::outcome::Outcome;
 use crate::payload::{Payload, Whole};
+use crate::state::{GivenState, OutcomeState};
 use crate::task::{ProcessRef, Usage, WorkspaceKind};
 use crate::time::Time;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -183,6 +184,9 @@ pub struct TaskRequest {
     pub workspace: Option<WorkspaceKind>,
     /// Set where this attempt resumes a task that waited.
     pub resume: Option<Resume>,
+    /// What of shared state the task may use, where it may use any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Box<GivenState>>,
     /// Who there is, for an agent that delegates. Empty in the store's outbox: dispatch adds it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub team: Vec<TeamMember>,
@@ -245,6 +249,9 @@ pub struct TaskResponse {
     pub process: Option<ProcessRef>,
     /// How it ended.
     pub outcome: Outcome,
+    /// What it writes into shared state, where it completes or delegates; nothing is written with any other end.
+    #[serde(default, skip_serializing_if = "OutcomeState::is_empty")]
+    pub state: OutcomeState,
     /// What it used.
     pub usage: Option<Usage>,
     /// The processes that were ended or reaped with it.
@@ -423,6 +430,7 @@ mod tests {
             started_at: None,
             process: None,
             outcome: Outcome::Complete { output: payload.clone() },
+            state: OutcomeState::default(),
             usage: None,
             ended: Vec::new(),
         };

@@ -342,6 +342,10 @@ pub struct TaskSpec {
     /// What is rendered before it is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Box<Template>>,
+    /// Keys of shared state that it may use, or prefixes and `*`: it is given them, its outcomes may write them, and the templates
+    /// of what it delegates may read them. None where this is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state_keys: Vec<Arc<str>>,
     /// Delegations between the root and this task.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hops: u16,
@@ -375,6 +379,7 @@ impl TaskSpec {
             timeouts: Timeouts::default(),
             workspace: None,
             template: None,
+            state_keys: Vec::new(),
             hops: 0,
             idempotency_key: None,
         }

@@ -17,6 +17,7 @@ pub mod locks;
 pub mod presence;
 mod reported;
 pub mod single;
+mod state;
 pub mod submit;
 pub mod timers;
 mod wait;

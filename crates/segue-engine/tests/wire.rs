@@ -6,6 +6,7 @@ use segue_core::command::NewTask;
 use segue_core::ids::{ProjectId, TaskId};
 use segue_core::payload::Payload;
 use segue_core::ports::WorkBus;
+use segue_core::state::Writer;
 use segue_core::task::{ErrorClass, Need, Route, Task, TaskSpec, TaskState};
 use segue_core::worker::{TokenMaker, WorkerToken};
 use segue_engine::workflow::new_task_id;
@@ -24,7 +25,7 @@ use uuid::Uuid;
 
 const WIRE: &str = include_str!("../../../docs/wire.md");
 /// Lines that the example may have, so that it stays one.
-const LINES_MAX: usize = 40;
+const LINES_MAX: usize = 48;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The programs of the page: the agent, and the worker that it is part of.
@@ -97,8 +98,12 @@ mod on_rabbitmq {
         let mut second = task("second", &json!({ "text": "grüß dich" }));
         second.spec.needs = vec![Need { task: first.spec.id, name: None, order_only: false }];
         let wrong = task("wrong", &json!({ "no": "text" }));
-        let (last, wrong_id) = (second.spec.id, wrong.spec.id);
-        engine.submit(vec![first, second]).await.unwrap();
+        second.spec.state_keys = vec!["shouts".into()];
+        let mut third = task("third", &json!({ "text": "again" }));
+        third.spec.needs = vec![Need { task: second.spec.id, name: None, order_only: false }];
+        third.spec.state_keys = second.spec.state_keys.clone();
+        let (last, third_id, wrong_id) = (second.spec.id, third.spec.id, wrong.spec.id);
+        engine.submit(vec![first, second, third]).await.unwrap();
         engine.submit(vec![wrong]).await.unwrap();
 
         let done = ended(&engine, last).await;
@@ -108,6 +113,19 @@ mod on_rabbitmq {
             serde_json::from_str::<Value>(&output).unwrap(),
             json!({ "text": "GRÜSS DICH" })
         );
+        // It counts under a key of shared state, by its outcomes alone.
+        let third = ended(&engine, third_id).await;
+        assert_eq!(third.state, TaskState::Completed, "{:?}", third.error);
+        let history = engine.store().state_history("shouts".into(), None, 10).await.unwrap();
+        let by = |task: &Task| Writer::Task {
+            task: task.id(),
+            attempt: task.attempt.as_ref().expect("it was tried").id,
+        };
+        let found: Vec<_> = history
+            .iter()
+            .map(|row| (row.value.as_ref().and_then(Payload::text), row.writer.clone()))
+            .collect();
+        assert_eq!(found, [(Some("2"), by(&third)), (Some("1"), by(&done))]);
         let failed = ended(&engine, wrong_id).await;
         let error = failed.error.as_ref().expect("it has an error");
         assert_eq!((failed.state, error.class), (TaskState::Failed, ErrorClass::Permanent));

@@ -11,6 +11,7 @@ use segue_core::letter::{LetterBody, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, Fut, Store, StoreError};
+use segue_core::state::OutcomeState;
 use segue_core::task::{Route, TaskSpec};
 use segue_store::postgres::{LargeBodies, Options, PostgresStore};
 use std::sync::Arc;
@@ -132,6 +133,7 @@ fn finish(decisions: Vec<segue_core::ports::Decision>) -> Result<Command, Failed
                     started_at: None,
                     process: None,
                     outcome: Outcome::Complete { output: Payload::null() },
+                    state: OutcomeState::default(),
                     usage: None,
                     ended: Vec::new(),
                 };

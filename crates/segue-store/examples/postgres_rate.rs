@@ -12,6 +12,7 @@ use segue_core::letter::{Letter, LetterBody, TaskRequest, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, Decision, Fut, Store, StoreError};
+use segue_core::state::OutcomeState;
 use segue_core::task::{Route, TaskSpec, TaskState};
 use segue_store::postgres::{LargeBodies, Options, PostgresStore};
 use std::sync::Arc;
@@ -177,6 +178,7 @@ impl Worker {
             started_at: None,
             process: None,
             outcome: Outcome::Complete { output: self.output.clone() },
+            state: OutcomeState::default(),
             usage: None,
             ended: Vec::new(),
         };

@@ -13,6 +13,7 @@ use segue_core::letter::{Letter, LetterBody, TaskRequest, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::payload::Payload;
 use segue_core::ports::{Clock, Decision, Store};
+use segue_core::state::OutcomeState;
 use segue_core::task::{Route, TaskSpec, TaskState};
 use segue_store::sqlite::{Options, SqliteStore, SystemClock};
 use std::path::Path;
@@ -110,6 +111,7 @@ impl Bench {
             started_at: None,
             process: None,
             outcome: Outcome::Complete { output: self.output.clone() },
+            state: OutcomeState::default(),
             usage: None,
             ended: Vec::new(),
         };

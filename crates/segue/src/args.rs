@@ -314,6 +314,9 @@ pub struct RunArgs {
     /// The agent that is given the goal
     #[arg(long, value_name = "NAME", default_value = "orchestrator", requires = "goal")]
     pub agent: String,
+    /// A key of shared state that the agent may use, or a prefix and `*`; may be given several times
+    #[arg(long, value_name = "KEY", value_delimiter = ',', requires = "goal")]
+    pub state_key: Vec<String>,
     /// Input of the run: NAME=VALUE, NAME=@FILE, @FILE.json or -
     #[arg(short, long, value_name = "INPUT")]
     pub input: Vec<String>,
@@ -363,6 +366,9 @@ pub struct SubmitArgs {
     /// A task that has to end first; may be given several times
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub needs: Vec<String>,
+    /// A key of shared state that its agent may use, or a prefix and `*`; may be given several times
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    pub state_key: Vec<String>,
     /// How often it is tried in all
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub retry_attempts: Option<u32>,

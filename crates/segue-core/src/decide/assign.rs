@@ -8,6 +8,7 @@ use crate::fleet::Takers;
 use crate::ids::{InstanceId, TaskId};
 use crate::letter::{LetterBody, Resume, TaskRequest};
 use crate::payload::Hash;
+use crate::state::GivenState;
 use crate::task::{Attempt, Route, Task, TaskState};
 
 /// Assigns the ready tasks of the snapshot in the order of their ranks, as long as there are slots.
@@ -96,6 +97,10 @@ pub fn task_request(task: &Task, key: &[u8; 32]) -> Option<TaskRequest> {
         resume: task
             .resumes()
             .then(|| Resume { continuation: task.continuation.clone(), children: Vec::new() }),
+        state: (!task.spec.state_keys.is_empty()).then(|| {
+            let keys = task.spec.state_keys.clone();
+            Box::new(GivenState { keys, values: Vec::new(), more: false })
+        }),
         team: Vec::new(),
     })
 }

@@ -7,6 +7,7 @@ use crate::command::{DutyKind, HOPS_MAX, NewTask, Reject, Reply, SUBMIT_MAX, Sub
 use crate::event::Fact;
 use crate::ids::TaskId;
 use crate::payload::{Hash, Payload};
+use crate::state::check_state_keys;
 use crate::task::{Route, Task, TaskSpec, TaskState, WaitFor};
 use crate::time::Time;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -101,6 +102,8 @@ fn check(draft: &Draft<'_>, submit: &Submit) -> Result<(), Reject> {
             return Err(Reject::Conflict(format!("task {} stands twice in this submit", spec.id)));
         }
         check_name(&spec.name)?;
+        check_state_keys(&spec.state_keys)
+            .map_err(|wrong| Reject::Invalid(format!("`{}`: {wrong}", spec.name)))?;
         if draft.find(spec.id).is_some() {
             return Err(Reject::Conflict(format!("task {} exists already", spec.id)));
         }

@@ -49,6 +49,7 @@ struct Rest {
     timeouts: Timeouts,
     workspace: Option<WorkspaceKind>,
     template: Option<Box<Template>>,
+    state_keys: Vec<Arc<str>>,
     idempotency_key: Option<Arc<str>>,
 }
 
@@ -197,6 +198,7 @@ pub(crate) fn task<R: Cells>(row: &R) -> Result<(i64, Task), Failure> {
         timeouts: rest.timeouts,
         workspace: rest.workspace,
         template: rest.template,
+        state_keys: rest.state_keys,
         hops: unsigned(row, 8)?,
         idempotency_key: rest.idempotency_key,
     };

@@ -100,6 +100,8 @@ struct RestOut<'a> {
     workspace: Option<WorkspaceKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     template: Option<&'a Template>,
+    #[serde(skip_serializing_if = "<[Arc<str>]>::is_empty")]
+    state_keys: &'a [Arc<str>],
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<&'a str>,
 }
@@ -125,6 +127,7 @@ pub(crate) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
         timeouts,
         workspace,
         template,
+        state_keys,
         hops: _,
         idempotency_key,
     } = spec;
@@ -134,6 +137,7 @@ pub(crate) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
         && is_default(timeouts)
         && workspace.is_none()
         && template.is_none()
+        && state_keys.is_empty()
         && idempotency_key.is_none();
     if plain {
         return Ok(None);
@@ -145,6 +149,7 @@ pub(crate) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
         timeouts: *timeouts,
         workspace: *workspace,
         template: template.as_deref(),
+        state_keys,
         idempotency_key: idempotency_key.as_deref(),
     })
     .map(Some)

@@ -53,6 +53,9 @@ pub struct TaskBody {
     pub whole_timeout_ms: Option<u64>,
     /// Where it works.
     pub workspace: Option<WorkspaceKind>,
+    /// Keys of shared state that its agent may use, or prefixes and `*`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub state_keys: Vec<String>,
     /// Whether it is taken in even if nobody can take it now. Not within a graph.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_missing: Option<bool>,
@@ -217,6 +220,7 @@ async fn build(
         whole_ms: body.whole_timeout_ms,
     };
     spec.workspace = body.workspace;
+    spec.state_keys = body.state_keys.iter().map(|key| key.as_str().into()).collect();
     if body.template {
         spec.template = Some(Box::new(Template { input: true, ..Template::default() }));
     }

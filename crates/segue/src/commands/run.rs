@@ -108,6 +108,7 @@ fn body(cx: &Context, args: &RunArgs) -> Outcome<RunBody> {
     Ok(RunBody {
         goal: args.goal.clone(),
         agent: Some(args.agent.clone()),
+        state_keys: args.state_key.clone(),
         input: input::object(&args.input, &input::json_or_text)?,
         ..common
     })

@@ -41,6 +41,7 @@ fn body(args: &SubmitArgs) -> Outcome<TaskBody> {
         name: args.name.clone(),
         input: input::value(&args.input)?,
         needs: args.needs.clone(),
+        state_keys: args.state_key.clone(),
         priority: args.priority,
         retry,
         timeout_ms: args.timeout,
