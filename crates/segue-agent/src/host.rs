@@ -20,6 +20,7 @@ use segue_core::ports::{Blobs, BusError, Clock, Consumer, WorkBus};
 use segue_core::state::OutcomeState;
 use segue_core::task::{ErrorClass, TaskError};
 use segue_core::time::Time;
+use segue_core::trace::Traceparent;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -76,6 +77,7 @@ struct Work {
     /// The agent, as far as this host has it.
     agent: Arc<str>,
     hops: u16,
+    traceparent: Option<Traceparent>,
     request: Box<TaskRequest>,
 }
 
@@ -248,7 +250,7 @@ impl Host {
         let task = letter.task.ok_or("the letter names no task")?;
         match letter.body {
             LetterBody::TaskRequest(request) => {
-                self.begin(task, letter.hops, request);
+                self.begin(task, letter.hops, letter.traceparent, request);
                 Ok(())
             }
             LetterBody::Event(Notice::Cancel { attempt, reason }) => {
@@ -277,7 +279,13 @@ impl Host {
         }
     }
 
-    fn begin(self: &Arc<Self>, task: TaskId, hops: u16, request: Box<TaskRequest>) {
+    fn begin(
+        self: &Arc<Self>,
+        task: TaskId,
+        hops: u16,
+        traceparent: Option<Traceparent>,
+        request: Box<TaskRequest>,
+    ) {
         if request.incarnation != self.parts.incarnation {
             // It was for an earlier life of this host: the store knows that it is lost.
             return;
@@ -294,7 +302,7 @@ impl Host {
         self.running.send_modify(|running| *running += 1);
         failpoint::pass("agent-accepted");
         let agent = lodger.as_ref().map_or_else(|| "segue".into(), |l| l.spec.name.clone());
-        let work = Work { task, agent, hops, request };
+        let work = Work { task, agent, hops, traceparent, request };
         let host = self.clone();
         tokio::spawn(async move {
             // Without this a bug in a runner would leave an attempt that never ends, on a host that never idles.
@@ -458,7 +466,7 @@ impl Host {
             reply_to: None,
             correlation: Some(attempt),
             causation: Some(attempt),
-            traceparent: None,
+            traceparent: work.traceparent,
             hops: work.hops,
             at: self.parts.clock.now(),
             body,

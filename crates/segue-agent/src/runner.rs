@@ -6,6 +6,7 @@ use segue_core::outcome::Delegated;
 use segue_core::ports::Fut;
 use segue_core::state::{GivenState, KeyPut};
 use segue_core::task::{ProcessRef, TaskError, Usage, WorkspaceKind};
+use segue_core::trace::Traceparent;
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -21,6 +22,8 @@ pub struct Job {
     pub name: Arc<str>,
     /// The attempt's id, for people and logs.
     pub attempt: String,
+    /// Its span, where its letter carried one.
+    pub traceparent: Option<Traceparent>,
     /// The attempt's number within the task.
     pub number: u32,
     /// The capability asked for, where one was.

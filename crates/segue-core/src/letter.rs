@@ -6,6 +6,7 @@ use crate::payload::{Payload, Whole};
 use crate::state::{GivenState, OutcomeState};
 use crate::task::{ProcessRef, Usage, WorkspaceKind};
 use crate::time::Time;
+use crate::trace::Traceparent;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -47,9 +48,13 @@ pub struct Letter {
     /// The letter or attempt that caused it.
     #[serde(default, with = "uuid_text")]
     pub causation: Option<u128>,
-    /// The span that it belongs to, as W3C Trace Context writes it; nothing where nobody traces.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<Arc<str>>,
+    /// The span that it belongs to: that of its attempt, where it is about one. One that cannot be read counts as none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::trace::lenient"
+    )]
+    pub traceparent: Option<Traceparent>,
     /// How many delegations lie between the root of the run and this letter.
     #[serde(default)]
     pub hops: u16,

@@ -5,6 +5,7 @@ use crate::ids::{InstanceId, TaskId};
 use crate::payload::Payload;
 use crate::retry::RetryPolicy;
 use crate::time::Time;
+use crate::trace::Traceparent;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -349,6 +350,9 @@ pub struct TaskSpec {
     /// Delegations between the root and this task.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hops: u16,
+    /// Of a root: the span in which somebody else asked for the run, if they said so. The run belongs to its trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Traceparent>,
     /// Key under which the same submit returns this task again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<Arc<str>>,
@@ -381,6 +385,7 @@ impl TaskSpec {
             template: None,
             state_keys: Vec::new(),
             hops: 0,
+            traceparent: None,
             idempotency_key: None,
         }
     }

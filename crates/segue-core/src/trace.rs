@@ -27,11 +27,7 @@ pub struct Traceparent {
 
 impl Traceparent {
     /// The span of an attempt at a task of the run with this root; `given` is what its submit named.
-    pub fn of_attempt(
-        root: TaskId,
-        given: Option<Traceparent>,
-        attempt: AttemptId,
-    ) -> Traceparent {
+    pub fn of_attempt(root: TaskId, given: Option<Traceparent>, attempt: AttemptId) -> Traceparent {
         // The last 62 bits of a UUID of version 7 are drawn by chance, behind two that make it greater than zero.
         let span = attempt.0.as_u64_pair().1;
         match given {
@@ -141,7 +137,10 @@ mod tests {
             assert_eq!(later.parse::<Traceparent>().unwrap().to_string(), GIVEN, "{later}");
         }
         let flags = format!("{}ff", &GIVEN[..53]);
-        assert_eq!(flags.parse::<Traceparent>().unwrap().to_string(), format!("{}03", &GIVEN[..53]));
+        assert_eq!(
+            flags.parse::<Traceparent>().unwrap().to_string(),
+            format!("{}03", &GIVEN[..53])
+        );
         let wrong = [
             String::new(),
             GIVEN.to_ascii_uppercase(),

@@ -329,6 +329,9 @@ pub struct RunArgs {
     /// Limit of the whole run, such as 90s or 2h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<u64>,
+    /// The span that asks for it, as W3C Trace Context writes it; the run belongs to its trace
+    #[arg(long, value_name = "TRACEPARENT", env = "TRACEPARENT", hide_env_values = true)]
+    pub traceparent: Option<String>,
     /// Submitting the same under the same key again finds the same run
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
@@ -375,6 +378,9 @@ pub struct SubmitArgs {
     /// Limit of one attempt, such as 90s or 2h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<u64>,
+    /// The span that asks for it, as W3C Trace Context writes it; the task belongs to its trace
+    #[arg(long, value_name = "TRACEPARENT", env = "TRACEPARENT", hide_env_values = true)]
+    pub traceparent: Option<String>,
     /// Submitting the same under the same key again finds the same task
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,

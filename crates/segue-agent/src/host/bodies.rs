@@ -33,6 +33,7 @@ impl Host {
             run: request.run,
             name: request.name.clone(),
             attempt: request.attempt.to_string(),
+            traceparent: work.traceparent,
             number: request.number,
             capability: request.capability.clone(),
             input: self.text(&request.input).await?,

@@ -68,7 +68,11 @@ fn give(draft: &mut Draft<'_>, id: TaskId, instance: InstanceId) -> Result<(), R
     });
     let task = task.clone();
     draft.move_slots(instance, true);
-    draft.event(id, Fact::Assigned { attempt: attempt_id, number, agent, instance })?;
+    // Where the run has a trace of its own it follows from the ids, which the event tells.
+    let traced = draft.find(task.spec.root).is_some_and(|root| root.spec.traceparent.is_some());
+    let traceparent = traced.then(|| draft.span_of(&task, attempt_id));
+    draft
+        .event(id, Fact::Assigned { attempt: attempt_id, number, agent, instance, traceparent })?;
     if let Some(request) = task_request(&task, &draft.ctx.key) {
         draft.letter(instance, &task, LetterBody::TaskRequest(Box::new(request)));
     }

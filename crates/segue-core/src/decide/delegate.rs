@@ -252,6 +252,7 @@ fn child_spec(
         template,
         state_keys: task.state_keys.clone(),
         hops: parent.hops + 1,
+        traceparent: None,
         idempotency_key: None,
     }
 }

@@ -118,6 +118,7 @@ fn item_spec(group: &TaskSpec, id: TaskId, place: usize, need: Option<Need>) -> 
         template: None,
         state_keys: group.state_keys.clone(),
         hops: group.hops,
+        traceparent: None,
         idempotency_key: None,
     }
 }

@@ -80,6 +80,8 @@ fn body_hash(submit: &Submit) -> Hash {
     for task in &submit.tasks {
         let mut spec = task.spec.clone();
         spec.id = nil;
+        // Who asks again asks in another span.
+        spec.traceparent = None;
         spec.root = nil;
         spec.parent = spec.parent.map(plain);
         for need in &mut spec.needs {
@@ -112,6 +114,12 @@ fn check(draft: &Draft<'_>, submit: &Submit) -> Result<(), Reject> {
         {
             return Err(Reject::Conflict(format!(
                 "the key `{key}` stands twice under task {parent}"
+            )));
+        }
+        if spec.traceparent.is_some() && spec.parent.is_some() {
+            return Err(Reject::Invalid(format!(
+                "`{}` is not the root of its run: the traceparent of a run stands there alone",
+                spec.name
             )));
         }
         let parent = check_parent(submit, place, &places)?;

@@ -11,6 +11,7 @@ use segue_core::task::{
     AttemptEnd, Need, OnFailure, Task, TaskSpec, TaskState, Template, Timeouts, WaitFor,
     WorkspaceKind,
 };
+use segue_core::trace::Traceparent;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -103,6 +104,8 @@ struct RestOut<'a> {
     #[serde(skip_serializing_if = "<[Arc<str>]>::is_empty")]
     state_keys: &'a [Arc<str>],
     #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<Traceparent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<&'a str>,
 }
 
@@ -129,6 +132,7 @@ pub(crate) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
         template,
         state_keys,
         hops: _,
+        traceparent,
         idempotency_key,
     } = spec;
     let plain = needs.is_empty()
@@ -138,6 +142,7 @@ pub(crate) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
         && workspace.is_none()
         && template.is_none()
         && state_keys.is_empty()
+        && traceparent.is_none()
         && idempotency_key.is_none();
     if plain {
         return Ok(None);
@@ -150,6 +155,7 @@ pub(crate) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
         workspace: *workspace,
         template: template.as_deref(),
         state_keys,
+        traceparent: *traceparent,
         idempotency_key: idempotency_key.as_deref(),
     })
     .map(Some)

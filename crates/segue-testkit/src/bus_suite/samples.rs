@@ -35,7 +35,7 @@ pub(super) fn letter_with(to: &Address, n: u64, body: LetterBody) -> Letter {
         reply_to: None,
         correlation: None,
         causation: None,
-        traceparent: None,
+        traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().ok(),
         hops: 0,
         at: Time(1_700_000_000_000),
         body,

@@ -290,6 +290,10 @@ impl<'a> Driver<'a> {
             |driver: &mut Self| driver.one_in(5).then(|| 1_000 + driver.below(60_000) as u64);
         spec.timeouts =
             Timeouts { queue_ms: limit(self), run_ms: limit(self), whole_ms: limit(self) };
+        if self.one_in(3) {
+            let given = format!("00-{:032x}-{:016x}-00", self.below(9) + 1, self.below(9) + 1);
+            spec.traceparent = given.parse().ok();
+        }
         if self.one_in(2) {
             spec.state_keys = vec!["k0".into(), "k1".into(), "k2*".into()];
         }

@@ -1,7 +1,7 @@
 //! `POST /v1/runs`: a workflow file with its input, or a goal for an agent.
 
 use super::error::ApiError;
-use super::extract::{IdempotencyKey, Json};
+use super::extract::{IdempotencyKey, Json, Trace};
 use super::state::{Api, Shared};
 use super::submit::{status, take_in};
 use super::views::{SubmittedView, WarningView};
@@ -46,6 +46,7 @@ pub const ORCHESTRATOR: &str = "orchestrator";
 pub async fn run(
     State(api): State<Shared>,
     IdempotencyKey(key): IdempotencyKey,
+    Trace(traceparent): Trace,
     Json(body): Json<RunBody>,
 ) -> Result<(StatusCode, Answer<SubmittedView>), ApiError> {
     let allow_missing = body.allow_missing.unwrap_or(true);
@@ -63,6 +64,7 @@ pub async fn run(
     };
     if let Some(root) = tasks.first_mut() {
         root.spec.idempotency_key = key.map(Into::into);
+        root.spec.traceparent = traceparent;
         root.spec.timeouts.whole_ms = timeout_ms.or(root.spec.timeouts.whole_ms);
     }
     let mut view = take_in(&api, tasks, allow_missing).await?;

@@ -1,7 +1,7 @@
 //! `POST /v1/tasks`: one task, or a graph of them.
 
 use super::error::ApiError;
-use super::extract::{IdempotencyKey, Json};
+use super::extract::{IdempotencyKey, Json, Trace};
 use super::ids::resolve;
 use super::missing::{self, Known};
 use super::state::{Api, Shared};
@@ -82,6 +82,7 @@ pub struct GraphBody {
 pub async fn submit(
     State(api): State<Shared>,
     IdempotencyKey(key): IdempotencyKey,
+    Trace(traceparent): Trace,
     Json(body): Json<Value>,
 ) -> Result<(StatusCode, Answer<SubmittedView>), ApiError> {
     let wrong = |error: serde_json::Error| {
@@ -102,6 +103,7 @@ pub async fn submit(
     };
     if let Some(first) = tasks.first_mut() {
         first.spec.idempotency_key = key.map(Into::into);
+        first.spec.traceparent = traceparent;
     }
     let mut view = take_in(&api, tasks, allow_missing.unwrap_or(true)).await?;
     if !view.existing {

@@ -3,6 +3,7 @@
 //! Times are RFC 3339 in UTC with milliseconds; ids are UUIDs; lengths are bytes.
 
 use segue_core::agent::{Agent, AgentKind, AgentSpec};
+use segue_core::ids::{AttemptId, TaskId};
 use segue_core::payload::Payload;
 use segue_core::ports::Pruned;
 use segue_core::task::{
@@ -10,6 +11,7 @@ use segue_core::task::{
     TaskState, Usage, WaitFor,
 };
 use segue_core::time::Time;
+use segue_core::trace::Traceparent;
 use segue_store::sqlite::Manifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -114,6 +116,36 @@ impl TaskView {
     }
 }
 
+/// The trace of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Trace {
+    root: TaskId,
+    given: Option<Traceparent>,
+}
+
+impl Trace {
+    /// That of the run with this root.
+    pub fn of(root: &Task) -> Trace {
+        Trace { root: root.id(), given: root.spec.traceparent }
+    }
+
+    /// The span in which somebody else asked for the run.
+    pub fn given(&self) -> Option<String> {
+        self.given.map(|given| given.to_string())
+    }
+
+    /// Its id.
+    pub fn id(&self) -> String {
+        // Whatever the attempt: its span alone hangs on it.
+        let any = AttemptId(self.root.0);
+        Traceparent::of_attempt(self.root, self.given, any).trace_id()
+    }
+
+    fn span_of(&self, attempt: &Attempt) -> Traceparent {
+        Traceparent::of_attempt(self.root, self.given, attempt.id)
+    }
+}
+
 /// Names of agents by instance.
 #[derive(Clone, Debug, Default)]
 pub struct Names(BTreeMap<segue_core::ids::InstanceId, String>);
@@ -161,6 +193,10 @@ pub struct TasksView {
 pub struct TaskDetail {
     /// The task.
     pub task: TaskView,
+    /// The trace that its run belongs to: 32 hexadecimal digits.
+    pub trace: String,
+    /// The span in which somebody else asked for the run, as they named it.
+    pub traceparent: Option<String>,
     /// Its attempts, oldest first; the last may still run.
     pub attempts: Vec<AttemptView>,
     /// Its children, oldest first; at most [`CHILDREN_MAX`].
@@ -207,6 +243,8 @@ pub struct AttemptView {
     pub id: String,
     /// 1, 2, 3 .. within the task.
     pub number: u32,
+    /// Its span, as its letters and its program carry it.
+    pub traceparent: String,
     /// Who got it.
     pub agent: Option<String>,
     /// Which instance.
@@ -229,10 +267,11 @@ pub struct AttemptView {
 
 impl AttemptView {
     /// The view of an attempt that may still run.
-    pub fn of(attempt: &Attempt, names: &Names) -> AttemptView {
+    pub fn of(attempt: &Attempt, trace: &Trace, names: &Names) -> AttemptView {
         AttemptView {
             id: attempt.id.to_string(),
             number: attempt.number,
+            traceparent: trace.span_of(attempt).to_string(),
             agent: names.of(attempt),
             instance: attempt.instance.to_string(),
             assigned_at: at(attempt.assigned_at),
@@ -246,11 +285,11 @@ impl AttemptView {
     }
 
     /// The view of an attempt that has ended.
-    pub fn ended(record: &AttemptRecord, names: &Names) -> AttemptView {
+    pub fn ended(record: &AttemptRecord, trace: &Trace, names: &Names) -> AttemptView {
         AttemptView {
             error: record.error.as_ref().map(ErrorView::of),
             usage: record.usage.clone(),
-            ..AttemptView::of(&record.attempt, names)
+            ..AttemptView::of(&record.attempt, trace, names)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Agents that use shared state by their tasks alone, by the real binary.
+//! What agents get by their tasks alone, shared state and traces, by the real binary.
 
 mod common;
 
@@ -198,5 +198,87 @@ fn what_is_delegated_uses_what_was_handed_on_and_no_more() {
     let shown = place.done(&delegate(json!(["secret"]), "x"), &may);
     let message = shown["task"]["error"]["message"].as_str().unwrap();
     assert!(message.contains("`secret`") && message.contains("may not use itself"), "{message}");
+    up.terminate();
+}
+
+const SPAN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+
+#[test]
+fn a_trace_goes_from_whoever_asks_through_every_attempt() {
+    let place = a_place();
+    let up = place.up(&[]);
+    let input = json!({"count": "n"});
+    // Nobody traces: the run has a trace of its own.
+    let shown = place.done(&input, &["--state-key", "n"]);
+    let run = shown["task"]["id"].as_str().unwrap().replace('-', "");
+    assert_eq!((&shown["trace"], &shown["traceparent"]), (&json!(run), &Value::Null));
+    let span = shown["attempts"][0]["traceparent"].as_str().unwrap();
+    let attempt = shown["attempts"][0]["id"].as_str().unwrap().replace('-', "");
+    assert_eq!(span, format!("00-{run}-{}-03", &attempt[16..]));
+    assert_eq!(shown["output"]["value"]["traceparent"], span, "its program has it: {shown:#}");
+    let told = |id: &Value| {
+        let text = place.ok(&["events", id.as_str().unwrap(), "--json"]).out;
+        let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut assigned = events.filter(|event| event["event"] == "assigned");
+        assigned.next().expect("it was given out")["traceparent"].clone()
+    };
+    assert_eq!(told(&shown["task"]["id"]), span);
+    // Somebody traces: by the option, and in what is delegated.
+    let part = json!({"key": "part", "agent": "keeper", "state_keys": ["n"], "input": input});
+    let split = json!({"say": {"outcome": "delegate", "tasks": [part]}});
+    let shown = place.done(&split, &["--state-key", "n", "--traceparent", SPAN]);
+    assert_eq!((&shown["trace"], &shown["traceparent"]), (&json!(&SPAN[3..35]), &json!(SPAN)));
+    let child = place.show(shown["children"][0]["id"].as_str().unwrap());
+    assert_eq!((&child["trace"], &child["traceparent"]), (&shown["trace"], &shown["traceparent"]));
+    let (above, below) =
+        (&shown["attempts"][0]["traceparent"], &child["attempts"][0]["traceparent"]);
+    assert_ne!(above, below);
+    for span in [above, below] {
+        let span = span.as_str().unwrap();
+        assert!(span.starts_with(&SPAN[..36]) && span.ends_with("-00"), "{span}");
+    }
+    assert_eq!(&child["output"]["value"]["traceparent"], below);
+    assert_eq!(told(&child["task"]["id"]), *below);
+    up.terminate();
+}
+
+#[test]
+fn a_span_comes_by_variable_or_header_and_a_wrong_one_is_refused() {
+    let place = a_place();
+    let submit = |span: &str, more: &[&str]| {
+        let args = ["submit", "--agent", "keeper", "-i", "count=n", "--allow-missing"];
+        let mut command = place.command(&[&args, more].concat());
+        common::came(command.env("TRACEPARENT", span))
+    };
+    let given = |id: &str| place.show(id)["traceparent"].clone();
+    let came = submit(SPAN, &[]).with(0);
+    assert_eq!(given(came.out.trim()), SPAN);
+    let other = SPAN.replace("4bf92f", "4bf92e");
+    let came = submit(SPAN, &["--traceparent", &other]).with(0);
+    assert_eq!(given(came.out.trim()), other);
+    // A variable that is set to nothing is not set.
+    assert_eq!(given(submit("", &[]).with(0).out.trim()), Value::Null);
+    let wrong =
+        [&SPAN.to_uppercase(), "00-0-0-00", &SPAN.replace("4bf92f", "4bf92g"), "\u{1b}[31m"];
+    for span in wrong {
+        let came = submit(span, &[]).with(2);
+        assert!(came.err.contains("is no traceparent"), "{came:#?}");
+        assert!(came.err.contains("variable TRACEPARENT"), "{came:#?}");
+        let came = place.segue(&["run", "--goal", "x", "--agent", "keeper", "--traceparent", span]);
+        assert!(came.with(2).err.contains("is no traceparent"));
+    }
+    let up = place.up(&[]);
+    let body = json!({"agent": "keeper", "input": {"count": "n"}, "state_keys": ["n"]}).to_string();
+    let send = |headers: &str| place.http_with("POST /v1/tasks", headers, &body);
+    let (status, answer) = send(&format!("Traceparent: {SPAN}\r\n"));
+    assert_eq!(status, 201, "{answer}");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(given(answer["id"].as_str().unwrap()), SPAN);
+    for wrong in ["traceparent: 00-1-2-3\r\n", "traceparent: \r\n", "traceparent: \u{e9}\r\n"] {
+        let (status, answer) = send(wrong);
+        assert!([400, 422].contains(&status) && answer.contains("is no traceparent"), "{answer}");
+    }
+    let (status, answer) = send(&format!("traceparent: {SPAN}\r\ntraceparent: {SPAN}\r\n"));
+    assert!([400, 422].contains(&status) && answer.contains("several"), "{answer}");
     up.terminate();
 }
