@@ -69,7 +69,7 @@ fn a_traceparent_stands_in_the_letter_and_a_wrong_one_counts_as_none() {
     let data = message(std::slice::from_ref(&sent));
     let mut value: Value = serde_json::from_slice(&data).unwrap();
     assert_eq!(value["letters"][0]["traceparent"], span);
-    for wrong in [json!(""), json!("00-0-0-0"), json!(span.to_uppercase()), json!(7), json!({})] {
+    for wrong in [json!(""), json!("00-0-0-0"), json!(span.to_uppercase()), Value::Null] {
         value["letters"][0]["traceparent"] = wrong;
         let came = read(value.to_string().as_bytes()).unwrap().remove(0).unwrap();
         assert_eq!(came, Letter { traceparent: None, ..sent.clone() });

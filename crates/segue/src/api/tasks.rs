@@ -4,8 +4,9 @@ use super::error::ApiError;
 use super::extract::{Json, Params, flag};
 use super::ids::resolve;
 use super::state::{Api, Shared};
+use super::trace::RunTrace;
 use super::views::{
-    AttemptView, BodyView, CHILDREN_MAX, ChangedView, Names, TaskDetail, TaskView, TasksView, Trace,
+    AttemptView, BodyView, CHILDREN_MAX, ChangedView, Names, TaskDetail, TaskView, TasksView,
 };
 use axum::Json as Answer;
 use axum::extract::{Path, State};
@@ -113,7 +114,7 @@ pub async fn detail(
         true => None,
         false => api.store().task(task.spec.root).await?,
     };
-    let trace = Trace::of(root.as_deref().unwrap_or(&task));
+    let trace = RunTrace::of(root.as_deref().unwrap_or(&task));
     let mut attempts: Vec<AttemptView> = api
         .store()
         .attempts(task.id())

@@ -2,8 +2,8 @@
 //!
 //! Times are RFC 3339 in UTC with milliseconds; ids are UUIDs; lengths are bytes.
 
+use super::trace::RunTrace;
 use segue_core::agent::{Agent, AgentKind, AgentSpec};
-use segue_core::ids::{AttemptId, TaskId};
 use segue_core::payload::Payload;
 use segue_core::ports::Pruned;
 use segue_core::task::{
@@ -11,7 +11,6 @@ use segue_core::task::{
     TaskState, Usage, WaitFor,
 };
 use segue_core::time::Time;
-use segue_core::trace::Traceparent;
 use segue_store::sqlite::Manifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -113,36 +112,6 @@ impl TaskView {
             finished_at: task.finished_at.map(at),
             error: task.error.as_ref().map(ErrorView::of),
         }
-    }
-}
-
-/// The trace of a run.
-#[derive(Clone, Copy, Debug)]
-pub struct Trace {
-    root: TaskId,
-    given: Option<Traceparent>,
-}
-
-impl Trace {
-    /// That of the run with this root.
-    pub fn of(root: &Task) -> Trace {
-        Trace { root: root.id(), given: root.spec.traceparent }
-    }
-
-    /// The span in which somebody else asked for the run.
-    pub fn given(&self) -> Option<String> {
-        self.given.map(|given| given.to_string())
-    }
-
-    /// Its id.
-    pub fn id(&self) -> String {
-        // Whatever the attempt: its span alone hangs on it.
-        let any = AttemptId(self.root.0);
-        Traceparent::of_attempt(self.root, self.given, any).trace_id()
-    }
-
-    fn span_of(&self, attempt: &Attempt) -> Traceparent {
-        Traceparent::of_attempt(self.root, self.given, attempt.id)
     }
 }
 
@@ -267,7 +236,7 @@ pub struct AttemptView {
 
 impl AttemptView {
     /// The view of an attempt that may still run.
-    pub fn of(attempt: &Attempt, trace: &Trace, names: &Names) -> AttemptView {
+    pub fn of(attempt: &Attempt, trace: &RunTrace, names: &Names) -> AttemptView {
         AttemptView {
             id: attempt.id.to_string(),
             number: attempt.number,
@@ -285,7 +254,7 @@ impl AttemptView {
     }
 
     /// The view of an attempt that has ended.
-    pub fn ended(record: &AttemptRecord, trace: &Trace, names: &Names) -> AttemptView {
+    pub fn ended(record: &AttemptRecord, trace: &RunTrace, names: &Names) -> AttemptView {
         AttemptView {
             error: record.error.as_ref().map(ErrorView::of),
             usage: record.usage.clone(),
