@@ -4,7 +4,7 @@
 //! under another name first. Nobody but the owner may look: outcomes carry the secrets of their attempts.
 
 use parking_lot::Mutex;
-use segue_core::letter::{Letter, LetterBody};
+use segue_core::letter::{Letter, LetterBody, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, BusError, StoreError, WorkBus};
@@ -141,7 +141,7 @@ impl Spool {
     /// When they cannot be written.
     pub async fn keep(self: &Arc<Self>, letters: &[Letter]) -> io::Result<Option<Batch>> {
         let outcomes: Vec<&Letter> =
-            letters.iter().filter(|letter| outcome_of(letter).is_some()).collect();
+            letters.iter().filter(|letter| response_of(letter).is_some()).collect();
         if outcomes.is_empty() {
             return Ok(None);
         }
@@ -263,9 +263,9 @@ impl Spool {
     }
 }
 
-fn outcome_of(letter: &Letter) -> Option<&Outcome> {
+fn response_of(letter: &Letter) -> Option<&TaskResponse> {
     match &letter.body {
-        LetterBody::TaskResponse(response) => Some(&response.outcome),
+        LetterBody::TaskResponse(response) => Some(response),
         LetterBody::TaskRequest(_)
         | LetterBody::Event(_)
         | LetterBody::Query { .. }
@@ -281,8 +281,9 @@ fn bodies_of(letters: &[Letter]) -> Vec<Hash> {
             bodies.push(*hash);
         }
     };
-    for outcome in letters.iter().filter_map(outcome_of) {
-        match outcome {
+    for response in letters.iter().filter_map(response_of) {
+        response.state.put.iter().for_each(|put| add(&put.value));
+        match &response.outcome {
             Outcome::Complete { output } => add(output),
             Outcome::Delegate { tasks, continuation, .. } => {
                 tasks.iter().map(|task| &task.input).for_each(&mut add);

@@ -27,5 +27,6 @@ pub mod state;
 pub mod task;
 pub mod template;
 pub mod time;
+pub mod trace;
 pub mod worker;
 pub mod workflow;

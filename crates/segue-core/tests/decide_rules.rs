@@ -4,7 +4,7 @@ mod support;
 
 use segue_core::command::*;
 use segue_core::event::Fact;
-use segue_core::ids::{HostId, ProjectId};
+use segue_core::ids::{AttemptId, HostId, ProjectId};
 use segue_core::letter::{Address, EndedProcess, LetterBody, Notice, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::task::*;
@@ -1267,4 +1267,76 @@ fn the_items_of_a_for_each_go_on_where_one_of_them_failed() {
     assert_eq!(town.world.task(town.child(1, "00001")).state, TaskState::Ready);
     town.run_out();
     assert_eq!(town.state(1), TaskState::Failed);
+}
+
+// ---- traces ---------------------------------------------------------------------------------
+
+const SPAN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+
+/// The letters that give out work now.
+fn given_out(town: &mut Town) -> Vec<segue_core::letter::Letter> {
+    let assign = town.assignment();
+    town.act(assign).expect("assigning is never refused").letters
+}
+
+#[test]
+fn every_attempt_has_a_span_of_its_own_in_the_trace_of_its_run() {
+    let mut town = Town::new();
+    let root = TaskSpec { traceparent: SPAN.parse().ok(), ..spec(1, "traced") };
+    town.submit(vec![root]);
+    town.submit(vec![spec(2, "alone")]);
+    let letters = given_out(&mut town);
+    let span = |letter: &segue_core::letter::Letter| {
+        letter.traceparent.expect("a letter about an attempt").to_string()
+    };
+    let end = |id: AttemptId| id.to_string().replace('-', "")[16..].to_owned();
+    for letter in &letters {
+        let task = letter.task.expect("it is about a task");
+        let (trace, flags) = match task == task_id(1) {
+            true => ("4bf92f3577b34da6a3ce929d0e0e4736".to_owned(), "00"),
+            false => (task.to_string().replace('-', ""), "03"),
+        };
+        let attempt = town.attempt(task).id;
+        assert_eq!(span(letter), format!("00-{trace}-{}-{flags}", end(attempt)));
+    }
+    let told = |fact: &Fact| match fact {
+        Fact::Assigned { traceparent, .. } => Some(traceparent.map(|it| it.to_string())),
+        _ => None,
+    };
+    let of = |town: &Town, n| town.facts(n).into_iter().filter_map(told).collect::<Vec<_>>();
+    // Where it follows from the ids it is not kept a second time.
+    let first = letters.iter().find(|letter| letter.task == Some(task_id(1))).map(span);
+    assert_eq!((of(&town, 1), of(&town, 2)), (vec![first.clone()], vec![None]));
+    // Another attempt has another one, and what is delegated belongs to the same trace.
+    town.finish(1, fail(ErrorClass::Transient));
+    town.pass_ms(60_000);
+    town.tick();
+    let second = given_out(&mut town).first().map(span);
+    assert!(second.is_some() && second != first);
+    town.finish(1, delegate(vec![delegated("part", &[])], true));
+    let letters = given_out(&mut town);
+    assert_eq!(letters[0].task, Some(town.child(1, "part")));
+    assert!(span(&letters[0]).starts_with(&SPAN[..36]), "{}", span(&letters[0]));
+    assert_eq!((letters[0].hops, letters[0].causation), (1, Some(task_id(1).0.as_u128())));
+}
+
+#[test]
+fn who_asks_again_in_another_span_gets_the_same_run() {
+    let mut town = Town::new();
+    let asked = |n, span: Option<&str>| TaskSpec {
+        traceparent: span.map(|span| span.parse().expect("it is one")),
+        idempotency_key: Some("once".into()),
+        ..spec(n, "asked")
+    };
+    let other = SPAN.replace("00f067aa0ba902b7", "00f067aa0ba902b8");
+    town.submit(vec![asked(1, Some(SPAN))]);
+    for (n, span) in [(2, Some(other.as_str())), (3, None)] {
+        let reply = town.act(Town::submission(vec![asked(n, span)])).expect("the same").reply;
+        assert_eq!(reply, Reply::Existing { root: task_id(1) });
+    }
+    assert_eq!(town.task(1).spec.traceparent.map(|it| it.to_string()).as_deref(), Some(SPAN));
+    // It stands at the root alone.
+    let child = TaskSpec { traceparent: SPAN.parse().ok(), ..spec(6, "child").under(5) };
+    let refused = town.act(Town::submission(vec![group(5, "run"), child])).unwrap_err();
+    assert!(refused.to_string().contains("not the root"), "{refused}");
 }

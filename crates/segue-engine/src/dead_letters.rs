@@ -6,6 +6,7 @@ use segue_core::ids::TaskId;
 use segue_core::letter::{LetterBody, TaskRequest, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::ports::{BusError, Consumer, Delivery};
+use segue_core::state::OutcomeState;
 use segue_core::task::{ErrorClass, TaskError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +92,7 @@ fn failure(task: TaskId, request: &TaskRequest, reason: &str) -> Command {
             error: TaskError::new(ErrorClass::Transient, message),
             retry_after_ms: None,
         },
+        state: OutcomeState::default(),
         usage: None,
         ended: Vec::new(),
     };

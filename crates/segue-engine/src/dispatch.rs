@@ -186,7 +186,7 @@ async fn republish(engine: &Engine) -> bool {
     }
 }
 
-/// Adds to a request what is the same for every attempt and need not be kept twice: the children's results, the team.
+/// Adds to a request what need not be kept twice: the children's results, shared state as it stands now, the team.
 async fn complete(engine: &Engine, letter: &mut Letter) -> Result<(), StoreError> {
     let Some(task) = letter.task else { return Ok(()) };
     let LetterBody::TaskRequest(request) = &mut letter.body else { return Ok(()) };
@@ -207,6 +207,9 @@ async fn complete(engine: &Engine, letter: &mut Letter) -> Result<(), StoreError
             })
             .collect();
     }
+    if let Some(given) = &mut request.state {
+        engine.give_state(given).await?;
+    }
     let store = engine.parts.store.as_ref();
     let is_told = match engine.directory.delegates(request.instance) {
         Some(is_told) => is_told,
@@ -223,12 +226,12 @@ async fn complete(engine: &Engine, letter: &mut Letter) -> Result<(), StoreError
 }
 
 /// The output, or a note of how large it is: what goes to another agent is bounded.
-fn bounded(output: &Payload, max: u64) -> Payload {
+pub(crate) fn bounded(output: &Payload, max: u64) -> Payload {
     if output.size() <= max {
         return output.clone();
     }
     let note = serde_json::json!({
-        "segue_omitted": format!("{} bytes are more than the {max} that a resumed task gets", output.size()),
+        "segue_omitted": format!("{} bytes are more than the {max} that a task is given", output.size()),
         "sha256": output.hash().hex(),
     });
     // The note is far below the limit of a row.

@@ -103,9 +103,13 @@ impl Intake {
         let order = self.order.clone();
         let words = commands.iter().map(Word::of).collect();
         Some(async move {
+            let mut commands = commands;
             // Waited for in here: the loop has to go on, or what it waits for would never end.
             let turn = order.read_owned().await;
-            let result = engine.apply(commands).await;
+            let result = match engine.look_at_values(&mut commands).await {
+                Ok(()) => engine.apply(commands).await,
+                Err(error) => Err(error),
+            };
             drop(turn);
             Applied { tokens, words, result }
         })

@@ -18,6 +18,7 @@ pub mod presence;
 mod reported;
 mod roster;
 pub mod single;
+mod state;
 pub mod submit;
 pub mod timers;
 mod wait;

@@ -37,6 +37,7 @@ fn work(to: &Address, n: u64) -> Letter {
         run_ms: None,
         workspace: None,
         resume: None,
+        state: None,
         team: Vec::new(),
     };
     let task = Some(TaskId(Uuid::from_u128(u128::from(n))));

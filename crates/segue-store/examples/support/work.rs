@@ -8,6 +8,7 @@ use segue_core::letter::{Letter, LetterBody, TaskRequest, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, Decision, Fut, StoreError};
+use segue_core::state::OutcomeState;
 use segue_core::task::{Route, TaskSpec};
 use segue_core::time::Time;
 use segue_store::postgres::LargeBodies;
@@ -94,6 +95,7 @@ pub fn finishes(letters: &[Letter], output: &Payload) -> impl Iterator<Item = Co
             started_at: None,
             process: None,
             outcome: Outcome::Complete { output: output.clone() },
+            state: OutcomeState::default(),
             usage: None,
             ended: Vec::new(),
         };

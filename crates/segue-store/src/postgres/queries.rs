@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::rows::decode;
 use crate::rows::encode::{number, state_number};
 use crate::rows::letters::request;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::Agent;
 use segue_core::command::Duty;
 use segue_core::event::Event;
@@ -385,13 +385,20 @@ pub(super) async fn unsent(
         let ids = rows.iter().filter(|row| decode::text_option(*row, 4).ok().flatten().is_none());
         let ids: Vec<TaskId> =
             ids.map(|row| read(row, 1).map(TaskId)).collect::<Result<_, Trouble>>()?;
-        let tasks: FxHashMap<TaskId, Arc<Task>> = match ids.is_empty() {
-            true => FxHashMap::default(),
-            false => {
-                let tasks = tasks_by_id(line, shared.project, &ids).await?;
-                tasks.into_iter().map(|task| (task.id(), task)).collect()
+        let mut tasks: FxHashMap<TaskId, Arc<Task>> = FxHashMap::default();
+        if !ids.is_empty() {
+            let found = tasks_by_id(line, shared.project, &ids).await?;
+            // The roots of their runs know the traces.
+            let roots: FxHashSet<TaskId> =
+                found.iter().filter(|task| !task.is_root()).map(|task| task.spec.root).collect();
+            tasks.extend(found.into_iter().map(|task| (task.id(), task)));
+            let roots: Vec<TaskId> =
+                roots.into_iter().filter(|root| !tasks.contains_key(root)).collect();
+            if !roots.is_empty() {
+                let found = tasks_by_id(line, shared.project, &roots).await?;
+                tasks.extend(found.into_iter().map(|task| (task.id(), task)));
             }
-        };
+        }
         for row in &rows {
             let seq: u64 = decode::unsigned(row, 0)?;
             after = after.max(seq);
@@ -405,7 +412,11 @@ pub(super) async fn unsent(
             let attempt = AttemptId(read(row, 2)?);
             let host = HostId(read(row, 3)?);
             let task = tasks.get(&TaskId(read(row, 1)?));
-            match task.and_then(|task| request(seq, task, attempt, host, &shared.key)) {
+            let letter = task.and_then(|task| {
+                let given = tasks.get(&task.spec.root).and_then(|root| root.spec.traceparent);
+                request(seq, task, given, attempt, host, &shared.key)
+            });
+            match letter {
                 Some(letter) => letters.push(letter),
                 None => stale.push(seq),
             }

@@ -145,7 +145,7 @@ fn make(cx: &Context, to: Option<&str>) -> Outcome {
             Some(here) => written(&place, &options, &here.api.backend).await,
             None => {
                 let wanted = json!({ "to": place.to, "objects": options });
-                client.post("/v1/backup", &wanted, None).await
+                client.post("/v1/backup", &wanted).await
             }
         };
         client.close(Duration::ZERO).await;

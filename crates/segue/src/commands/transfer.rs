@@ -51,7 +51,7 @@ async fn write(project: &Project, to: &Path) -> Outcome<u64> {
         Some(here) => transfer::to_file(&here.api.backend, to).await.map_err(failed),
         None => {
             let wanted = Exporting { to: to.to_owned() };
-            let exported: Outcome<Exported> = client.post("/v1/export", &wanted, None).await;
+            let exported: Outcome<Exported> = client.post("/v1/export", &wanted).await;
             exported.map(|exported| exported.bytes)
         }
     };
@@ -81,7 +81,7 @@ async fn print_file(client: &Client, project: &Project) -> Outcome<()> {
         std::path::absolute(scratch.join(format!("export-{}", Uuid::new_v4().simple())))
     };
     let to = make().code(Exit::Node)?;
-    let _: Exported = client.post("/v1/export", &Exporting { to: to.clone() }, None).await?;
+    let _: Exported = client.post("/v1/export", &Exporting { to: to.clone() }).await?;
     let copy = || -> std::io::Result<()> {
         let mut file = File::open(&to)?;
         // It goes with this process, however that ends.
