@@ -1,14 +1,17 @@
 //! The side stair: what time brings.
 
+use crate::complain::complain;
 use crate::engine::{Engine, EngineError};
 use crate::hearing::Hearing;
 use segue_core::command::{Command, Reply};
-use segue_core::ports::Topic;
+use segue_core::ports::{Passing, Topic};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Tasks that one tick looks at.
 const TICK_MAX: usize = 512;
+/// The same while those that are due first have to stay so: what is due behind them must not starve.
+const TICK_MORE_MAX: usize = 16 * TICK_MAX;
 
 /// How far apart engines over the same tables wake, at most.
 const JITTER: Duration = Duration::from_millis(20);
@@ -20,38 +23,41 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
     let beat = Duration::from_millis(engine.config.beat_ms);
     let lease = Duration::from_millis(engine.config.lease_ms);
     let mut hearing = Hearing::new(lease, engine.parts.bus.comebacks());
-    let mut failed = false;
+    let mut stays_due = false;
+    let mut limit = TICK_MAX;
     loop {
         let due = Duration::from_millis(engine.next_due().since_ms(engine.now()));
-        // What is due stays due while the store cannot write: then it is looked at once a beat.
-        let wait = if failed { beat } else { due.min(beat) } + jitter(&engine);
+        // What is due stays due while the store cannot write, or whoever has it could not be heard: then it is looked at once a beat.
+        let wait = if stays_due { beat } else { due.min(beat) } + jitter(&engine);
         tokio::select! {
             biased;
             () = crate::engine::stopped(&mut stopping) => return,
             () = tokio::time::sleep(wait) => {}
-            _ = listener.next(&[Topic::Due]), if !failed => continue,
+            _ = listener.next(&[Topic::Due]), if !stays_due => continue,
         }
-        let ticked = tick(&engine, &mut hearing).await;
+        let ticked = tick(&engine, &mut hearing, limit).await;
         if let Err(EngineError::Store(error)) = &ticked
             && error.is_passing()
         {
             hearing.store_was_away();
         }
-        failed = ticked.is_err();
+        let is_spared = ticked.is_ok() && engine.next_due() <= engine.now();
+        limit = if is_spared { (limit * 2).min(TICK_MORE_MAX) } else { TICK_MAX };
+        stays_due = ticked.is_err() || is_spared;
     }
 }
 
-/// Lets everything that is due happen.
-async fn tick(engine: &Engine, hearing: &mut Hearing) -> Result<(), EngineError> {
+/// Lets everything that is due happen, so many tasks at a time.
+async fn tick(engine: &Engine, hearing: &mut Hearing, limit: usize) -> Result<(), EngineError> {
     loop {
         // What becomes due while the tick runs lowers the mark again.
         engine.set_next_due(None);
         let excused = hearing.excused(engine.parts.bus.comebacks());
-        match engine.command(Command::Tick { limit: TICK_MAX, excused }).await {
+        match engine.command(Command::Tick { limit, excused }).await {
             Ok(Reply::Done { changed: true }) => continue,
             Ok(_) => break,
             Err(error) => {
-                tracing::warn!(%error, "timers could not be looked at");
+                complain(&error, "timers could not be looked at");
                 return Err(error);
             }
         }
@@ -60,7 +66,7 @@ async fn tick(engine: &Engine, hearing: &mut Hearing) -> Result<(), EngineError>
         Ok(Some(due)) => engine.lower_next_due(due),
         Ok(None) => {}
         Err(error) => {
-            tracing::warn!(%error, "could not read when the next timer is due");
+            complain(&error, "could not read when the next timer is due");
             return Err(error.into());
         }
     }

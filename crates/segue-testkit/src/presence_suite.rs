@@ -83,6 +83,7 @@ fn node_beat(node: HostId) -> NodeBeat {
         address: Some("127.0.0.1:7777".into()),
         load: 0.5,
         draining: false,
+        trouble: None,
     }
 }
 

@@ -58,6 +58,7 @@ fn engine_config(project: &Project, store: &dyn Store, config: Config) -> Config
         address: None,
         load: 0.0,
         draining: false,
+        trouble: None,
     };
     Config {
         has_peers: true,
