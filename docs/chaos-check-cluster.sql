@@ -1,6 +1,8 @@
--- Recounts a chaos run of a cluster from what it left behind, and from nothing else: the PostgreSQL database and three text files.
+-- Recounts a chaos run of a cluster from what it left behind, and from nothing else: the PostgreSQL database and four text files.
 --
 --     cd FOLDER && psql --no-psqlrc --quiet --file chaos-check-cluster.sql "$URL"
+--
+-- The folder keeps the database as statements (database.sql), which psql puts into any empty one.
 --
 -- `cargo xtask chaos --cluster` runs the same statements at its end. They share no code with the engine and the store; all that they write are
 -- temporary tables. Each row of the result is: name | found | wanted | verdict. It is chaos-check.sql for another database: what a finding of the
@@ -11,6 +13,8 @@
 --   journal.txt    task, attempt, and `start`, `end` or `fail`; written by the agents themselves, in the order of the events (with blanks)
 --   faults.txt     number of a fault, its name, its victim, begin and end in milliseconds since 1970, and how many seconds work may stand
 --                  still after its end
+--   bodies.txt     hash and size of each body outside the database whose content has the hash that its name says, and the attempt that an
+--                  output names
 
 \set ON_ERROR_STOP on
 \pset format unaligned
@@ -25,6 +29,8 @@ CREATE TEMP TABLE faults (number bigint, name text, victim text, began bigint, e
 \copy submitted FROM 'submitted.txt'
 \copy journal (task, attempt, what) FROM 'journal.txt' WITH (DELIMITER ' ')
 \copy faults FROM 'faults.txt'
+CREATE TEMP TABLE listed (hash text, size bigint, attempt text);
+\copy listed FROM 'bodies.txt'
 
 -- The log. A NULL task is the root of the run.
 CREATE TEMP TABLE log AS
@@ -54,6 +60,19 @@ SELECT done.task, done.number, given.attempt,
     (SELECT max(line) FROM ran WHERE ran.attempt = given.attempt AND what = 'end') AS end_line
 FROM done JOIN given ON given.task = done.task AND given.number = done.number;
 CREATE INDEX ON winner (task);
+
+-- Bodies that have no room in their row: those that a row refers to, and those that are there and are what their names say.
+CREATE TEMP TABLE refs AS
+SELECT DISTINCT decode(substr(split_part(body, ':', 1), 2), 'hex') AS hash, split_part(body, ':', 2)::bigint AS size FROM (
+    SELECT input FROM segue.tasks UNION ALL SELECT continuation FROM segue.tasks UNION ALL SELECT output FROM segue.tasks
+    UNION ALL SELECT value FROM segue.state_versions
+) AS each (body) WHERE body LIKE '#%';
+CREATE TEMP TABLE bodies AS
+SELECT DISTINCT decode(hash, 'hex') AS hash, size, attempt FROM listed
+UNION
+SELECT hash, octet_length(body), CASE WHEN body LIKE '{%' THEN body::jsonb ->> 'attempt' END FROM segue.payloads
+WHERE sha256(convert_to(body, 'UTF8')) = hash;
+CREATE INDEX ON bodies (hash);
 
 CREATE TEMP TABLE runs AS
 SELECT coalesce(root, id) AS root, count(*) AS tasks, count(*) FILTER (WHERE state = 6) AS completed FROM segue.tasks GROUP BY 1;
@@ -115,17 +134,26 @@ SELECT 'parent_completed_too_soon', count(*), 0 FROM segue.tasks
 WHERE parent IS NOT NULL AND (SELECT max(run_seq) FROM done WHERE done.task = tasks.parent)
     < (SELECT max(run_seq) FROM done WHERE done.task = tasks.id);
 
--- The output is that of the attempt which completed the task, where it stands in the database.
+-- The output is that of the attempt which completed the task, and every body that a row refers to is there and whole.
 INSERT INTO found (name, found, wanted)
-SELECT 'output_of_another_attempt', count(*), 0
-FROM winner JOIN segue.tasks ON tasks.id = winner.task
-    LEFT JOIN segue.payloads
-        ON payloads.hash = CASE WHEN tasks.output LIKE '#%' THEN decode(substr(split_part(tasks.output, ':', 1), 2), 'hex') END
-WHERE (CASE WHEN tasks.output LIKE '#%' THEN payloads.body ELSE tasks.output END)::jsonb ->> 'attempt' <> winner.attempt::text;
+SELECT 'output_of_another_attempt', count(*), 0 FROM winner JOIN segue.tasks ON tasks.id = winner.task
+WHERE CASE
+    WHEN output IS NULL THEN true
+    WHEN output NOT LIKE '#%' THEN (output::jsonb ->> 'attempt') IS DISTINCT FROM winner.attempt::text
+    ELSE EXISTS (SELECT 1 FROM bodies WHERE hash = decode(substr(split_part(output, ':', 1), 2), 'hex')
+        AND bodies.attempt IS DISTINCT FROM winner.attempt::text)
+END;
 INSERT INTO found (name, found, wanted)
-SELECT 'body_missing', count(*), 0 FROM segue.tasks
-WHERE CASE WHEN output LIKE '#%' THEN split_part(output, ':', 2)::bigint <= 65536
-        AND NOT EXISTS (SELECT 1 FROM segue.payloads WHERE payloads.hash = decode(substr(split_part(output, ':', 1), 2), 'hex')) END;
+SELECT 'body_missing', count(*), 0 FROM refs
+WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE bodies.hash = refs.hash AND bodies.size = refs.size);
+INSERT INTO found (name, found, wanted) SELECT 'bodies_outside', count(*), NULL FROM refs WHERE size > 65536;
+-- Those of them whose attempt was on its way while nobody reached the object store.
+INSERT INTO found (name, found, wanted)
+SELECT 'bodies_outside_while_failing', count(*), NULL
+FROM winner JOIN segue.tasks ON tasks.id = winner.task JOIN segue.attempts ON attempts.attempt = winner.attempt
+WHERE output LIKE '#%' AND split_part(output, ':', 2)::bigint > 65536 AND EXISTS (
+    SELECT 1 FROM faults WHERE faults.name = 's3-failing' AND attempts.assigned_at < faults.ended AND attempts.ended_at > faults.began
+);
 
 -- The log has no gaps, and attempts are numbered without gaps.
 INSERT INTO found (name, found, wanted)
@@ -163,30 +191,45 @@ FROM (SELECT sum(s0), sum(s1), sum(s2), sum(s3), sum(s4), sum(s5), sum(s6), sum(
 WHERE counted.tasks <> (SELECT count(*) FROM segue.tasks WHERE tasks.state = counted.state);
 INSERT INTO found (name, found, wanted) SELECT 'database_errors', count(*), 0 FROM pg_index WHERE NOT (indisvalid AND indisready);
 
--- From the end of a fault to the first event that shows work going on, where work was left or came in later.
+-- From the end of each fault to the first event that shows work going on. Work is always left: some comes in whenever a fault ends.
 CREATE TEMP TABLE recovery AS
 SELECT number, name, within_s, (went_on - ended) / 1000.0 AS seconds FROM (
     SELECT faults.*, (SELECT min(at) FROM log WHERE kind IN ('assigned', 'started', 'completed') AND at >= faults.ended) AS went_on
     FROM faults
-    WHERE EXISTS (SELECT 1 FROM log WHERE kind = 'submitted' AND at >= faults.ended)
-        OR (SELECT count(*) FROM log WHERE kind = 'submitted' AND at < faults.ended) > (SELECT count(*) FROM done WHERE at < faults.ended)
-) AS each WHERE went_on IS NOT NULL;
+) AS each;
 INSERT INTO found (name, found, wanted) SELECT 'faults', count(*), NULL FROM faults;
-INSERT INTO found (name, found, wanted) SELECT 'recoveries', count(*), NULL FROM recovery;
+INSERT INTO found (name, found, wanted) SELECT 'recoveries', count(seconds), count(*) FROM recovery;
 INSERT INTO found (name, found, wanted)
 SELECT 'recovery_s_p50', round(percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::numeric, 3), NULL FROM recovery;
-INSERT INTO found (name, found, wanted, at_most) SELECT 'recovery_s_max', coalesce(max(seconds), 0), 10, true FROM recovery;
+INSERT INTO found (name, found, wanted, at_most) SELECT 'recovery_s_max', round(coalesce(max(seconds), 0), 3), 10, true FROM recovery;
 INSERT INTO found (name, found, wanted)
-SELECT 'recovered_too_late', count(*), 0 FROM recovery WHERE seconds > within_s;
+SELECT 'recovered_too_late', count(*), 0 FROM recovery WHERE seconds > within_s OR seconds IS NULL;
 
--- From the moment at which a node or a worker was killed to the moment at which an attempt that it had is known to be lost.
+-- Whose each attempt was: an agent's description names its member. From the end of a fault of one member to its first sign of work.
+CREATE TEMP TABLE of_member AS
+SELECT attempts.task, attempts.number, attempts.assigned_at, agents.spec::jsonb ->> 'description' AS member
+FROM segue.attempts JOIN segue.agents ON agents.instance = attempts.instance;
+CREATE INDEX ON of_member (task, number);
+CREATE TEMP TABLE worked AS
+SELECT member, at FROM log JOIN of_member ON of_member.task = log.task AND of_member.number = (log.data ->> 'number')::int
+WHERE kind IN ('started', 'completed', 'attempt_failed', 'waiting');
+CREATE INDEX ON worked (member, at);
+INSERT INTO found (name, found, wanted)
+SELECT 'member_back_s_max', round(coalesce(max((SELECT min(at) FROM worked WHERE member = split_part(victim, '-', 1) AND at >= ended) - ended), 0) / 1000.0, 3), NULL
+FROM faults;
+
+-- From the fault that hit a lost attempt to the moment at which it is known to be lost: the first fault of its member that was on while it was on
+-- its way, or else of any server; or the moment at which it was given to a member that was not there again yet.
 INSERT INTO found (name, found, wanted, at_most)
-SELECT 'lost_noticed_s_max', coalesce(max(seconds), 0), 60, true FROM (
-    SELECT (log.at - (SELECT max(began) FROM faults WHERE faults.began <= log.at)) / 1000.0 AS seconds
-    FROM log WHERE kind = 'attempt_lost'
-) AS noticed;
+SELECT 'lost_noticed_s_max', round(coalesce(max(at - greatest(assigned_at, coalesce(
+    (SELECT min(began) FROM faults WHERE began <= at AND ended >= assigned_at AND split_part(victim, '-', 1) = member),
+    (SELECT min(began) FROM faults WHERE began <= at AND ended >= assigned_at)))), 0) / 1000.0, 3), 60, true
+FROM log JOIN of_member ON of_member.task = log.task AND of_member.number = (log.data ->> 'number')::int WHERE kind = 'attempt_lost';
 
 -- For the record.
+INSERT INTO found (name, found, wanted)
+SELECT 'stood_still_s_max', round(coalesce(max(pause), 0) / 1000.0, 3), NULL
+FROM (SELECT at - lag(at) OVER (ORDER BY at) AS pause FROM log WHERE kind IN ('assigned', 'started', 'completed')) AS pauses;
 INSERT INTO found (name, found, wanted) SELECT 'attempts', count(*), NULL FROM given;
 INSERT INTO found (name, found, wanted) SELECT 'attempts_lost', count(*), NULL FROM log WHERE kind = 'attempt_lost';
 INSERT INTO found (name, found, wanted) SELECT 'late_outcomes', count(*), NULL FROM log WHERE kind = 'late_outcome';

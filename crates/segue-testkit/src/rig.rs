@@ -19,6 +19,7 @@ pub use course::chaos;
 pub use faults::{Fault, Kind};
 pub use measure::bench;
 pub use report::{Finding, Report};
+pub use verdict::{recount, restore};
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -4,6 +4,9 @@
 
 #![cfg(all(feature = "failpoints", target_os = "linux"))]
 
+mod common;
+
+use common::tampering::{change_lines, copy_of, tamperings};
 use segue_core::failpoint::POINTS;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -11,6 +14,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 const TAMPERING: &str = include_str!("data/chaos-tamper.sql");
+/// What the check reads.
+const READ: [&str; 5] =
+    ["submitted.txt", "journal.txt", "lives.txt", "blobs.txt", ".segue/segue.db"];
 
 fn segue(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_segue")).arg("chaos").args(args).output().expect("runs")
@@ -66,9 +72,9 @@ fn the_check_notices(dir: &Path) {
         .and_then(|line| line.split(' ').nth(1)?.parse().ok())
         .expect("the start of a life");
     let mut names = BTreeSet::new();
-    for (name, statement) in tamperings() {
+    for (name, statement) in tamperings(TAMPERING).1 {
         names.insert(name);
-        let copy = copy_of(dir);
+        let copy = copy_of(dir, &READ);
         if name == "recovery_s_max" {
             let life = format!("7 {started} {} random\n", started + 60_000);
             std::fs::write(copy.path().join("lives.txt"), life).expect("written");
@@ -83,12 +89,8 @@ fn the_check_notices(dir: &Path) {
     }
     assert!(names.len() > 15, "{names:?}");
     let lines = |change: &dyn Fn(&mut Vec<String>)| {
-        let copy = copy_of(dir);
-        let path = copy.path().join("journal.txt");
-        let text = std::fs::read_to_string(&path).expect("read");
-        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        change(&mut lines);
-        std::fs::write(path, lines.join("\n") + "\n").expect("written");
+        let copy = copy_of(dir, &READ);
+        change_lines(&copy.path().join("journal.txt"), change);
         copy
     };
     let again = lines(&|lines| lines.push(lines[0].clone()));
@@ -104,29 +106,6 @@ fn the_check_notices(dir: &Path) {
 fn must_notice(dir: &Path, name: &str) {
     let (holds, found) = recount(dir);
     assert!(!holds && found[name] != 0, "{name} was not noticed: {found:#}");
-}
-
-/// The statements, each with the name of what has to notice it.
-fn tamperings() -> Vec<(&'static str, String)> {
-    let mut found: Vec<(&str, String)> = Vec::new();
-    let (_, body) = TAMPERING.split_once("\n\n").expect("a head");
-    for line in body.lines() {
-        match line.strip_prefix("-- ") {
-            Some(name) => found.push((name, String::new())),
-            None => found.last_mut().expect("a name first").1.push_str(&format!("{line}\n")),
-        }
-    }
-    found
-}
-
-/// A copy of what the check reads.
-fn copy_of(dir: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().expect("folder");
-    std::fs::create_dir(copy.path().join(".segue")).expect("made");
-    for name in ["submitted.txt", "journal.txt", "lives.txt", "blobs.txt", ".segue/segue.db"] {
-        std::fs::copy(dir.join(name), copy.path().join(name)).expect("copied");
-    }
-    copy
 }
 
 #[test]

@@ -1,18 +1,23 @@
 //! The course of a run, from private servers to the verdict.
 
 use super::faults::{Kind, Schedule};
-use super::feed::Feed;
+use super::feed::{ASKED_MAX, Feed};
 use super::member::{Clock, Member, Project, traffic};
 use super::place::Place;
 use super::plan::{Dice, work};
 use super::report::{Happened, Report};
 use super::verdict::{self, Progress, SCRIPT, SCRIPT_FILE};
 use super::{Options, door, team};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
+use std::any::Any;
 use std::fs::File;
 use std::io::Write;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Members are there by then.
@@ -127,10 +132,12 @@ pub async fn chaos(options: &Options) -> Result<Report, String> {
             .map_err(|error| format!("cannot write {name}: {error}"))
     };
     file(SCRIPT_FILE, SCRIPT)?;
+    let options = &Options { binary: copy(options)?, ..options.clone() };
     file("journal.txt", "")?;
     file("faults.txt", "")?;
     say(options, &format!("seed {}, folder {}", options.seed, options.dir.display()));
     let cluster = Cluster::start(options, &mut report).await?;
+    report.servers = cluster.place.versions().await?;
     say(options, &format!("everybody is there after {:.0} s", began.elapsed().as_secs_f64()));
     let run = Run { options, cluster: &cluster, began };
     if let Err(error) = run.all(&mut report).await {
@@ -146,12 +153,24 @@ pub async fn chaos(options: &Options) -> Result<Report, String> {
         report.troubles.extend(ends.into_iter().filter_map(Result::err));
     }
     report.orphans = orphans(&cluster).await;
-    match verdict::check(&cluster.place, &options.dir).await {
+    let checked = AssertUnwindSafe(verdict::check(&cluster.place, &options.dir)).catch_unwind();
+    match checked.await.unwrap_or_else(|why| Err(said(&*why))) {
         Ok(findings) => report.findings = findings,
         Err(error) => report.troubles.push(format!("the check: {error}")),
     }
+    // The copy that members were started from.
+    std::fs::remove_file(&options.binary)
+        .map_err(|error| format!("{}: {error}", options.binary.display()))?;
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Members are started again and again from a copy, which no build replaces meanwhile.
+fn copy(options: &Options) -> Result<PathBuf, String> {
+    let copy = options.dir.join("segue");
+    std::fs::copy(&options.binary, &copy)
+        .map_err(|error| format!("cannot copy {}: {error}", options.binary.display()))?;
+    Ok(copy)
 }
 
 struct Run<'a> {
@@ -162,15 +181,17 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn all(&self, report: &mut Report) -> Result<(), String> {
+        let (ask, asked) = mpsc::channel(ASKED_MAX);
         let feed = Feed {
             nodes: self.cluster.nodes.clone(),
             loads: work::plan(self.options.seed, self.options.tasks),
             lasts: self.options.lasts,
+            asked,
             submitted: self.options.dir.join("submitted.txt"),
             dice: Dice::new(self.options.seed, 3),
         };
         let feed = tokio::spawn(feed.run());
-        let happened = self.faults(report).await;
+        let happened = self.faults(report, ask).await;
         let fed = tokio::time::timeout(STUCK, feed).await;
         let fed = fed.map_err(|_| "the submits did not get through".to_owned())?;
         report.fed(&fed.map_err(|error| error.to_string())??);
@@ -178,8 +199,8 @@ impl Run<'_> {
         self.finish().await
     }
 
-    /// Lets one fault after another happen until the time is over.
-    async fn faults(&self, report: &mut Report) -> Result<(), String> {
+    /// Lets one fault after another happen until the time is over, and asks for work after each.
+    async fn faults(&self, report: &mut Report, ask: mpsc::Sender<()>) -> Result<(), String> {
         let all = Kind::ALL.to_vec();
         let kinds = if self.options.faults.is_empty() { all } else { self.options.faults.clone() };
         let mut schedule = Schedule::new(self.options.seed, kinds);
@@ -192,11 +213,21 @@ impl Run<'_> {
             if !fault.applies(self.cluster) {
                 continue;
             }
+            if ask.is_closed() {
+                let left = until.saturating_duration_since(Instant::now()).as_secs();
+                report.left_out.push(format!(
+                    "faults of the last {left} s: no work is left; ask for more --tasks"
+                ));
+                break;
+            }
             let name = fault.kind.name();
             let victim = fault.victim(self.cluster);
             let (began, at) = (now_ms(), self.began.elapsed());
             say(self.options, &format!("{:6.1} s  {name} {victim}", at.as_secs_f64()));
-            fault.happen(self.cluster).await?;
+            let happened = AssertUnwindSafe(fault.happen(self.cluster)).catch_unwind().await;
+            happened
+                .unwrap_or_else(|why| Err(said(&*why)))
+                .map_err(|why| format!("{name}: {why}"))?;
             let (ended, over) = (now_ms(), self.began.elapsed());
             report.kills += u64::from(matches!(
                 fault.kind,
@@ -209,6 +240,8 @@ impl Run<'_> {
                 fault.kind.within_s()
             )
             .map_err(|error| error.to_string())?;
+            // Where this finds no room, enough was asked for already.
+            let _ = ask.try_send(());
             let moved_s = self.moves(Duration::from_secs(fault.kind.within_s()) * 2).await;
             report.faults.push(Happened {
                 name,
@@ -317,6 +350,12 @@ fn marked(cluster: &Cluster) -> Vec<String> {
         }
     }
     found
+}
+
+/// What a panic said: servers that do not come back end a test by one.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it failed").to_owned()
 }
 
 fn now_ms() -> u128 {

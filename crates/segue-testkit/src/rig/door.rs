@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 /// A node that has not answered by then is asked again, or another one is.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Longer answers are of no use here.
 const ANSWER_MAX: u64 = 16 * 1024 * 1024;
 

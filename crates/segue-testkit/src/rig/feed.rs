@@ -1,4 +1,6 @@
 //! Submits the work in portions through whichever node answers, again and again until each is known to be taken in.
+//!
+//! Some of it is held back: whenever a fault is over, a portion comes in at once, so that there is work by which to see that it goes on.
 
 use super::door;
 use super::member::Member;
@@ -10,11 +12,16 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// The pause before a submit without an answer is repeated.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Portions that are asked for and have not come in yet, at most.
+pub const ASKED_MAX: usize = 8;
+/// One load of so many is held back for the faults that end after their time.
+const HELD_BACK: usize = 10;
 
 /// Everything that was submitted.
 #[derive(Debug, Default)]
@@ -31,8 +38,10 @@ pub struct Feed {
     pub nodes: Vec<Arc<Member>>,
     /// What is to be submitted.
     pub loads: Vec<Load>,
-    /// Over how long.
+    /// Over how long, but for what is held back.
     pub lasts: Duration,
+    /// Each asks for a portion now. Once nobody can ask any more, all that is left comes in.
+    pub asked: Receiver<()>,
     /// The file into which every key goes that was answered, with the tasks that must come of it.
     pub submitted: PathBuf,
     /// Which node is asked, and how large portions are.
@@ -47,9 +56,14 @@ impl Feed {
             .map_err(|error| format!("cannot write {}: {error}", self.submitted.display()))?;
         let mut roots: Vec<String> = Vec::with_capacity(self.loads.len());
         let began = Instant::now();
+        let paced = self.loads.len() - self.loads.len().div_ceil(HELD_BACK);
         while roots.len() < self.loads.len() {
-            let due = self.lasts.mul_f64(roots.len() as f64 / self.loads.len() as f64);
-            tokio::time::sleep_until(began + due).await;
+            let due = self.lasts.mul_f64(roots.len() as f64 / paced.max(1) as f64);
+            tokio::select! {
+                // Nobody can ask any more: this branch is always ready from then on.
+                _ = self.asked.recv() => {}
+                () = tokio::time::sleep_until(began + due), if roots.len() < paced => {}
+            }
             let size = self.dice.between(1, PORTION_MAX as u64) as usize;
             let portion: Vec<Load> =
                 self.loads.iter().skip(roots.len()).take(size).cloned().collect();

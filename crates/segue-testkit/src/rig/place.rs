@@ -1,7 +1,8 @@
 //! The servers of a run, and the lines of each member to each of them.
 
-use super::Options;
+use super::{Options, verdict};
 use crate::servers::{Postgres, Proxy, RabbitMq, Redis, S3};
+use std::collections::BTreeMap;
 use std::fmt;
 use tokio::sync::Mutex;
 
@@ -79,6 +80,22 @@ impl Place {
             bucket,
             postgres,
         }
+    }
+
+    /// The versions of the servers, as they say themselves.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn versions(&self) -> Result<BTreeMap<&'static str, String>, String> {
+        let url = self.primary.lock().await.url(&self.database);
+        let asked = vec!["--command".to_owned(), "SHOW server_version".to_owned()];
+        let postgres = verdict::psql(url, asked, None).await?;
+        Ok(BTreeMap::from([
+            ("postgresql", postgres.trim().to_owned()),
+            ("rabbitmq", self.rabbit.version().await),
+            ("redis", self.redis.version().await),
+            ("s3", self.s3.version().await),
+        ]))
     }
 }
 

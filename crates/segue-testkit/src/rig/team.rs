@@ -20,7 +20,8 @@ pub const AGENTS: [(&str, u32); 6] =
 /// The variable by which the processes of a run's agents are known: who started them is a node or a worker of this name.
 pub const MARKER: &str = "SEGUE_RIG";
 
-/// Writes the team into the folder of a member: `segue.toml` and the scripts.
+/// Writes the team into the folder of a member: `segue.toml` and the scripts. An agent's description is the member that has it, by which the check
+/// knows whose an attempt was.
 pub fn write(dir: &Path, marker: &str, journal: &Path) -> std::io::Result<()> {
     let folder = dir.join("agents");
     std::fs::create_dir_all(&folder)?;
@@ -34,7 +35,7 @@ pub fn write(dir: &Path, marker: &str, journal: &Path) -> std::io::Result<()> {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "\n[[agent]]\nname = \"{name}\"\ncommand = [\"sh\", \"{{team}}/agents/{name}.sh\"]\n\
+            "\n[[agent]]\nname = \"{name}\"\ndescription = \"{marker}\"\ncommand = [\"sh\", \"{{team}}/agents/{name}.sh\"]\n\
              max_concurrency = {slots}\ngrace = \"100ms\"\ntimeout = \"60s\"\n\
              env = {{ {MARKER} = \"{marker}\", SEGUE_CHAOS_JOURNAL = {journal} }}\n"
         );

@@ -282,6 +282,15 @@ impl RabbitMq {
         self.eval_on(&node, expression).await
     }
 
+    /// Its version.
+    ///
+    /// # Panics
+    /// When no node runs.
+    pub async fn version(&self) -> String {
+        let said = self.eval("list_to_atom(rabbit_misc:version()).").await;
+        said.trim_matches(|it: char| !it.is_ascii_digit()).to_owned()
+    }
+
     /// Raises the alarm that a node raises when its memory is used up, or ends it: while it lasts, all connections that publish are blocked.
     ///
     /// # Panics

@@ -160,6 +160,16 @@ impl Redis {
         ask(self.port, &self.password, authority, words).await
     }
 
+    /// Its version.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn version(&self) -> String {
+        let said = self.command(&["INFO", "server"]).await;
+        let version = said.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        version.expect("Redis says its version").trim().to_owned()
+    }
+
     /// Stops it where it stands: connections stay open, and nothing is answered. Until [`Redis::go_on`].
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! An S3 of one's own.
 
 use super::folder::{Account, Folder};
-use super::keeper::{Kept, Running};
+use super::keeper::{self, Kept, Running};
 use super::{STARTS, port, secret};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -103,6 +103,28 @@ impl S3 {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
+    }
+
+    /// What a program in Python prints that has boto3 and, in its environment, this server's endpoint and keys. It is given as its text.
+    ///
+    /// # Panics
+    /// When the program fails, with what it said.
+    pub async fn ask(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = keeper::clean(&Account::Ours, &self.python);
+        command.args(["-c", program]).args(arguments).current_dir(self.folder.path());
+        command.env("AWS_ENDPOINT_URL", self.endpoint()).env("AWS_DEFAULT_REGION", "us-east-1");
+        command.env("AWS_ACCESS_KEY_ID", &self.access_key);
+        command.env("AWS_SECRET_ACCESS_KEY", &self.secret_key);
+        String::from_utf8_lossy(&keeper::run(command).await.stdout).into_owned()
+    }
+
+    /// What it is, and its version.
+    ///
+    /// # Panics
+    /// When its packages say nothing of it.
+    pub async fn version(&self) -> String {
+        let said = self.ask("import moto; print('moto', moto.__version__)", &[]).await;
+        said.trim().to_owned()
     }
 
     /// Ends it by SIGKILL.

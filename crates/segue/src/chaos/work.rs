@@ -156,7 +156,7 @@ impl Planner {
         }
         // Bodies that have no room in a row, and bodies that become files.
         if self.dice.percent(10) {
-            input["bytes"] = if self.dice.percent(70) { 3_000 } else { 100_000 }.into();
+            input["bytes"] = if self.dice.percent(50) { 3_000 } else { 100_000 }.into();
         }
         Step { body: self.body(agent, input), tasks: 1 }
     }
