@@ -3,7 +3,7 @@
 use crate::complain::complain;
 use crate::engine::{Engine, EngineError};
 use crate::hearing::Hearing;
-use segue_core::command::{Command, Reply};
+use segue_core::command::{Command, Excused, Reply};
 use segue_core::ports::{Passing, Topic};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,18 +41,24 @@ pub(crate) async fn timer_loop(engine: Arc<Engine>) {
         {
             hearing.store_was_away();
         }
-        let is_spared = ticked.is_ok() && engine.next_due() <= engine.now();
+        let is_spared = ticked.as_ref().is_ok_and(|excused| *excused != Excused::Nobody)
+            && engine.next_due() <= engine.now();
         limit = if is_spared { (limit * 2).min(TICK_MORE_MAX) } else { TICK_MAX };
         stays_due = ticked.is_err() || is_spared;
     }
 }
 
-/// Lets everything that is due happen, so many tasks at a time.
-async fn tick(engine: &Engine, hearing: &mut Hearing, limit: usize) -> Result<(), EngineError> {
+/// Lets everything that is due happen, so many tasks at a time, but for what those have who are excused, as it says.
+async fn tick(
+    engine: &Engine,
+    hearing: &mut Hearing,
+    limit: usize,
+) -> Result<Excused, EngineError> {
+    let mut excused;
     loop {
         // What becomes due while the tick runs lowers the mark again.
         engine.set_next_due(None);
-        let excused = hearing.excused(engine.parts.bus.comebacks());
+        excused = hearing.excused(engine.parts.bus.comebacks());
         match engine.command(Command::Tick { limit, excused }).await {
             Ok(Reply::Done { changed: true }) => continue,
             Ok(_) => break,
@@ -70,7 +76,7 @@ async fn tick(engine: &Engine, hearing: &mut Hearing, limit: usize) -> Result<()
             return Err(error.into());
         }
     }
-    Ok(())
+    Ok(excused)
 }
 
 /// Engines over the same tables wake for the same timers: one of them comes first, and the others find nothing left to do.

@@ -196,8 +196,9 @@ async fn hold(link: &Link, live: Live, options: &Options) {
     let lost = watch_over(link, &live, options).await;
     standing.falls();
     link.live.send_replace(None);
-    link.blocked.send_replace(None);
-    standing.has_room();
+    if link.blocked.send_replace(None).is_some() {
+        standing.is_not_known();
+    }
     if let Some(trouble) = lost {
         standing.is_away(&trouble);
     }

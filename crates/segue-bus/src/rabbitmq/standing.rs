@@ -64,7 +64,12 @@ impl Standing {
         }
     }
 
-    /// It takes letters, as far as anybody knows.
+    /// The connection over which it said that it takes no letters is gone: whether it takes some is for the next one to hear.
+    pub(super) fn is_not_known(&self) {
+        let _ = self.full.worked();
+    }
+
+    /// It takes letters again.
     pub(super) fn has_room(&self) {
         if let Some(words) = self.full.worked() {
             tracing::warn!("{words}");
