@@ -229,7 +229,11 @@ FROM log JOIN of_member ON of_member.task = log.task AND of_member.number = (log
 -- For the record.
 INSERT INTO found (name, found, wanted)
 SELECT 'stood_still_s_max', round(coalesce(max(pause), 0) / 1000.0, 3), NULL
-FROM (SELECT at - lag(at) OVER (ORDER BY at) AS pause FROM log WHERE kind IN ('assigned', 'started', 'completed')) AS pauses;
+FROM (
+    SELECT at - lag(at) OVER moved AS pause, lag(open) OVER moved AS open FROM (
+        SELECT cursor, at, kind, sum(CASE kind WHEN 'submitted' THEN 1 WHEN 'completed' THEN -1 ELSE 0 END) OVER (ORDER BY cursor) AS open FROM log
+    ) AS counted WHERE kind IN ('submitted', 'assigned', 'started', 'completed') WINDOW moved AS (ORDER BY cursor)
+) AS pauses WHERE open > 0;
 INSERT INTO found (name, found, wanted) SELECT 'attempts', count(*), NULL FROM given;
 INSERT INTO found (name, found, wanted) SELECT 'attempts_lost', count(*), NULL FROM log WHERE kind = 'attempt_lost';
 INSERT INTO found (name, found, wanted) SELECT 'late_outcomes', count(*), NULL FROM log WHERE kind = 'late_outcome';

@@ -40,6 +40,13 @@ impl Dice {
         self.roll(1_000) < chance
     }
 
+    /// Puts these into a random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.roll(last as u64 + 1) as usize);
+        }
+    }
+
     /// One of these; `None` where there is none.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.roll(items.len() as u64) as usize)

@@ -2,12 +2,13 @@
 
 use super::faults::{Kind, Schedule};
 use super::feed::{ASKED_MAX, Feed};
-use super::member::{Clock, Member, Project, traffic};
+use super::member::{Clock, Member, PLAN_FOLDER, Project, traffic};
 use super::place::Place;
-use super::plan::{Dice, work};
+use super::plan::{Load, plan};
 use super::report::{Happened, Report};
 use super::verdict::{self, Progress, SCRIPT, SCRIPT_FILE};
 use super::{Options, door, team};
+use crate::faults::Dice;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use std::any::Any;
@@ -133,6 +134,8 @@ pub async fn chaos(options: &Options) -> Result<Report, String> {
     };
     file(SCRIPT_FILE, SCRIPT)?;
     let options = &Options { binary: copy(options)?, ..options.clone() };
+    let folder = options.dir.join(PLAN_FOLDER);
+    let loads = plan(&options.binary, &folder, options.seed, options.tasks)?;
     file("journal.txt", "")?;
     file("faults.txt", "")?;
     say(options, &format!("seed {}, folder {}", options.seed, options.dir.display()));
@@ -140,7 +143,7 @@ pub async fn chaos(options: &Options) -> Result<Report, String> {
     report.servers = cluster.place.versions().await?;
     say(options, &format!("everybody is there after {:.0} s", began.elapsed().as_secs_f64()));
     let run = Run { options, cluster: &cluster, began };
-    if let Err(error) = run.all(&mut report).await {
+    if let Err(error) = run.all(&mut report, loads).await {
         report.troubles.push(error);
     }
     for (server, (up, down)) in cluster.members().flat_map(|member| traffic(member)) {
@@ -180,15 +183,15 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn all(&self, report: &mut Report) -> Result<(), String> {
+    async fn all(&self, report: &mut Report, loads: Vec<Load>) -> Result<(), String> {
         let (ask, asked) = mpsc::channel(ASKED_MAX);
         let feed = Feed {
             nodes: self.cluster.nodes.clone(),
-            loads: work::plan(self.options.seed, self.options.tasks),
+            loads,
             lasts: self.options.lasts,
             asked,
             submitted: self.options.dir.join("submitted.txt"),
-            dice: Dice::new(self.options.seed, 3),
+            dice: Dice::new(!self.options.seed),
         };
         let feed = tokio::spawn(feed.run());
         let happened = self.faults(report, ask).await;

@@ -3,7 +3,7 @@
 use super::course::Cluster;
 use super::member::Member;
 use super::place::Server;
-use super::plan::Dice;
+use crate::faults::Dice;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +137,7 @@ pub struct Schedule {
 impl Schedule {
     /// The faults of this seed.
     pub fn new(seed: u64, kinds: Vec<Kind>) -> Schedule {
-        Schedule { dice: Dice::new(seed, 5), kinds, round: Vec::new() }
+        Schedule { dice: Dice::new(seed), kinds, round: Vec::new() }
     }
 
     /// The next fault.
@@ -153,7 +153,7 @@ impl Schedule {
         let (from, to) = kind.lasts_ms();
         Some(Fault {
             kind,
-            victim: self.dice.below(1 << 32),
+            victim: self.dice.roll(1 << 32),
             server: self.dice.pick(&servers).copied().unwrap_or(Server::Postgres),
             lasts: Duration::from_millis(self.dice.between(from, to)),
             pause: Duration::from_millis(self.dice.between(2_000, 6_000)),

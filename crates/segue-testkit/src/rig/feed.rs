@@ -1,11 +1,11 @@
 //! Submits the work in portions through whichever node answers, again and again until each is known to be taken in.
 //!
-//! Some of it is held back: whenever a fault is over, a portion comes in at once, so that there is work by which to see that it goes on.
+//! Some of it is held back: whenever a fault is over, a load comes in at once, so that there is work by which to see that it goes on.
 
 use super::door;
 use super::member::Member;
-use super::plan::feed::PORTION_MAX;
-use super::plan::{Dice, Load};
+use super::plan::Load;
+use crate::faults::Dice;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -16,12 +16,14 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// Requests that are on their way at a time, at most. The plan lets a load need none of the last six.
+const PORTION_MAX: usize = 6;
 /// The pause before a submit without an answer is repeated.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Portions that are asked for and have not come in yet, at most.
+/// Loads that are asked for and have not come in yet, at most.
 pub const ASKED_MAX: usize = 8;
-/// One load of so many is held back for the faults that end after their time.
-const HELD_BACK: usize = 10;
+/// One load of so many is held back for the ends of faults.
+const HELD_BACK: usize = 5;
 
 /// Everything that was submitted.
 #[derive(Debug, Default)]
@@ -40,7 +42,7 @@ pub struct Feed {
     pub loads: Vec<Load>,
     /// Over how long, but for what is held back.
     pub lasts: Duration,
-    /// Each asks for a portion now. Once nobody can ask any more, all that is left comes in.
+    /// Each asks for a load now. Once nobody can ask any more, all that is left comes in.
     pub asked: Receiver<()>,
     /// The file into which every key goes that was answered, with the tasks that must come of it.
     pub submitted: PathBuf,
@@ -56,15 +58,26 @@ impl Feed {
             .map_err(|error| format!("cannot write {}: {error}", self.submitted.display()))?;
         let mut roots: Vec<String> = Vec::with_capacity(self.loads.len());
         let began = Instant::now();
-        let paced = self.loads.len() - self.loads.len().div_ceil(HELD_BACK);
+        let held_back = self.loads.len().div_ceil(HELD_BACK);
+        let paced = self.loads.len() - held_back;
+        let mut brought = 0;
         while roots.len() < self.loads.len() {
-            let due = self.lasts.mul_f64(roots.len() as f64 / paced.max(1) as f64);
-            tokio::select! {
-                // Nobody can ask any more: this branch is always ready from then on.
-                _ = self.asked.recv() => {}
-                () = tokio::time::sleep_until(began + due), if roots.len() < paced => {}
-            }
-            let size = self.dice.between(1, PORTION_MAX as u64) as usize;
+            let at = roots.len() - brought;
+            let due = began + self.lasts.mul_f64(at as f64 / paced.max(1) as f64);
+            // The last one is for whoever asks next.
+            let spare = self.loads.len() - roots.len() - 1;
+            let size = tokio::select! {
+                asked = self.asked.recv() => match asked {
+                    Some(()) => {
+                        brought = held_back.min(brought + 1);
+                        1
+                    }
+                    None => PORTION_MAX,
+                },
+                () = tokio::time::sleep_until(due), if at < paced && spare > 0 => {
+                    spare.min(self.dice.between(1, PORTION_MAX as u64) as usize)
+                }
+            };
             let portion: Vec<Load> =
                 self.loads.iter().skip(roots.len()).take(size).cloned().collect();
             for (load, taken) in portion.iter().zip(self.submit(&portion, &roots).await?) {
@@ -82,10 +95,12 @@ impl Feed {
         let mut open = JoinSet::new();
         for (place, load) in portion.iter().enumerate() {
             let mut body = load.body.clone();
-            if let Some(root) = load.after.and_then(|after| roots.get(after)) {
+            if let Some(after) = load.after {
+                let root = roots.get(after);
+                let root = root.ok_or(format!("{} needs what has not come in yet", load.key))?;
                 body["needs"] = vec![root.clone()].into();
             }
-            let first = self.dice.below(self.nodes.len() as u64) as usize;
+            let first = self.dice.roll(self.nodes.len() as u64) as usize;
             let (nodes, key) = (self.nodes.clone(), load.key.clone());
             open.spawn(async move { (place, insist(&nodes, first, &key, &body).await) });
         }

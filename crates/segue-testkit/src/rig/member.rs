@@ -19,6 +19,9 @@ const ENDS_WITHIN: Duration = Duration::from_secs(60 + 25 + 10);
 /// How often it is looked whether a process has ended.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Where the plan is, in the folder of the run.
+pub const PLAN_FOLDER: &str = "plan";
+
 /// What all members of a cluster have in common.
 pub struct Project {
     /// Its id.
@@ -83,7 +86,8 @@ impl Member {
     ) -> io::Result<Member> {
         let dir = options.dir.join(name);
         create_dir_all(&dir)?;
-        team::write(&dir, name, &options.dir.join("journal.txt"))?;
+        let plan = options.dir.join(PLAN_FOLDER);
+        team::write(&dir, name, &options.dir.join("journal.txt"), &plan)?;
         let lines = Lines::to(place).await;
         let config = dir.join("cluster.toml");
         write_private(&config, &settings(place, &lines, project, name, is_node).await)?;

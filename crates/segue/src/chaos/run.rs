@@ -40,7 +40,7 @@ const KILLS_PER_SUPERVISOR: u32 = 20;
 #[derive(Debug, Args)]
 pub struct ChaosArgs {
     /// Tasks in all, those that agents delegate included
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub tasks: u32,
     /// How often the node is killed meanwhile
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=10_000))]
@@ -57,6 +57,9 @@ pub struct ChaosArgs {
     /// Run nothing: recount what an earlier run left in this folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["tasks", "kills", "seed", "dir", "keep"])]
     pub check: Option<PathBuf>,
+    /// Run nothing: write the work and the scripts of the team into this folder. By it a cluster is asked the same as one machine
+    #[arg(long, value_name = "DIR", hide = true, conflicts_with_all = ["kills", "dir", "keep", "check"])]
+    pub plan: Option<PathBuf>,
 }
 
 /// `segue chaos`
@@ -66,6 +69,10 @@ pub struct ChaosArgs {
 pub async fn chaos(cx: &Context, args: &ChaosArgs) -> Outcome {
     if let Some(dir) = &args.check {
         return recount(cx, dir);
+    }
+    if let Some(dir) = &args.plan {
+        write_plan(args, dir).code(Exit::Failed)?;
+        return Ok(Exit::Done);
     }
     if !cfg!(feature = "failpoints") {
         return Err(Failure::new(
@@ -88,6 +95,15 @@ pub async fn chaos(cx: &Context, args: &ChaosArgs) -> Outcome {
         cx.print_lines(&report.lines(cx.out))?;
     }
     Ok(if report.holds() { Exit::Done } else { Exit::Failed })
+}
+
+fn write_plan(args: &ChaosArgs, dir: &Path) -> Result<()> {
+    team::write_scripts(dir)?;
+    work::write(dir, &work::plan(seed_of(args), args.tasks))
+}
+
+fn seed_of(args: &ChaosArgs) -> u64 {
+    args.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0))
 }
 
 fn recount(cx: &Context, dir: &Path) -> Outcome {
@@ -184,7 +200,7 @@ impl Course {
     }
 
     fn begin(args: &ChaosArgs, dir: &Path) -> Result<Course> {
-        let seed = args.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
+        let seed = seed_of(args);
         let exe = std::env::current_exe().context("this binary cannot be found")?;
         let name = exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let marker = uuid::Uuid::new_v4().to_string();

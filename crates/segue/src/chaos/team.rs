@@ -34,6 +34,17 @@ const AGENTS: [(&str, u32); 6] =
 /// # Errors
 /// When a file cannot be written.
 pub fn write(dir: &Path, marker: &str, journal: &Path) -> Result<()> {
+    write_scripts(dir)?;
+    let path = dir.join(crate::project::CONFIG_FILE);
+    std::fs::write(&path, config(marker, journal))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes the scripts into the folder `agents` of this one.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_scripts(dir: &Path) -> Result<()> {
     let folder = dir.join("agents");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -41,9 +52,7 @@ pub fn write(dir: &Path, marker: &str, journal: &Path) -> Result<()> {
         let path = folder.join(format!("{name}.sh"));
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let path = dir.join(crate::project::CONFIG_FILE);
-    std::fs::write(&path, config(marker, journal))
-        .with_context(|| format!("cannot write {}", path.display()))
+    Ok(())
 }
 
 fn config(marker: &str, journal: &Path) -> String {

@@ -1,10 +1,16 @@
 //! The work of a chaos run: graphs of every shape, planned to the last task from the seed.
 
 use super::dice::Dice;
+use anyhow::{Context, Result};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// The work of a run, one load a line.
+const FILE: &str = "work.jsonl";
 
 /// What is submitted in one request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Load {
     /// Its idempotency key.
     pub key: String,
@@ -20,6 +26,20 @@ pub struct Load {
 /// killed every few tasks, which says nothing against the task.
 fn retry() -> Value {
     json!({ "attempts": 100, "base_ms": 40, "factor_percent": 150, "cap_ms": 200, "lost_max": 10_000 })
+}
+
+/// Writes a plan down, one load a line.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(dir: &Path, loads: &[Load]) -> Result<()> {
+    let mut text = String::new();
+    for load in loads {
+        text.push_str(&serde_json::to_string(load)?);
+        text.push('\n');
+    }
+    let path = dir.join(FILE);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Plans loads of exactly so many tasks in all.
