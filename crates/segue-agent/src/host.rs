@@ -1,13 +1,14 @@
 //! Stop 6 of the trip: a process that hosts agents takes letters, runs attempts, and reports how they ended.
 
-use crate::reporter::{Reporter, Reports, spool_loop, stopped};
+use crate::attempts::Attempts;
+use crate::reporter::{Reporter, Reports, outage, spool_loop, stopped};
 use crate::runner::{Control, End, Ran, Runner, Said};
 use crate::schema::Schemas;
 use crate::slots::Slots;
 use crate::spool::Spool;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use segue_core::agent::AgentSpec;
 use segue_core::failpoint;
 use segue_core::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
@@ -22,7 +23,6 @@ use segue_core::task::{ErrorClass, TaskError};
 use segue_core::time::Time;
 use segue_core::trace::Traceparent;
 use std::any::Any;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,12 +34,12 @@ use tokio::task::JoinSet;
 
 /// Letters taken at a time.
 pub(crate) const BATCH_MAX: usize = 1_024;
-/// Attempts remembered, so that a letter that comes twice does not run twice.
-const REMEMBERED_MAX: usize = 100_000;
 /// An attempt that has ended by then is reported once, with its outcome; others are reported as started.
 const STARTED_AFTER: Duration = Duration::from_millis(50);
 /// When the bus is away, this long until the next try.
 pub(crate) const BACKOFF: Duration = Duration::from_millis(250);
+/// A host that is told to stop has done so after this long, whatever the bus does.
+pub const STOP_MAX: Duration = Duration::from_secs(4);
 /// Letters that wait to be published before progress is left out. Outcomes are always kept.
 pub const BACKLOG_MAX: usize = 10_000;
 
@@ -105,29 +105,6 @@ pub struct Host {
     loops: Mutex<JoinSet<()>>,
 }
 
-#[derive(Default)]
-struct Attempts {
-    running: FxHashMap<AttemptId, watch::Sender<Option<String>>>,
-    known: FxHashSet<AttemptId>,
-    order: VecDeque<AttemptId>,
-}
-
-impl Attempts {
-    /// Remembers an attempt; false where it is known already. One that runs is known however many came since.
-    fn remember(&mut self, attempt: AttemptId) -> bool {
-        if self.running.contains_key(&attempt) || !self.known.insert(attempt) {
-            return false;
-        }
-        self.order.push_back(attempt);
-        if self.order.len() > REMEMBERED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-}
-
 impl Host {
     /// Starts to take letters. The agents must be registered afterwards, so that no letter comes before there is a queue.
     ///
@@ -177,6 +154,8 @@ impl Host {
             reports,
             backlog: host.backlog.clone(),
             stopping: host.stopping.subscribe(),
+            outage: outage(),
+            until: None,
         };
         loops.spawn(reporter.run());
         drop(loops);
@@ -233,11 +212,14 @@ impl Host {
     }
 
     /// Takes no more letters, and hands over what has been reported, as far as the bus takes it within two seconds. What runs should have
-    /// ended before: its outcome would not be reported any more.
+    /// ended before: its outcome would not be reported any more. Takes [`STOP_MAX`] at most.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         let mut loops = std::mem::take(&mut *self.loops.lock());
-        while loops.join_next().await.is_some() {}
+        let ended = async { while loops.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_MAX, ended).await.is_err() {
+            tracing::warn!("the bus does not let go of this host; it is left");
+        }
     }
 
     fn accept(self: &Arc<Self>, letter: Letter) -> Result<(), String> {
@@ -337,7 +319,16 @@ impl Host {
         };
         let started_at = self.parts.clock.now();
         let (said, hear) = mpsc::unbounded_channel();
-        let job = match self.job(work, Control { cancelled, said }).await {
+        // A body may have to be waited for while whoever has it is away.
+        let mut told = cancelled.clone();
+        let job = tokio::select! {
+            biased;
+            _ = told.wait_for(Option::is_some) => {
+                return self.respond(work, None, Outcome::Cancelled, Ran::plain(End::Cancelled));
+            }
+            job = self.job(work, Control { cancelled, said }) => job,
+        };
+        let job = match job {
             Ok(job) => job,
             Err(error) => {
                 let message = format!("its input could not be read: {error}");
@@ -507,7 +498,8 @@ async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
             Ok(batch) => batch,
             Err(BusError::Closed) => return,
             Err(error) => {
-                tracing::warn!(%error, "cannot take work for now");
+                // The bus tells that it is away.
+                tracing::debug!(%error, "cannot take work for now");
                 let _ = tokio::time::timeout(BACKOFF, stopped(&mut stopping)).await;
                 continue;
             }
@@ -523,29 +515,5 @@ async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
             }
         }
         let _ = consumer.ack(done).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use uuid::Uuid;
-
-    fn attempt(n: usize) -> AttemptId {
-        AttemptId(Uuid::from_u128(n as u128))
-    }
-
-    #[test]
-    fn an_attempt_that_runs_is_known_however_many_came_since() {
-        let mut attempts = Attempts::default();
-        assert!(attempts.remember(attempt(0)) && attempts.remember(attempt(1)));
-        attempts.running.insert(attempt(0), watch::Sender::new(None));
-        for n in 2..REMEMBERED_MAX + 10 {
-            assert!(attempts.remember(attempt(n)));
-        }
-        assert!(!attempts.remember(attempt(0)), "it would run twice at a time");
-        // One that has ended is forgotten in the end, so that memory is bounded.
-        assert!(attempts.remember(attempt(1)));
-        assert!(attempts.known.len() <= REMEMBERED_MAX && attempts.order.len() <= REMEMBERED_MAX);
     }
 }

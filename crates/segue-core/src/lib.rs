@@ -15,6 +15,7 @@ pub mod failpoint;
 pub mod fleet;
 pub mod ids;
 pub mod letter;
+pub mod outage;
 pub mod outcome;
 pub mod payload;
 pub mod plan;

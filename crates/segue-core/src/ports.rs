@@ -257,7 +257,7 @@ pub trait Store: Send + Sync {
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>>;
 
     /// Whether the store takes writes. After a fatal error it does not, until it is opened again; an error that
-    /// [passes](StoreError::is_passing) goes by itself.
+    /// [passes](Passing::is_passing) goes by itself.
     fn health(&self) -> Result<(), StoreError>;
 }
 
@@ -294,6 +294,9 @@ pub enum StoreError {
     /// A payload is not there.
     #[error("payload {0} is missing")]
     MissingPayload(String),
+    /// Where something was to be made anew there is something already.
+    #[error("{0}")]
+    NotEmpty(String),
     /// Anything else that the system reports.
     #[error("the database could not do that: {0}")]
     Io(String),
@@ -302,9 +305,15 @@ pub enum StoreError {
     Stopped(String),
 }
 
-impl StoreError {
-    /// Whether it passes by itself, so that whoever asked may simply ask again a little later.
-    pub fn is_passing(&self) -> bool {
+/// An error of a port.
+pub trait Passing {
+    /// Whether it passes by itself, so that whoever asked may simply ask again a little later. The adapter tells in the log that its server is away;
+    /// whoever asked need not do so as well.
+    fn is_passing(&self) -> bool;
+}
+
+impl Passing for StoreError {
+    fn is_passing(&self) -> bool {
         match self {
             StoreError::Away(_) => true,
             StoreError::Full(_)
@@ -313,6 +322,7 @@ impl StoreError {
             | StoreError::ReadOnly(_)
             | StoreError::Version(_)
             | StoreError::MissingPayload(_)
+            | StoreError::NotEmpty(_)
             | StoreError::Io(_)
             | StoreError::Stopped(_) => false,
         }
@@ -365,6 +375,11 @@ pub trait WorkBus: Send + Sync {
 
     /// How often the bus was lost and found again so far; nothing while it is away, or takes no letters. In-process it never is.
     fn comebacks(&self) -> Option<u64>;
+
+    /// Why it carries no letters now: it is away, or takes none for want of room. Nothing while it does, as in-process it always does.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// One who takes letters from a queue. What it does not acknowledge goes back to the queue when it is dropped.
@@ -396,6 +411,15 @@ pub enum BusError {
     /// The bus was closed.
     #[error("the bus was closed")]
     Closed,
+}
+
+impl Passing for BusError {
+    fn is_passing(&self) -> bool {
+        match self {
+            BusError::Away(_) => true,
+            BusError::Unroutable { .. } | BusError::Closed => false,
+        }
+    }
 }
 
 /// What a hint is about.

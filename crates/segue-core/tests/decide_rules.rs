@@ -1178,6 +1178,54 @@ fn a_lease_does_not_end_while_its_host_could_not_be_heard() {
 }
 
 #[test]
+fn no_attempt_runs_out_of_time_here_while_its_host_could_not_be_heard() {
+    let mut town = Town::new();
+    let worker = host_of(ProjectId(Uuid::nil()), "red");
+    let register = |host, n, name| Command::Register {
+        host,
+        incarnation: life(1),
+        agents: vec![agent(n, name, 1, &[])],
+        lease_ms: 600_000,
+    };
+    town.act(register(worker, 11, "red")).unwrap();
+    town.act(register(HostId(Uuid::new_v4()), 12, "node")).unwrap();
+    let limits = Timeouts { run_ms: Some(5_000), ..Timeouts::default() };
+    let whole = Timeouts { whole_ms: Some(10_000), ..Timeouts::default() };
+    let spec = |n, agent: &str, limits| {
+        TaskSpec::new(task_id(n), "task", Route::agent(agent)).limits(limits)
+    };
+    town.submit(vec![
+        spec(1, "red", limits),
+        spec(2, "node", limits),
+        spec(3, "node", limits),
+        spec(4, "nobody", Timeouts { queue_ms: Some(5_000), ..Timeouts::default() }),
+        spec(5, "red", whole),
+    ]);
+    town.assign();
+    for n in [1, 2] {
+        let (proof, at) = (town.proof(task_id(n)), town.ctx.now);
+        town.act(Command::Start { proof, at, process: None }).unwrap();
+    }
+    town.pass_ms(5_000 + RUN_GRACE_MS);
+    let states = |town: &Town| [1, 2, 3].map(|n| town.state(n));
+    let (assigned, running) = (TaskState::Assigned, TaskState::Running);
+    assert_eq!(states(&town), [running, running, TaskState::Ready]);
+    town.act(Command::Tick { limit: 9, excused: Excused::Everybody }).unwrap();
+    assert_eq!(states(&town), [running, running, TaskState::Ready]);
+    // Other limits are nobody's silence.
+    assert_eq!([4, 5].map(|n| town.state(n)), [TaskState::Failed; 2]);
+    town.act(Command::Tick { limit: 9, excused: Excused::Workers }).unwrap();
+    assert_eq!(states(&town), [running, TaskState::Retrying, TaskState::Ready]);
+    town.assign();
+    assert_eq!(town.state(3), assigned);
+    town.pass_ms(5_000 + RUN_GRACE_MS);
+    town.act(Command::Tick { limit: 9, excused: Excused::Workers }).unwrap();
+    assert_eq!(town.state(3), assigned, "whoever has it was not told to begin");
+    town.act(Command::Tick { limit: 9, excused: Excused::Nobody }).unwrap();
+    assert_eq!([1, 3].map(|n| town.state(n)), [TaskState::Retrying; 2]);
+}
+
+#[test]
 fn a_tick_looks_at_no_more_tasks_than_asked_for() {
     let mut town = Town::new();
     let limits = Timeouts { queue_ms: Some(10), ..Timeouts::default() };

@@ -1,5 +1,6 @@
 //! Work that died on its way: its attempt ends with a failure, instead of waiting for a lease that may never end.
 
+use crate::complain::complain;
 use crate::engine::{Engine, stopped};
 use segue_core::command::Command;
 use segue_core::ids::TaskId;
@@ -31,7 +32,7 @@ pub(crate) async fn dead_letter_loop(engine: Arc<Engine>, mut consumer: Box<dyn 
             Ok(batch) => take_up(&engine, &mut *consumer, batch).await,
             Err(BusError::Closed) => return,
             Err(error) => {
-                tracing::warn!(%error, "cannot take dead letters for now");
+                complain(&error, "cannot take dead letters for now");
                 false
             }
         };
@@ -71,7 +72,7 @@ async fn take_up(engine: &Engine, consumer: &mut dyn Consumer, batch: Vec<Delive
             true
         }
         Err(error) => {
-            tracing::error!(%error, "attempts whose letters are dead could not be ended; they wait");
+            complain(&error, "attempts whose letters are dead could not be ended; they wait");
             for token in tokens {
                 let _ = consumer.reject(token, None).await;
             }

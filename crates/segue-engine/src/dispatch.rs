@@ -1,5 +1,6 @@
 //! Stop 4 of the trip: letters that are committed go out. Nothing else publishes work.
 
+use crate::complain::complain;
 use crate::engine::Engine;
 use parking_lot::Mutex;
 use segue_core::command::Command;
@@ -134,7 +135,13 @@ async fn publish(engine: &Engine, found: Vec<Letter>) {
         match complete(engine, &mut letter).await {
             Ok(()) => letters.push(letter),
             Err(error) => {
-                tracing::warn!(%error, letter = letter.seq, "a letter could not be completed; it stays in the outbox");
+                complain(
+                    &error,
+                    &format!(
+                        "letter {} could not be completed; it stays in the outbox",
+                        letter.seq
+                    ),
+                );
                 engine.outbox.landed(&[letter.seq]);
             }
         }
@@ -151,7 +158,7 @@ async fn publish(engine: &Engine, found: Vec<Letter>) {
             numbers.iter().copied().filter(|number| !undelivered.contains(number)).collect()
         }
         Err(error @ (BusError::Away(_) | BusError::Closed)) => {
-            tracing::warn!(%error, "letters stay in the outbox");
+            complain(&error, "letters stay in the outbox");
             Vec::new()
         }
     };
@@ -172,7 +179,7 @@ async fn republish(engine: &Engine) -> bool {
         let page = match engine.parts.store.unsent(after, UNSENT_PAGE).await {
             Ok(page) => page,
             Err(error) => {
-                tracing::warn!(%error, "could not read the outbox");
+                complain(&error, "could not read the outbox");
                 return true;
             }
         };

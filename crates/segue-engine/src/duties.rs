@@ -1,6 +1,7 @@
 //! The side stair: work that a commit left behind. Cascades go on; templates are rendered and outputs collected here, between two
 //! commits, and never under the writer's lock.
 
+use crate::complain::complain;
 use crate::engine::{Engine, EngineError};
 use crate::state::{keys_in, keys_read};
 use crate::submit::payload;
@@ -40,7 +41,7 @@ pub(crate) async fn duty_loop(engine: Arc<Engine>, mut duties: mpsc::UnboundedRe
                         is_full_page = found.len() == BATCH_MAX;
                         batch = found;
                     }
-                    Err(error) => tracing::warn!(%error, "could not read what was left behind"),
+                    Err(error) => complain(&error, "could not read what was left behind"),
                 }
             }
             duty = duties.recv() => {
@@ -58,7 +59,7 @@ pub(crate) async fn duty_loop(engine: Arc<Engine>, mut duties: mpsc::UnboundedRe
             Ok(done) if is_full_page && done > 0 => next_beat = tokio::time::Instant::now(),
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(%error, "work left behind could not be done now; it is in the table");
+                complain(&error, "work left behind could not be done now; it is in the table");
             }
         }
     }
@@ -81,7 +82,10 @@ async fn carry_out(engine: &Engine, duties: Vec<Duty>) -> Result<usize, EngineEr
             Ok(Some(rendered)) => commands.push(Command::Expand { task: duty.task, rendered }),
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(%error, task = %duty.task, "a task could not be rendered now; it is tried again");
+                complain(
+                    &error,
+                    &format!("task {} could not be rendered now; it is tried again", duty.task),
+                );
             }
         }
     }

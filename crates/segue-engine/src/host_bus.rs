@@ -76,4 +76,8 @@ impl WorkBus for HostBus {
     fn comebacks(&self) -> Option<u64> {
         self.bus.comebacks()
     }
+
+    fn trouble(&self) -> Option<String> {
+        self.bus.trouble()
+    }
 }

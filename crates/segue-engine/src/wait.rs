@@ -1,5 +1,6 @@
 //! Who waits for which task to end, within this process; and the ends that come about through other engines.
 
+use crate::complain::complain;
 use crate::engine::{Engine, stopped};
 use parking_lot::Mutex;
 use segue_core::ids::TaskId;
@@ -72,7 +73,7 @@ pub(crate) async fn watch_loop(engine: Arc<Engine>) {
                 tasks.retain(|task| task.state.is_terminal());
                 engine.waiters.ended(&tasks);
             }
-            Err(error) => tracing::warn!(%error, "could not look whether tasks have ended"),
+            Err(error) => complain(&error, "could not look whether tasks have ended"),
         }
         let _ = tokio::time::timeout(PAUSE, stopped(&mut stopping)).await;
     }

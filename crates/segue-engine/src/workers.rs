@@ -3,6 +3,7 @@
 //! Whatever a worker says is a signed question ([`segue_core::worker`]), and any node answers it. Nothing is kept here but what makes an
 //! old letter recognisable, and that only for as long as this process lives.
 
+use crate::complain::complain;
 use crate::engine::{Engine, EngineError};
 use parking_lot::Mutex;
 use segue_core::agent::AgentSpec;
@@ -271,6 +272,7 @@ impl Engine {
             address: None,
             load: bounded_load(load),
             draining,
+            trouble: None,
         };
         let told =
             Beat { from: host, node: Some(beat), instances: Vec::new(), health: BTreeMap::new() };
@@ -406,8 +408,8 @@ impl Engine {
             Ok(Err(error @ BusError::Unroutable { .. })) => {
                 tracing::debug!(%error, "a worker went before it was answered");
             }
-            Ok(Err(error)) => tracing::warn!(%error, "a worker was not answered; it asks again"),
-            Err(_) => tracing::warn!("a worker was not answered in time; it asks again"),
+            Ok(Err(error)) => complain(&error, "a worker was not answered; it asks again"),
+            Err(_) => tracing::debug!("a worker was not answered in time; it asks again"),
         }
     }
 }

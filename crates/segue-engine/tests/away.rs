@@ -61,7 +61,10 @@ async fn workers_that_could_not_be_heard_keep_what_they_have() {
     let worker = WorkerRig::start(&team, "red", life(1)).await;
     let host = worker.token.host();
     worker.bus.cut.store(true, Ordering::SeqCst);
-    let id = team.engine(0).submit(vec![task("one", &json!(1))]).await.unwrap();
+    let mut one = task("one", &json!(1));
+    // The worker keeps to it; here it is over long before the outcome can be delivered.
+    one.spec.timeouts.run_ms = Some(60_000);
+    let id = team.engine(0).submit(vec![one]).await.unwrap();
     eventually("the outcome is on the disk", async || worker.spool.waiting() == 1).await;
     way.break_off();
     clock.0.store(10 * 60_000, Ordering::SeqCst);

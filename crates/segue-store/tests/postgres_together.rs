@@ -6,7 +6,7 @@ use segue_core::command::{Assign, Candidate, Command, Duty, DutyKind, NewTask, R
 use segue_core::event::Event;
 use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};
 use segue_core::payload::Payload;
-use segue_core::ports::{EventFilter, Store, StoreError};
+use segue_core::ports::{EventFilter, Passing, Store, StoreError};
 use segue_core::task::{Need, Route, TaskSpec, TaskState};
 use segue_store::postgres::{LargeBodies, Options, PostgresStore};
 use segue_testkit::servers::{Postgres, Proxy};

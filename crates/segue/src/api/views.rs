@@ -362,6 +362,8 @@ pub struct NodeView {
     pub slots: u32,
     /// Milliseconds since it was last heard of; null where nobody told.
     pub silent_ms: Option<u64>,
+    /// What keeps it from its work, such as a bus that takes no letters; null where nothing does, or nobody told.
+    pub trouble: Option<String>,
     /// The host's id.
     pub host: String,
     /// Whether it is the node that answers.

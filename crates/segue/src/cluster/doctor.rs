@@ -190,7 +190,7 @@ async fn ask_rabbitmq(settings: &Settings, project: ProjectId) -> Vec<Finding> {
         findings.push(Finding::Broken(
             NAME,
             format!("it takes no letters for now: {why}"),
-            "make room on its disk or in its memory".into(),
+            "`rabbitmqctl status` says which alarm it is: make room on its disk or in its memory, or take what waits in its queues; publishing waits meanwhile".into(),
         ));
     }
     findings
