@@ -36,7 +36,8 @@ The project's own chores. Usage: cargo xtask COMMAND [ARGS]
   coverage           line coverage of the tests, at least 80 % (needs cargo-llvm-cov)
   bench [ARGS]       build the release binary and run `segue bench ARGS`
   bench --cluster [ARGS]
-                     the same on private servers: PostgreSQL, RabbitMQ, Redis
+                     the same on private servers: PostgreSQL, RabbitMQ, Redis; --statements
+                     also says which statements took the time of PostgreSQL
   chaos [--release] [ARGS]
                      build the binary with failpoints and run `segue chaos ARGS`
   chaos --cluster [--release] [ARGS]

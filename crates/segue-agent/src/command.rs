@@ -1,6 +1,6 @@
 //! The runner of agents that are programs: any command, or one of the known coding agent CLIs.
 
-use crate::contract;
+use crate::contract::{self, Told};
 use crate::place::{Folders, Place, json_of, quote, utf8_of};
 use crate::process::{
     Capture, Cause, Ended, Launcher, LogFile, Running, Spawn, SpawnError, Started, Stdin,
@@ -105,13 +105,14 @@ impl CommandRunner {
         place.record(job, running.started());
         job.control.started(process);
         let (ended, cancelled) = wait(&mut running, &mut job.control, self.agent.grace_ms).await;
-        let end = if cancelled && ended.cause == Cause::Cancelled {
-            End::Cancelled
+        let Told { end, state } = if cancelled && ended.cause == Cause::Cancelled {
+            End::Cancelled.into()
         } else {
             self.end(job, place, &ended)
         };
         Ran {
             end,
+            state,
             usage: ended.usage.as_ref().map(usage),
             process,
             ended: ended.ended.iter().map(evidence).collect(),
@@ -156,38 +157,39 @@ impl CommandRunner {
     }
 
     /// What the end of the program means.
-    fn end(&self, job: &Job, place: &Place, ended: &Ended) -> End {
+    fn end(&self, job: &Job, place: &Place, ended: &Ended) -> Told {
         let limit = job.run_ms.or(self.agent.run_ms).unwrap_or_default();
         match ended.cause {
             Cause::Exited => {}
-            Cause::Cancelled => return End::Cancelled,
+            Cause::Cancelled => return End::Cancelled.into(),
             Cause::TimedOut => {
                 let message =
                     format!("it ran longer than {limit} ms, its limit; its processes were ended");
-                return fail(ErrorClass::Timeout, message);
+                return fail(ErrorClass::Timeout, message).into();
             }
             Cause::OutputTooLarge => {
                 let message = format!(
                     "it wrote more than {} bytes to standard output; it was ended. Write large results to files, or raise `output_max`",
                     self.agent.output_bytes_max
                 );
-                return fail(ErrorClass::Permanent, message);
+                return fail(ErrorClass::Permanent, message).into();
             }
             Cause::SupervisorLost => {
-                return fail(ErrorClass::Transient, "its supervisor process was killed".to_owned());
+                let message = "its supervisor process was killed".to_owned();
+                return fail(ErrorClass::Transient, message).into();
             }
         }
         match self.result(place, ended) {
             // Whoever says how it went is believed, whatever the exit code.
-            Ok(Some(end)) => end,
-            Ok(None) | Err(_) if !ended.exit.is_some_and(|exit| exit.success()) => exit_failed(ended),
-            Ok(None) => fail(ErrorClass::InvalidOutput, "it printed nothing where a JSON value was expected (set `result` to \"text\" or \"files\" if that is meant)".into()),
-            Err(error) => End::Fail { error, retry_after_ms: None },
+            Ok(Some(told)) => told,
+            Ok(None) | Err(_) if !ended.exit.is_some_and(|exit| exit.success()) => exit_failed(ended).into(),
+            Ok(None) => fail(ErrorClass::InvalidOutput, "it printed nothing where a JSON value was expected (set `result` to \"text\" or \"files\" if that is meant)".into()).into(),
+            Err(error) => End::Fail { error, retry_after_ms: None }.into(),
         }
     }
 
     /// The outcome that the program reported, or its output; `None` where it said nothing.
-    fn result(&self, place: &Place, ended: &Ended) -> Result<Option<End>, TaskError> {
+    fn result(&self, place: &Place, ended: &Ended) -> Result<Option<Told>, TaskError> {
         if let Some(bytes) = place.read_outcome(self.agent.output_bytes_max)? {
             let value = json_of(&bytes, "the file SEGUE_OUTCOME")?;
             return contract::outcome(value).map(Some);
@@ -218,15 +220,15 @@ impl CommandRunner {
                     );
                     TaskError::new(error.class, message)
                 })?;
-                Ok(Some(End::Complete(value.to_string())))
+                Ok(Some(End::Complete(value.to_string()).into()))
             }
             ResultFrom::Text => {
                 let text = utf8_of(&ended.stdout, "its standard output")?;
-                Ok(Some(End::Complete(json!({ "text": text.trim_end() }).to_string())))
+                Ok(Some(End::Complete(json!({ "text": text.trim_end() }).to_string()).into()))
             }
             ResultFrom::Files => {
                 let output = place.read_files(self.agent.output_bytes_max)?;
-                Ok(Some(End::Complete(Value::Object(output).to_string())))
+                Ok(Some(End::Complete(Value::Object(output).to_string()).into()))
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::runner::{End, Job};
 use segue_core::outcome::Delegated;
 use segue_core::payload::Payload;
 use segue_core::retry::RetryPolicy;
+use segue_core::state::{Expect, KeyPut, Policy};
 use segue_core::task::{
     ErrorClass, OnFailure, Priority, Route, TaskError, Timeouts, WorkspaceKind,
 };
@@ -31,6 +32,9 @@ pub fn task_json(job: &Job, project_id: &str, project_dir: &Path, input: &Value)
         "input": input,
         "resume": resume_json(job),
     });
+    if let Some(state) = state_json(job) {
+        task["state"] = state;
+    }
     if !job.team.is_empty() {
         task["team"] = job
             .team
@@ -50,6 +54,24 @@ pub fn task_json(job: &Job, project_id: &str, project_dir: &Path, input: &Value)
             .collect();
     }
     task
+}
+
+/// What of shared state a task may use, as a program reads it; nothing where it may use none.
+pub fn state_json(job: &Job) -> Option<Value> {
+    let state = job.state.as_deref()?;
+    let values: Map<String, Value> = state
+        .values
+        .iter()
+        .map(|given| {
+            let value: Value = given
+                .value
+                .text()
+                .and_then(|text| serde_json::from_str(text).ok())
+                .unwrap_or_default();
+            (given.key.to_string(), json!({ "version": given.version, "value": value }))
+        })
+        .collect();
+    Some(json!({ "keys": state.keys, "values": values, "more": state.more }))
 }
 
 /// What a resumed task gets, as a program reads it; null where this is no resume.
@@ -96,6 +118,8 @@ enum Said {
         _segue: u64,
         #[serde(default)]
         output: Value,
+        #[serde(default)]
+        state: SaidState,
     },
     Fail {
         #[serde(rename = "segue")]
@@ -114,7 +138,52 @@ enum Said {
         resume: bool,
         #[serde(default)]
         continuation: Option<Value>,
+        #[serde(default)]
+        state: SaidState,
     },
+}
+
+/// What an outcome writes into shared state.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SaidState {
+    put: Vec<SaidPut>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SaidPut {
+    key: String,
+    value: Value,
+    #[serde(default)]
+    expect: Expect,
+    #[serde(default)]
+    policy: Option<Policy>,
+}
+
+/// What an outcome says.
+#[derive(Debug)]
+pub struct Told {
+    /// How the attempt ended.
+    pub end: End,
+    /// What it writes into shared state.
+    pub state: Vec<(KeyPut, String)>,
+}
+
+impl From<End> for Told {
+    fn from(end: End) -> Told {
+        Told { end, state: Vec::new() }
+    }
+}
+
+impl SaidState {
+    fn told(self, end: End) -> Told {
+        let put = |SaidPut { key, value, expect, policy }: SaidPut| {
+            let put = KeyPut { key: key.into(), value: Payload::null(), expect, policy };
+            (put, value.to_string())
+        };
+        Told { end, state: self.put.into_iter().map(put).collect() }
+    }
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -159,6 +228,8 @@ struct SaidTask {
     timeout_s: Option<f64>,
     #[serde(default)]
     workspace: Option<WorkspaceKind>,
+    #[serde(default)]
+    state_keys: Vec<String>,
 }
 
 /// A retry policy as a program says it: as [`RetryPolicy`], but a misspelt field is no default.
@@ -190,7 +261,7 @@ pub fn is_outcome(value: &Value) -> bool {
 ///
 /// # Errors
 /// `invalid_output` says which part of the outcome is wrong.
-pub fn outcome(value: Value) -> Result<End, TaskError> {
+pub fn outcome(value: Value) -> Result<Told, TaskError> {
     let wrong = |message: String| TaskError::new(ErrorClass::InvalidOutput, message);
     if value.get("segue").is_none() {
         return Err(wrong(format!(
@@ -206,7 +277,7 @@ pub fn outcome(value: Value) -> Result<End, TaskError> {
     let said: Said = serde_json::from_value(value)
         .map_err(|error| wrong(format!("the outcome cannot be understood: {error}")))?;
     Ok(match said {
-        Said::Complete { output, .. } => End::Complete(output.to_string()),
+        Said::Complete { output, state, .. } => state.told(End::Complete(output.to_string())),
         Said::Fail { class, message, retry_after_ms, .. } => {
             let class = match class {
                 FailClass::Transient => ErrorClass::Transient,
@@ -219,16 +290,13 @@ pub fn outcome(value: Value) -> Result<End, TaskError> {
                 "" => "it gave no reason".to_owned(),
                 _ => message,
             };
-            End::Fail { error: TaskError::new(class, message), retry_after_ms }
+            End::Fail { error: TaskError::new(class, message), retry_after_ms }.into()
         }
-        Said::Delegate { tasks, resume, continuation, .. } => {
+        Said::Delegate { tasks, resume, continuation, state, .. } => {
             let tasks =
                 tasks.into_iter().map(delegated).collect::<Result<_, _>>().map_err(wrong)?;
-            End::Delegate {
-                tasks,
-                resume,
-                continuation: continuation.map(|value| value.to_string()),
-            }
+            let continuation = continuation.map(|value| value.to_string());
+            state.told(End::Delegate { tasks, resume, continuation })
         }
     })
 }
@@ -277,6 +345,7 @@ fn delegated(task: SaidTask) -> Result<(Delegated, String), String> {
         timeouts: Timeouts { run_ms, ..Timeouts::default() },
         workspace: task.workspace,
         template: task.template,
+        state_keys: task.state_keys.into_iter().map(Into::into).collect(),
     };
     Ok((delegated, task.input.to_string()))
 }
@@ -318,7 +387,7 @@ mod tests {
         let value = json!({"segue": 1, "outcome": "delegate", "resume": true, "continuation": {"n": 1},
             "tasks": [{"key": "a", "capability": "count", "input": {"x": 1}, "timeout_s": 1.5}]});
         assert!(is_outcome(&value));
-        match outcome(value) {
+        match outcome(value).map(|told| told.end) {
             Ok(End::Delegate { tasks, resume: true, continuation: Some(continuation) }) => {
                 assert_eq!(tasks[0].0.route, Route::capability("count"));
                 assert_eq!(tasks[0].0.timeouts.run_ms, Some(1_500));
@@ -337,6 +406,22 @@ mod tests {
         assert!(outcome(other).unwrap_err().message.contains("version 2"));
         let typo = json!({"segue": 1, "outcome": "fail", "mesage": "x"});
         assert!(outcome(typo).unwrap_err().message.contains("mesage"));
+    }
+
+    #[test]
+    fn an_outcome_may_write_shared_state_with_an_expectation_and_a_policy() {
+        let put = json!([
+            {"key": "plan/api", "value": {"a": 1}, "expect": 7, "policy": "merge"},
+            {"key": "done", "value": null, "expect": "absent"},
+        ]);
+        let value = json!({"segue": 1, "outcome": "complete", "output": 1, "state": {"put": put}});
+        let told = outcome(value).unwrap();
+        assert!(matches!(&told.end, End::Complete(output) if output == "1"));
+        let (first, text) = &told.state[0];
+        assert_eq!((&*first.key, text.as_str()), ("plan/api", r#"{"a":1}"#));
+        assert_eq!((first.expect, first.policy), (Expect::Version(7), Some(Policy::Merge)));
+        let (second, text) = &told.state[1];
+        assert_eq!((second.expect, second.policy, text.as_str()), (Expect::Absent, None, "null"));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Stop 6 of the trip: a process that hosts agents takes letters, runs attempts, and reports how they ended.
 
-use crate::reporter::{Reporter, Reports, spool_loop, stopped};
-use crate::runner::{Control, End, Job, Ran, Runner, Said};
+use crate::attempts::Attempts;
+use crate::reporter::{Reporter, Reports, outage, spool_loop, stopped};
+use crate::runner::{Control, End, Ran, Runner, Said};
 use crate::schema::Schemas;
 use crate::slots::Slots;
 use crate::spool::Spool;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use segue_core::agent::AgentSpec;
 use segue_core::failpoint;
 use segue_core::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
@@ -15,12 +16,13 @@ use segue_core::letter::{
     Address, Letter, LetterBody, Notice, TaskRequest, TaskResponse, WIRE_VERSION,
 };
 use segue_core::outcome::Outcome;
-use segue_core::payload::{BadPayload, DATABASE_MAX, Payload};
-use segue_core::ports::{Blobs, BusError, Clock, Consumer, StoreError, WorkBus};
+use segue_core::payload::Payload;
+use segue_core::ports::{Blobs, BusError, Clock, Consumer, WorkBus};
+use segue_core::state::OutcomeState;
 use segue_core::task::{ErrorClass, TaskError};
 use segue_core::time::Time;
+use segue_core::trace::Traceparent;
 use std::any::Any;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,12 +34,12 @@ use tokio::task::JoinSet;
 
 /// Letters taken at a time.
 pub(crate) const BATCH_MAX: usize = 1_024;
-/// Attempts remembered, so that a letter that comes twice does not run twice.
-const REMEMBERED_MAX: usize = 100_000;
 /// An attempt that has ended by then is reported once, with its outcome; others are reported as started.
 const STARTED_AFTER: Duration = Duration::from_millis(50);
 /// When the bus is away, this long until the next try.
 pub(crate) const BACKOFF: Duration = Duration::from_millis(250);
+/// A host that is told to stop has done so after this long, whatever the bus does.
+pub const STOP_MAX: Duration = Duration::from_secs(4);
 /// Letters that wait to be published before progress is left out. Outcomes are always kept.
 pub const BACKLOG_MAX: usize = 10_000;
 
@@ -58,6 +60,8 @@ pub struct HostParts {
 
 pub use crate::reporter::Outlet;
 
+mod bodies;
+
 /// An agent that this host has.
 #[derive(Clone)]
 pub struct Hosted {
@@ -73,6 +77,7 @@ struct Work {
     /// The agent, as far as this host has it.
     agent: Arc<str>,
     hops: u16,
+    traceparent: Option<Traceparent>,
     request: Box<TaskRequest>,
 }
 
@@ -98,29 +103,6 @@ pub struct Host {
     stopping: watch::Sender<bool>,
     running: watch::Sender<usize>,
     loops: Mutex<JoinSet<()>>,
-}
-
-#[derive(Default)]
-struct Attempts {
-    running: FxHashMap<AttemptId, watch::Sender<Option<String>>>,
-    known: FxHashSet<AttemptId>,
-    order: VecDeque<AttemptId>,
-}
-
-impl Attempts {
-    /// Remembers an attempt; false where it is known already. One that runs is known however many came since.
-    fn remember(&mut self, attempt: AttemptId) -> bool {
-        if self.running.contains_key(&attempt) || !self.known.insert(attempt) {
-            return false;
-        }
-        self.order.push_back(attempt);
-        if self.order.len() > REMEMBERED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
 }
 
 impl Host {
@@ -172,6 +154,8 @@ impl Host {
             reports,
             backlog: host.backlog.clone(),
             stopping: host.stopping.subscribe(),
+            outage: outage(),
+            until: None,
         };
         loops.spawn(reporter.run());
         drop(loops);
@@ -228,11 +212,14 @@ impl Host {
     }
 
     /// Takes no more letters, and hands over what has been reported, as far as the bus takes it within two seconds. What runs should have
-    /// ended before: its outcome would not be reported any more.
+    /// ended before: its outcome would not be reported any more. Takes [`STOP_MAX`] at most.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         let mut loops = std::mem::take(&mut *self.loops.lock());
-        while loops.join_next().await.is_some() {}
+        let ended = async { while loops.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_MAX, ended).await.is_err() {
+            tracing::warn!("the bus does not let go of this host; it is left");
+        }
     }
 
     fn accept(self: &Arc<Self>, letter: Letter) -> Result<(), String> {
@@ -245,7 +232,7 @@ impl Host {
         let task = letter.task.ok_or("the letter names no task")?;
         match letter.body {
             LetterBody::TaskRequest(request) => {
-                self.begin(task, letter.hops, request);
+                self.begin(task, letter.hops, letter.traceparent, request);
                 Ok(())
             }
             LetterBody::Event(Notice::Cancel { attempt, reason }) => {
@@ -274,7 +261,13 @@ impl Host {
         }
     }
 
-    fn begin(self: &Arc<Self>, task: TaskId, hops: u16, request: Box<TaskRequest>) {
+    fn begin(
+        self: &Arc<Self>,
+        task: TaskId,
+        hops: u16,
+        traceparent: Option<Traceparent>,
+        request: Box<TaskRequest>,
+    ) {
         if request.incarnation != self.parts.incarnation {
             // It was for an earlier life of this host: the store knows that it is lost.
             return;
@@ -291,7 +284,7 @@ impl Host {
         self.running.send_modify(|running| *running += 1);
         failpoint::pass("agent-accepted");
         let agent = lodger.as_ref().map_or_else(|| "segue".into(), |l| l.spec.name.clone());
-        let work = Work { task, agent, hops, request };
+        let work = Work { task, agent, hops, traceparent, request };
         let host = self.clone();
         tokio::spawn(async move {
             // Without this a bug in a runner would leave an attempt that never ends, on a host that never idles.
@@ -326,7 +319,16 @@ impl Host {
         };
         let started_at = self.parts.clock.now();
         let (said, hear) = mpsc::unbounded_channel();
-        let job = match self.job(work, Control { cancelled, said }).await {
+        // A body may have to be waited for while whoever has it is away.
+        let mut told = cancelled.clone();
+        let job = tokio::select! {
+            biased;
+            _ = told.wait_for(Option::is_some) => {
+                return self.respond(work, None, Outcome::Cancelled, Ran::plain(End::Cancelled));
+            }
+            job = self.job(work, Control { cancelled, said }) => job,
+        };
+        let job = match job {
             Ok(job) => job,
             Err(error) => {
                 let message = format!("its input could not be read: {error}");
@@ -341,9 +343,16 @@ impl Host {
         };
         failpoint::pass("agent-ended");
         let end = std::mem::replace(&mut ran.end, End::Cancelled);
-        let outcome = self.outcome(&lodger, &work.request, end).await;
+        let mut outcome = self.outcome(&lodger, &work.request, end).await;
+        let mut state = OutcomeState::default();
+        if matches!(outcome, Outcome::Complete { .. } | Outcome::Delegate { .. }) {
+            match self.state(std::mem::take(&mut ran.state)).await {
+                Ok(writes) => state = writes,
+                Err(error) => outcome = failed(error),
+            }
+        }
         failpoint::pass("before-report");
-        self.respond(work, Some(started_at), outcome, ran);
+        self.respond_with(work, Some(started_at), outcome, state, ran);
         failpoint::pass("after-report");
     }
 
@@ -412,106 +421,25 @@ impl Host {
         self.send(work, LetterBody::Event(notice));
     }
 
-    async fn job(&self, work: &Work, control: Control) -> Result<Job, StoreError> {
-        let Work { task, request, .. } = work;
-        let mut resume = request.resume.clone();
-        if let Some(resume) = &mut resume {
-            for child in &mut resume.children {
-                if let Some(output) = &mut child.output {
-                    *output = Payload::of_trusted_text(&self.text(output).await?);
-                }
-            }
-            if let Some(continuation) = &mut resume.continuation {
-                *continuation = Payload::of_trusted_text(&self.text(continuation).await?);
-            }
-        }
-        Ok(Job {
-            task: *task,
-            run: request.run,
-            name: request.name.clone(),
-            attempt: request.attempt.to_string(),
-            number: request.number,
-            capability: request.capability.clone(),
-            input: self.text(&request.input).await?,
-            run_ms: request.run_ms,
-            workspace: request.workspace,
-            resume,
-            team: request.team.clone(),
-            control,
-        })
-    }
-
-    async fn text(&self, payload: &Payload) -> Result<Arc<str>, StoreError> {
-        match payload {
-            Payload::Stored { hash, .. } => {
-                let bytes = self.parts.blobs.get(*hash).await?;
-                let text = String::from_utf8(bytes).map_err(|_| {
-                    StoreError::Corrupt(format!("payload {} is not UTF-8", hash.hex()))
-                })?;
-                Ok(text.into())
-            }
-            here @ Payload::Here(_) => Ok(here.text().unwrap_or("null").into()),
-        }
-    }
-
-    /// Checks what the runner brought, and makes payloads of it.
-    async fn outcome(&self, lodger: &Lodger, request: &TaskRequest, end: End) -> Outcome {
-        match end {
-            End::Complete(text) => {
-                let checked = lodger.schemas.check(request.capability.as_deref(), &text);
-                match checked {
-                    Ok(()) => match self.payload(text).await {
-                        Ok(output) => Outcome::Complete { output },
-                        Err(error) => failed(error),
-                    },
-                    Err(error) => failed(error),
-                }
-            }
-            End::Fail { error, retry_after_ms } => Outcome::Fail { error, retry_after_ms },
-            End::Delegate { tasks, resume, continuation } => {
-                let mut delegated = Vec::with_capacity(tasks.len());
-                for (mut task, input) in tasks {
-                    match self.payload(input).await {
-                        Ok(input) => task.input = input,
-                        Err(error) => return failed(error),
-                    }
-                    delegated.push(task);
-                }
-                let continuation = match continuation {
-                    None => None,
-                    Some(text) => match self.payload(text).await {
-                        Ok(payload) => Some(payload),
-                        Err(error) => return failed(error),
-                    },
-                };
-                Outcome::Delegate { tasks: delegated, resume, continuation }
-            }
-            End::Cancelled => Outcome::Cancelled,
-        }
-    }
-
-    async fn payload(&self, text: String) -> Result<Payload, TaskError> {
-        if text.len() > DATABASE_MAX {
-            // Whoever reads it back trusts it to be JSON, however large it is.
-            serde_json::from_str::<serde::de::IgnoredAny>(&text)
-                .map_err(|error| not_a_payload(&BadPayload::NotJson(error.to_string())))?;
-            return self.parts.blobs.put(text.into_bytes()).await.map_err(|error| {
-                TaskError::new(
-                    ErrorClass::Transient,
-                    format!("its output could not be kept: {error}"),
-                )
-            });
-        }
-        Payload::of_text(text).map_err(|error| not_a_payload(&error))
-    }
-
     fn respond(&self, work: &Work, started_at: Option<Time>, outcome: Outcome, ran: Ran) {
+        self.respond_with(work, started_at, outcome, OutcomeState::default(), ran);
+    }
+
+    fn respond_with(
+        &self,
+        work: &Work,
+        started_at: Option<Time>,
+        outcome: Outcome,
+        state: OutcomeState,
+        ran: Ran,
+    ) {
         let response = TaskResponse {
             attempt: work.request.attempt,
             secret: work.request.secret.clone(),
             started_at,
             process: ran.process,
             outcome,
+            state,
             usage: ran.usage,
             ended: ran.ended,
         };
@@ -529,7 +457,7 @@ impl Host {
             reply_to: None,
             correlation: Some(attempt),
             causation: Some(attempt),
-            traceparent: None,
+            traceparent: work.traceparent,
             hops: work.hops,
             at: self.parts.clock.now(),
             body,
@@ -545,10 +473,6 @@ impl Host {
 fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it gave no reason")
-}
-
-fn not_a_payload(error: &BadPayload) -> TaskError {
-    TaskError::new(ErrorClass::InvalidOutput, format!("its output is {error}"))
 }
 
 fn failed(error: TaskError) -> Outcome {
@@ -574,7 +498,8 @@ async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
             Ok(batch) => batch,
             Err(BusError::Closed) => return,
             Err(error) => {
-                tracing::warn!(%error, "cannot take work for now");
+                // The bus tells that it is away.
+                tracing::debug!(%error, "cannot take work for now");
                 let _ = tokio::time::timeout(BACKOFF, stopped(&mut stopping)).await;
                 continue;
             }
@@ -590,29 +515,5 @@ async fn take_letters(host: Arc<Host>, mut consumer: Box<dyn Consumer>) {
             }
         }
         let _ = consumer.ack(done).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use uuid::Uuid;
-
-    fn attempt(n: usize) -> AttemptId {
-        AttemptId(Uuid::from_u128(n as u128))
-    }
-
-    #[test]
-    fn an_attempt_that_runs_is_known_however_many_came_since() {
-        let mut attempts = Attempts::default();
-        assert!(attempts.remember(attempt(0)) && attempts.remember(attempt(1)));
-        attempts.running.insert(attempt(0), watch::Sender::new(None));
-        for n in 2..REMEMBERED_MAX + 10 {
-            assert!(attempts.remember(attempt(n)));
-        }
-        assert!(!attempts.remember(attempt(0)), "it would run twice at a time");
-        // One that has ended is forgotten in the end, so that memory is bounded.
-        assert!(attempts.remember(attempt(1)));
-        assert!(attempts.known.len() <= REMEMBERED_MAX && attempts.order.len() <= REMEMBERED_MAX);
     }
 }

@@ -1,5 +1,6 @@
 //! Lets a process be an agent: loads agent definitions, hosts agents, runs their attempts.
 
+mod attempts;
 pub mod claude;
 pub mod command;
 pub mod contract;

@@ -155,16 +155,19 @@ impl Place {
     }
 
     /// The variables that tell a program where things are.
-    pub(crate) fn variables(&self, folders: &Folders, job: &Job) -> [(String, String); 6] {
+    pub(crate) fn variables(&self, folders: &Folders, job: &Job) -> Vec<(String, String)> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        [
+        let mut variables = vec![
             ("SEGUE_PROJECT_DIR".to_owned(), text(&folders.project)),
             ("SEGUE_TASK_ID".to_owned(), job.task.to_string()),
             ("SEGUE_ATTEMPT".to_owned(), job.attempt.clone()),
             ("SEGUE_IN".to_owned(), text(&self.input)),
             ("SEGUE_OUT".to_owned(), text(&self.output)),
             ("SEGUE_OUTCOME".to_owned(), text(&self.outcome)),
-        ]
+        ];
+        let span = job.traceparent.map(|span| ("TRACEPARENT".to_owned(), span.to_string()));
+        variables.extend(span);
+        variables
     }
 
     fn write_input(&self, fields: &Map<String, Value>) -> io::Result<()> {

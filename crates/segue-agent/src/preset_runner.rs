@@ -5,7 +5,7 @@ use crate::command::{
     CommandAgent, evidence, exit_failed, fail, failed, not_started, permanent, process_ref, usage,
     wait,
 };
-use crate::contract;
+use crate::contract::{self, Told};
 use crate::place::{Folders, Place, read_bounded};
 use crate::presets::{
     CommandLine, FailureClass, Invocation, LineWatcher, Output, Parsed, PermissionMode, Preset,
@@ -130,13 +130,12 @@ impl PresetRunner {
         let (ended, cancelled) = wait(&mut running, &mut job.control, grace_ms).await;
         let parsed = self.parse(preset, &line, &ended);
         note_oddities(&job.control, &parsed);
-        let end = if cancelled && ended.cause == Cause::Cancelled && parsed.result.is_err() {
-            End::Cancelled
-        } else {
-            self.end(job, &ended, &parsed)
-        };
+        let gave_up = cancelled && ended.cause == Cause::Cancelled && parsed.result.is_err();
+        let Told { end, state } =
+            if gave_up { End::Cancelled.into() } else { self.end(job, &ended, &parsed) };
         Ran {
             end,
+            state,
             usage: Some(Usage {
                 input_tokens: parsed.usage.input_tokens,
                 cached_input_tokens: parsed.usage.cached_input_tokens,
@@ -250,7 +249,7 @@ impl PresetRunner {
         parse(preset, &output)
     }
 
-    fn end(&self, job: &Job, ended: &Ended, parsed: &Parsed) -> End {
+    fn end(&self, job: &Job, ended: &Ended, parsed: &Parsed) -> Told {
         match &parsed.result {
             // Finished work counts, however the process ended afterwards.
             Ok(success) => {
@@ -258,9 +257,9 @@ impl PresetRunner {
                     success.structured.clone().unwrap_or_else(|| json!({ "text": success.text }));
                 if contract::is_outcome(&output) {
                     return contract::outcome(output)
-                        .unwrap_or_else(|error| End::Fail { error, retry_after_ms: None });
+                        .unwrap_or_else(|error| End::Fail { error, retry_after_ms: None }.into());
                 }
-                End::Complete(output.to_string())
+                End::Complete(output.to_string()).into()
             }
             Err(_) if ended.cause == Cause::TimedOut => {
                 let limit = job.run_ms.or(self.agent.base.run_ms).unwrap_or_default();
@@ -268,12 +267,14 @@ impl PresetRunner {
                     ErrorClass::Timeout,
                     format!("it ran longer than {limit} ms, its limit; its processes were ended"),
                 )
+                .into()
             }
-            Err(failure) if failure.message.is_empty() => exit_failed(ended),
+            Err(failure) if failure.message.is_empty() => exit_failed(ended).into(),
             Err(failure) => End::Fail {
                 error: TaskError::new(class_of(failure.class), failure.message.clone()),
                 retry_after_ms: failure.retry_after_ms,
-            },
+            }
+            .into(),
         }
     }
 }
@@ -301,6 +302,10 @@ fn prompt(job: &Job, input: &Value) -> String {
     if !resume.is_null() {
         prompt.push_str("\n\nYou delegated parts of this task. Their results:\n");
         prompt.push_str(&resume.to_string());
+    }
+    if let Some(state) = contract::state_json(job) {
+        prompt.push_str("\n\nWhat the team knows in common, as far as this task may use it:\n");
+        prompt.push_str(&state.to_string());
     }
     prompt
 }

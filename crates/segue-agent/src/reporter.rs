@@ -3,14 +3,29 @@
 use crate::host::{BACKOFF, BATCH_MAX};
 use crate::spool::{Batch, Spool};
 use segue_core::letter::Letter;
+use segue_core::outage::{Outage, Words};
 use segue_core::ports::{Blobs, BusError, WorkBus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
-/// What has been reported when the host is told to stop has this long to be handed over.
+/// What has been reported when the host is told to stop has this long to be handed over, all of it together.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
+
+/// How it is told that nobody takes what is reported.
+const WAITING: Words = Words {
+    begins: "what attempts report cannot be published; it waits",
+    goes_on: "what attempts report still waits",
+    is_over: "what attempts report is published again",
+};
+
+/// Whether nobody takes what is reported.
+pub(crate) fn outage() -> Outage {
+    let began = Instant::now();
+    Outage::new(WAITING, move || began.elapsed())
+}
 
 /// Waits until the host was told to stop.
 pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
@@ -33,6 +48,10 @@ pub(crate) struct Reporter {
     /// Letters that were reported and are not published.
     pub(crate) backlog: Arc<AtomicUsize>,
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Whether nobody takes what is reported.
+    pub(crate) outage: Outage,
+    /// Until then something may be handed over; known once the host was told to stop.
+    pub(crate) until: Option<Instant>,
 }
 
 /// Where letters come from: as they are reported, or from the spool, where they are on the disk already.
@@ -87,8 +106,13 @@ impl Reporter {
                     }
                     return;
                 }
-                tracing::warn!(%error, "outcomes cannot be published for now; they wait");
+                if let Some(words) = self.outage.failed() {
+                    tracing::warn!(%error, "{words}");
+                }
                 let _ = tokio::time::timeout(BACKOFF, stopped(&mut self.stopping)).await;
+            }
+            if let Some(words) = self.outage.worked() {
+                tracing::warn!("{words}");
             }
             self.backlog.fetch_sub(letters.len(), Ordering::Relaxed);
             if let (Reports::Spooled { outlet, .. }, Some(batch)) = (&self.reports, kept) {
@@ -119,7 +143,8 @@ impl Reporter {
     async fn publish(&mut self, batch: &[Letter]) -> Result<(), BusError> {
         let last_chance = async {
             stopped(&mut self.stopping).await;
-            tokio::time::sleep(LAST_CHANCE).await;
+            let until = *self.until.get_or_insert_with(|| Instant::now() + LAST_CHANCE);
+            tokio::time::sleep_until(until).await;
         };
         let handed_over = async {
             if let Reports::Spooled { outlet, .. } = &self.reports {

@@ -4,7 +4,9 @@ use segue_core::ids::TaskId;
 use segue_core::letter::{EndedProcess, Resume, TeamMember};
 use segue_core::outcome::Delegated;
 use segue_core::ports::Fut;
+use segue_core::state::{GivenState, KeyPut};
 use segue_core::task::{ProcessRef, TaskError, Usage, WorkspaceKind};
+use segue_core::trace::Traceparent;
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -20,6 +22,8 @@ pub struct Job {
     pub name: Arc<str>,
     /// The attempt's id, for people and logs.
     pub attempt: String,
+    /// Its span, where its letter carried one.
+    pub traceparent: Option<Traceparent>,
     /// The attempt's number within the task.
     pub number: u32,
     /// The capability asked for, where one was.
@@ -32,6 +36,8 @@ pub struct Job {
     pub workspace: Option<WorkspaceKind>,
     /// What an earlier attempt left and how the children ended, with their outputs at hand; `None` where this is no resume.
     pub resume: Option<Resume>,
+    /// What of shared state the task may use, with its values at hand, where it may use any.
+    pub state: Option<Box<GivenState>>,
     /// Who there is, if the agent delegates.
     pub team: Vec<TeamMember>,
     /// How the runner hears that it must end, and says how far it is.
@@ -80,6 +86,8 @@ impl Control {
 pub struct Ran {
     /// How it ended.
     pub end: End,
+    /// What it writes into shared state, each with its value as a JSON text of any size. Kept where it completes or delegates.
+    pub state: Vec<(KeyPut, String)>,
     /// What it used.
     pub usage: Option<Usage>,
     /// Its process, where it had one.
@@ -91,7 +99,7 @@ pub struct Ran {
 impl Ran {
     /// An end without a process.
     pub fn plain(end: End) -> Ran {
-        Ran { end, usage: None, process: None, ended: Vec::new() }
+        Ran { end, state: Vec::new(), usage: None, process: None, ended: Vec::new() }
     }
 }
 

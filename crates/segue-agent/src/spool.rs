@@ -3,8 +3,9 @@
 //! A file holds the outcomes of one batch; a body that does not fit into a letter is a file beside them. Each is written whole and synced
 //! under another name first. Nobody but the owner may look: outcomes carry the secrets of their attempts.
 
+use crate::reporter::outage;
 use parking_lot::Mutex;
-use segue_core::letter::{Letter, LetterBody};
+use segue_core::letter::{Letter, LetterBody, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, BusError, StoreError, WorkBus};
@@ -41,14 +42,22 @@ pub struct Spool {
 #[derive(Debug, Default)]
 struct Held {
     next: u64,
-    /// Bytes of each file of outcomes, and the bodies that it refers to.
-    outcomes: BTreeMap<u64, (u64, Vec<Hash>)>,
+    outcomes: BTreeMap<u64, Outcomes>,
     bodies: BTreeMap<Hash, u64>,
+}
+
+/// A file of outcomes.
+#[derive(Debug)]
+struct Outcomes {
+    outcomes: usize,
+    bytes: u64,
+    /// Those to which the outcomes refer.
+    bodies: Vec<Hash>,
 }
 
 impl Held {
     fn bytes(&self) -> u64 {
-        self.outcomes.values().map(|(bytes, _)| bytes).chain(self.bodies.values()).sum()
+        self.outcomes.values().map(|file| &file.bytes).chain(self.bodies.values()).sum()
     }
 }
 
@@ -87,7 +96,9 @@ impl Spool {
             match serde_json::from_slice::<Vec<Letter>>(&fs::read(&path)?) {
                 Ok(letters) => {
                     let bytes = fs::metadata(&path)?.len();
-                    held.outcomes.insert(number, (bytes, bodies_of(&letters)));
+                    let file =
+                        Outcomes { outcomes: letters.len(), bytes, bodies: bodies_of(&letters) };
+                    held.outcomes.insert(number, file);
                     left.push((Batch(number), letters));
                 }
                 Err(error) => {
@@ -98,7 +109,7 @@ impl Spool {
         }
         left.sort_by_key(|(batch, _)| batch.0);
         let referred: BTreeSet<Hash> =
-            held.outcomes.values().flat_map(|(_, bodies)| bodies).copied().collect();
+            held.outcomes.values().flat_map(|file| &file.bodies).copied().collect();
         for (path, name) in files(&folder.join(BODIES))? {
             match Hash::from_hex(&name) {
                 Some(hash) if referred.contains(&hash) => {
@@ -123,6 +134,16 @@ impl Spool {
         self.held.lock().outcomes.len()
     }
 
+    /// Outcomes that are not delivered.
+    pub fn outcomes(&self) -> usize {
+        self.held.lock().outcomes.values().map(|file| file.outcomes).sum()
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Waits until there is room for the outcomes of more work.
     pub async fn room(&self) {
         // The sender lives as long as the spool.
@@ -141,7 +162,7 @@ impl Spool {
     /// When they cannot be written.
     pub async fn keep(self: &Arc<Self>, letters: &[Letter]) -> io::Result<Option<Batch>> {
         let outcomes: Vec<&Letter> =
-            letters.iter().filter(|letter| outcome_of(letter).is_some()).collect();
+            letters.iter().filter(|letter| response_of(letter).is_some()).collect();
         if outcomes.is_empty() {
             return Ok(None);
         }
@@ -154,7 +175,8 @@ impl Spool {
         };
         let (bytes, path) = (text.len() as u64, self.outcomes_path(number));
         blocking(move || write_whole(&path, &text)).await?;
-        self.held.lock().outcomes.insert(number, (bytes, bodies));
+        let file = Outcomes { outcomes: outcomes.len(), bytes, bodies };
+        self.held.lock().outcomes.insert(number, file);
         self.note_fullness();
         Ok(Some(Batch(number)))
     }
@@ -164,9 +186,9 @@ impl Spool {
         let mut gone = vec![self.outcomes_path(batch.0)];
         {
             let mut held = self.held.lock();
-            let Some((_, bodies)) = held.outcomes.remove(&batch.0) else { return };
-            for hash in bodies {
-                let is_needed = held.outcomes.values().any(|(_, others)| others.contains(&hash));
+            let Some(file) = held.outcomes.remove(&batch.0) else { return };
+            for hash in file.bodies {
+                let is_needed = held.outcomes.values().any(|other| other.bodies.contains(&hash));
                 if !is_needed && held.bodies.remove(&hash).is_some() {
                     gone.push(self.body_path(hash));
                 }
@@ -234,6 +256,7 @@ impl Spool {
         bus: &dyn WorkBus,
         to: &dyn Blobs,
     ) -> Result<(), BusError> {
+        let outage = outage();
         for (batch, letters) in left {
             loop {
                 let delivered = match self.hand_in(&letters, to).await {
@@ -244,10 +267,15 @@ impl Spool {
                     Ok(()) => break,
                     Err(BusError::Closed) => return Err(BusError::Closed),
                     Err(error) => {
-                        tracing::warn!(%error, "outcomes of an earlier life cannot be delivered for now");
+                        if let Some(words) = outage.failed() {
+                            tracing::warn!(%error, "{words}");
+                        }
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
+            }
+            if let Some(words) = outage.worked() {
+                tracing::warn!("{words}");
             }
             self.done(batch).await;
         }
@@ -263,9 +291,9 @@ impl Spool {
     }
 }
 
-fn outcome_of(letter: &Letter) -> Option<&Outcome> {
+fn response_of(letter: &Letter) -> Option<&TaskResponse> {
     match &letter.body {
-        LetterBody::TaskResponse(response) => Some(&response.outcome),
+        LetterBody::TaskResponse(response) => Some(response),
         LetterBody::TaskRequest(_)
         | LetterBody::Event(_)
         | LetterBody::Query { .. }
@@ -281,8 +309,9 @@ fn bodies_of(letters: &[Letter]) -> Vec<Hash> {
             bodies.push(*hash);
         }
     };
-    for outcome in letters.iter().filter_map(outcome_of) {
-        match outcome {
+    for response in letters.iter().filter_map(response_of) {
+        response.state.put.iter().for_each(|put| add(&put.value));
+        match &response.outcome {
             Outcome::Complete { output } => add(output),
             Outcome::Delegate { tasks, continuation, .. } => {
                 tasks.iter().map(|task| &task.input).for_each(&mut add);

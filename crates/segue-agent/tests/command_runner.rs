@@ -160,6 +160,7 @@ impl Program {
             run_ms: self.run_ms,
             workspace: None,
             resume: None,
+            state: None,
             team: Vec::new(),
         };
         let body = LetterBody::TaskRequest(Box::new(request));

@@ -12,6 +12,10 @@ fn samples() -> Vec<Value> {
     vec![
         json!({"segue": 1, "outcome": "complete", "output": {"n": [1, 2.5, null]}}),
         json!({"segue": 1, "outcome": "complete"}),
+        json!({"segue": 1, "outcome": "complete", "state": {"put": [
+            {"key": "plan/api", "value": {"a": [1, null]}, "expect": 7, "policy": "last-writer"},
+            {"key": "done", "value": null, "expect": "absent"},
+        ]}}),
         json!({"segue": 1, "outcome": "fail", "class": "rate_limited", "message": "later", "retry_after_ms": 1500}),
         json!({"segue": 1, "outcome": "fail", "message": "no"}),
         json!({"segue": 1, "outcome": "delegate", "resume": true, "continuation": {"left": 2}, "tasks": [
@@ -19,7 +23,7 @@ fn samples() -> Vec<Value> {
             {"key": "b", "name": "B", "description": "the second", "capability": "count", "needs": ["a"],
              "input": {"n": "{{ tasks.a.output.n }}"}, "template": true, "priority": 7, "on_failure": "skip",
              "retry": {"attempts": 2, "base_ms": 10, "cap_ms": 100, "factor_percent": 150, "jitter": false, "lost_max": 3},
-             "timeout_s": 0.5, "workspace": "worktree"},
+             "timeout_s": 0.5, "workspace": "worktree", "state_keys": ["plan/*"]},
         ]}),
     ]
 }
@@ -37,6 +41,13 @@ fn words() -> impl Strategy<Value = String> {
         "message",
         "retry_after_ms",
         "tasks",
+        "state",
+        "state_keys",
+        "put",
+        "key",
+        "value",
+        "expect",
+        "policy",
         "resume",
         "continuation",
         "key",
@@ -143,7 +154,7 @@ fn check(value: &Value) {
     if understood.is_ok() {
         assert!(is_outcome(value), "understood, and yet no outcome: {value}");
     }
-    match understood {
+    match understood.map(|told| told.end) {
         Ok(End::Complete(text)) => {
             assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value["output"]);
         }
@@ -191,6 +202,7 @@ fn what_is_wrong_is_named() {
         task[field] = value;
         json!({"segue": 1, "outcome": "delegate", "tasks": [task]})
     };
+    let put = |put: Value| json!({"segue": 1, "outcome": "complete", "state": {"put": [put]}});
     let cases = [
         (json!({"segue": 1, "outcome": "completed"}), "unknown variant `completed`"),
         (json!({"segue": 1, "outcome": "fail"}), "missing field `message`"),
@@ -201,6 +213,13 @@ fn what_is_wrong_is_named() {
         (json!({"segue": 1, "outcome": "fail", "message": "x", "retry_after_ms": -1}), "`-1`"),
         (json!({"segue": 1, "outcome": "complete", "result": 1}), "unknown field `result`"),
         (json!({"segue": 1, "outcome": "delegate"}), "missing field `tasks`"),
+        (json!({"segue": 1, "outcome": "fail", "message": "x", "state": {}}), "field `state`"),
+        (put(json!({"key": "a"})), "missing field `value`"),
+        (put(json!({"key": "a", "value": 1, "expect": -1})), "a version, or \"absent\""),
+        (put(json!({"key": "a", "value": 1, "expect": "soon"})), "a version, or \"absent\""),
+        (put(json!({"key": "a", "value": 1, "policy": "loudest"})), "variant `loudest`"),
+        (put(json!({"key": "a", "value": 1, "expects": 1})), "unknown field `expects`"),
+        (put(json!([])), "the outcome cannot be understood"),
         (json!({"outcome": "complete"}), "names no version"),
         (json!({"segue": "1", "outcome": "complete"}), "version \"1\""),
         (json!([1]), "names no version"),
@@ -221,7 +240,9 @@ fn what_is_wrong_is_named() {
 #[test]
 fn the_shortest_time_limit_is_a_millisecond() {
     let value = json!({"segue": 1, "outcome": "delegate", "tasks": [{"key": "a", "agent": "x", "timeout_s": 1e-9}]});
-    let Ok(End::Delegate { tasks, .. }) = outcome(value) else { panic!("it is fine") };
+    let Ok(End::Delegate { tasks, .. }) = outcome(value).map(|told| told.end) else {
+        panic!("it is fine")
+    };
     assert_eq!(tasks[0].0.timeouts.run_ms, Some(1));
 }
 

@@ -29,10 +29,12 @@ mod work {
     async fn a_letter_is_accepted_run_and_reported() {
         let mut stage = Stage::new(agent("counter", 1)).await;
         let (task, request) = stage.request();
-        let letter = Letter { hops: 3, ..stage.letter(task, request.clone()) };
+        let span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().ok();
+        let letter = Letter { hops: 3, traceparent: span, ..stage.letter(task, request.clone()) };
         stage.publish(vec![letter]).await;
 
         let play = stage.play().await;
+        assert!(span.is_some() && play.job.traceparent == span);
         assert_eq!((play.job.task, play.job.run), (task, request.run));
         assert_eq!((&*play.job.name, play.job.number), ("count the lines", 2));
         assert_eq!(play.job.attempt, request.attempt.to_string());
@@ -48,7 +50,12 @@ mod work {
             signal: None,
         };
         let end = End::Complete("{\"lines\":12}".into());
-        play.end(Ran { end, usage: usage.clone(), process, ended: vec![ended.clone()] });
+        play.end(Ran {
+            usage: usage.clone(),
+            process,
+            ended: vec![ended.clone()],
+            ..Ran::plain(end)
+        });
 
         let report = stage.report().await;
         assert_eq!(
@@ -56,6 +63,8 @@ mod work {
             (Some(task), WIRE_VERSION, Time(1_030))
         );
         assert_eq!((&*report.from, report.hops), ("counter", 3));
+        assert_eq!(report.traceparent, span, "it is handed on");
+        assert_eq!(report.causation, Some(request.attempt.0.as_u128()));
         assert_eq!(report.correlation, Some(request.attempt.0.as_u128()));
         let response = stage::response(report);
         assert_eq!((response.attempt, &response.secret), (request.attempt, &request.secret));

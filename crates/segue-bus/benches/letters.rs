@@ -137,6 +137,7 @@ fn some_letters(to: &Address, count: usize) -> Vec<Letter> {
                 run_ms: None,
                 workspace: None,
                 resume: None,
+                state: None,
                 team: Vec::new(),
             })),
         })

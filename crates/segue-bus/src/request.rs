@@ -199,7 +199,8 @@ async fn read(mut consumer: Box<dyn Consumer>, waiting: Arc<Waiting>) {
             Ok(batch) => batch,
             Err(BusError::Closed) => break,
             Err(error) => {
-                tracing::warn!(%error, "cannot take answers for now");
+                // The bus tells that it is away.
+                tracing::debug!(%error, "cannot take answers for now");
                 tokio::time::sleep(BACKOFF).await;
                 continue;
             }
@@ -278,7 +279,7 @@ impl Responder {
                 Ok(batch) => batch,
                 Err(BusError::Closed) => return Ok(()),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot take questions for now");
+                    tracing::debug!(%error, "cannot take questions for now");
                     tokio::time::sleep(BACKOFF).await;
                     continue;
                 }
@@ -315,7 +316,7 @@ impl Responder {
                     return Ok(());
                 }
                 Err(error @ BusError::Away(_)) => {
-                    tracing::warn!(%error, "an answer waits until the bus is back");
+                    tracing::debug!(%error, "an answer waits until the bus is back");
                     tokio::time::sleep(BACKOFF).await;
                 }
             }

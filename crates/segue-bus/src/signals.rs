@@ -50,6 +50,8 @@ impl Signals for InProcessSignals {
         }
     }
 
+    fn tell_others(&self, _topic: Topic) {}
+
     fn listen(&self) -> Box<dyn Listener> {
         let ear = Arc::new(Ear::default());
         let mut ears = self.ears.lock();

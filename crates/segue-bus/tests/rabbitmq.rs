@@ -68,9 +68,13 @@ mod on_rabbitmq {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn every_question_about_a_broker_in_trouble() {
+        trouble::listen();
         let broker = broker().await;
         let questions = questions!(broker:
             a_broker_without_memory_makes_publish_wait,
+            whoever_publishes_nothing_hears_of_an_alarm,
+            what_waits_for_a_broker_without_memory_is_bounded,
+            an_outage_is_told_in_few_lines,
             a_broker_that_is_killed_under_load_loses_nothing,
         );
         ask(questions, 1).await;

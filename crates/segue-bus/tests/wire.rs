@@ -62,6 +62,20 @@ fn what_is_sent_is_what_the_schema_says_and_comes_back_whole() {
     assert_eq!(came, letters);
 }
 
+#[test]
+fn a_traceparent_stands_in_the_letter_and_a_wrong_one_counts_as_none() {
+    let span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let sent = Letter { traceparent: span.parse().ok(), ..one_of_each(&host()).remove(0) };
+    let data = message(std::slice::from_ref(&sent));
+    let mut value: Value = serde_json::from_slice(&data).unwrap();
+    assert_eq!(value["letters"][0]["traceparent"], span);
+    for wrong in [json!(""), json!("00-0-0-0"), json!(span.to_uppercase()), Value::Null] {
+        value["letters"][0]["traceparent"] = wrong;
+        let came = read(value.to_string().as_bytes()).unwrap().remove(0).unwrap();
+        assert_eq!(came, Letter { traceparent: None, ..sent.clone() });
+    }
+}
+
 /// The schema of one of its definitions.
 fn definition(name: &str) -> Validator {
     let mut schema: Value = serde_json::from_str(SCHEMA).unwrap();

@@ -99,7 +99,7 @@ pub enum Command {
     Tick {
         /// Tasks to look at, at most.
         limit: usize,
-        /// Whose lease does not end for now.
+        /// Whose lease does not end for now, and whose attempts do not run out of time.
         excused: Excused,
     },
     /// A host says which agents it has. Whatever it had in an earlier life has ended.
@@ -173,7 +173,8 @@ impl Command {
     }
 }
 
-/// Whose silence says nothing, since they could not be heard: their leases do not end for now.
+/// Whose silence says nothing, since they could not be heard: their leases do not end for now, nor do their attempts run out of time here. Their
+/// hosts end those at their limit all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Excused {
     /// Everybody could be heard.

@@ -5,6 +5,7 @@ use crate::letter::EndedProcess;
 use crate::payload::Payload;
 use crate::task::{ErrorClass, ProcessRef, Route, TaskState};
 use crate::time::Time;
+use crate::trace::Traceparent;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -54,6 +55,9 @@ pub enum Fact {
         agent: Arc<str>,
         /// Which instance.
         instance: InstanceId,
+        /// The span of the attempt, where the run belongs to a trace of somebody else; else it follows from the ids of the run and the attempt.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        traceparent: Option<Traceparent>,
     },
     /// The agent began.
     Started {

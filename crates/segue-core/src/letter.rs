@@ -3,8 +3,10 @@
 use crate::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
 use crate::outcome::Outcome;
 use crate::payload::{Payload, Whole};
+use crate::state::{GivenState, OutcomeState};
 use crate::task::{ProcessRef, Usage, WorkspaceKind};
 use crate::time::Time;
+use crate::trace::Traceparent;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -46,9 +48,13 @@ pub struct Letter {
     /// The letter or attempt that caused it.
     #[serde(default, with = "uuid_text")]
     pub causation: Option<u128>,
-    /// The span that it belongs to, as W3C Trace Context writes it; nothing where nobody traces.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<Arc<str>>,
+    /// The span that it belongs to: that of its attempt, where it is about one. One that cannot be read counts as none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::trace::lenient"
+    )]
+    pub traceparent: Option<Traceparent>,
     /// How many delegations lie between the root of the run and this letter.
     #[serde(default)]
     pub hops: u16,
@@ -183,6 +189,9 @@ pub struct TaskRequest {
     pub workspace: Option<WorkspaceKind>,
     /// Set where this attempt resumes a task that waited.
     pub resume: Option<Resume>,
+    /// What of shared state the task may use, where it may use any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Box<GivenState>>,
     /// Who there is, for an agent that delegates. Empty in the store's outbox: dispatch adds it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub team: Vec<TeamMember>,
@@ -245,6 +254,9 @@ pub struct TaskResponse {
     pub process: Option<ProcessRef>,
     /// How it ended.
     pub outcome: Outcome,
+    /// What it writes into shared state, where it completes or delegates; nothing is written with any other end.
+    #[serde(default, skip_serializing_if = "OutcomeState::is_empty")]
+    pub state: OutcomeState,
     /// What it used.
     pub usage: Option<Usage>,
     /// The processes that were ended or reaped with it.
@@ -423,6 +435,7 @@ mod tests {
             started_at: None,
             process: None,
             outcome: Outcome::Complete { output: payload.clone() },
+            state: OutcomeState::default(),
             usage: None,
             ended: Vec::new(),
         };

@@ -117,4 +117,7 @@ pub struct Delegated {
     /// The input holds templates over the outputs of its needs.
     #[serde(default)]
     pub template: bool,
+    /// Keys of shared state that it may use, or prefixes and `*`: of those of the task that delegates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state_keys: Vec<Arc<str>>,
 }

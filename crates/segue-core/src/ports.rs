@@ -49,8 +49,8 @@ pub struct Effects {
     pub may_assign: bool,
     /// Somebody else held what this assignment could have used, so that assigning again soon may help.
     pub look_again: bool,
-    /// Tasks that are terminal now.
-    pub ended: Vec<TaskId>,
+    /// Tasks that are terminal now, as they were committed.
+    pub ended: Vec<Arc<Task>>,
     /// Attempts that ended, and the instances that had them.
     pub attempts: Vec<(AttemptId, InstanceId)>,
     /// Whether shared state or a lock changed.
@@ -72,7 +72,7 @@ impl Effects {
                 .tasks
                 .iter()
                 .filter(|task| task.state.is_terminal())
-                .map(Task::id)
+                .map(|task| Arc::new(task.clone()))
                 .collect(),
             attempts: changes
                 .attempts
@@ -175,6 +175,23 @@ pub trait Store: Send + Sync {
         })
     }
 
+    /// The instances of which something became known after this version of the fleet: that they are there, what they are, that they are drained or
+    /// have gone; and the version to ask with the next time. Slots and leases have no version. A store that counts none tells of everybody each
+    /// time, and of version 0: whoever asks replaces what it knew then.
+    fn agents_since(&self, version: u64) -> Fut<'_, Result<(u64, Vec<Agent>), StoreError>> {
+        let _ = version;
+        Box::pin(async move { Ok((0, self.agents().await?)) })
+    }
+
+    /// Until when the leases of the instances last that have not gone.
+    fn leases(&self) -> Fut<'_, Result<Vec<(InstanceId, Time)>, StoreError>> {
+        Box::pin(async move {
+            let mut agents = self.agents().await?;
+            agents.retain(|agent| !agent.gone);
+            Ok(agents.iter().map(|agent| (agent.spec.instance, agent.lease_until)).collect())
+        })
+    }
+
     /// Events in the order of their cursors.
     fn events(&self, filter: EventFilter) -> Fut<'_, Result<Vec<Event>, StoreError>>;
 
@@ -240,7 +257,7 @@ pub trait Store: Send + Sync {
     fn prune(&self, before: Time) -> Fut<'_, Result<Pruned, StoreError>>;
 
     /// Whether the store takes writes. After a fatal error it does not, until it is opened again; an error that
-    /// [passes](StoreError::is_passing) goes by itself.
+    /// [passes](Passing::is_passing) goes by itself.
     fn health(&self) -> Result<(), StoreError>;
 }
 
@@ -277,6 +294,9 @@ pub enum StoreError {
     /// A payload is not there.
     #[error("payload {0} is missing")]
     MissingPayload(String),
+    /// Where something was to be made anew there is something already.
+    #[error("{0}")]
+    NotEmpty(String),
     /// Anything else that the system reports.
     #[error("the database could not do that: {0}")]
     Io(String),
@@ -285,9 +305,15 @@ pub enum StoreError {
     Stopped(String),
 }
 
-impl StoreError {
-    /// Whether it passes by itself, so that whoever asked may simply ask again a little later.
-    pub fn is_passing(&self) -> bool {
+/// An error of a port.
+pub trait Passing {
+    /// Whether it passes by itself, so that whoever asked may simply ask again a little later. The adapter tells in the log that its server is away;
+    /// whoever asked need not do so as well.
+    fn is_passing(&self) -> bool;
+}
+
+impl Passing for StoreError {
+    fn is_passing(&self) -> bool {
         match self {
             StoreError::Away(_) => true,
             StoreError::Full(_)
@@ -296,6 +322,7 @@ impl StoreError {
             | StoreError::ReadOnly(_)
             | StoreError::Version(_)
             | StoreError::MissingPayload(_)
+            | StoreError::NotEmpty(_)
             | StoreError::Io(_)
             | StoreError::Stopped(_) => false,
         }
@@ -348,6 +375,11 @@ pub trait WorkBus: Send + Sync {
 
     /// How often the bus was lost and found again so far; nothing while it is away, or takes no letters. In-process it never is.
     fn comebacks(&self) -> Option<u64>;
+
+    /// Why it carries no letters now: it is away, or takes none for want of room. Nothing while it does, as in-process it always does.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// One who takes letters from a queue. What it does not acknowledge goes back to the queue when it is dropped.
@@ -381,6 +413,15 @@ pub enum BusError {
     Closed,
 }
 
+impl Passing for BusError {
+    fn is_passing(&self) -> bool {
+        match self {
+            BusError::Away(_) => true,
+            BusError::Unroutable { .. } | BusError::Closed => false,
+        }
+    }
+}
+
 /// What a hint is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Topic {
@@ -396,12 +437,21 @@ pub enum Topic {
     Letters,
     /// Shared state or a lock changed.
     State,
+    /// Tasks have ended. Told to others only: whoever commits it knows which.
+    Ended,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Topic; 6] =
-        [Topic::Ready, Topic::Due, Topic::Events, Topic::Duties, Topic::Letters, Topic::State];
+    pub const ALL: [Topic; 7] = [
+        Topic::Ready,
+        Topic::Due,
+        Topic::Events,
+        Topic::Duties,
+        Topic::Letters,
+        Topic::State,
+        Topic::Ended,
+    ];
 
     /// The word by which nodes tell each other.
     pub fn as_str(self) -> &'static str {
@@ -412,6 +462,7 @@ impl Topic {
             Topic::Duties => "duties",
             Topic::Letters => "letters",
             Topic::State => "state",
+            Topic::Ended => "ended",
         }
     }
 
@@ -425,6 +476,9 @@ impl Topic {
 pub trait Signals: Send + Sync {
     /// Tells everybody who listens.
     fn hint(&self, topic: Topic);
+
+    /// Tells only those who listen in other processes: nobody, where there are none.
+    fn tell_others(&self, topic: Topic);
 
     /// Listens from now on.
     fn listen(&self) -> Box<dyn Listener>;

@@ -5,7 +5,6 @@ use crate::command::Candidate;
 use crate::ids::InstanceId;
 use crate::task::{Priority, Route, Task};
 use crate::time::Time;
-use std::collections::BTreeMap;
 
 /// Each point of priority is worth this much waiting time: a background task (1) that has waited nine
 /// times as long stands before a critical one (10) that has just come. So nothing starves.
@@ -26,26 +25,6 @@ pub fn rank(ready_at: Time, priority: Priority) -> i64 {
 /// Whether the directory's word lets an instance have work at all.
 pub fn is_fit(candidate: &Candidate) -> bool {
     candidate.health >= HEALTH_MIN && candidate.load <= LOAD_MAX
-}
-
-/// The routes for which somebody fit has a free slot, each with the number of free slots.
-pub fn open_routes(
-    agents: &BTreeMap<InstanceId, Agent>,
-    candidates: &[Candidate],
-) -> BTreeMap<Route, usize> {
-    let mut routes = BTreeMap::new();
-    for candidate in candidates.iter().filter(|candidate| is_fit(candidate)) {
-        let Some(agent) = agents.get(&candidate.instance) else { continue };
-        let free = agent.slots_free() as usize;
-        if free == 0 {
-            continue;
-        }
-        *routes.entry(Route::Agent(agent.spec.name.clone())).or_default() += free;
-        for capability in agent.spec.capabilities.iter() {
-            *routes.entry(Route::Capability(capability.name.clone())).or_default() += free;
-        }
-    }
-    routes
 }
 
 /// Whether an instance can take a task of this route.

@@ -12,7 +12,7 @@ use crate::ids::{AttemptId, InstanceId, TaskId};
 use crate::letter::TaskResponse;
 use crate::outcome::Outcome;
 use crate::snapshot::Snapshot;
-use crate::state::{Expect, Policy, Put, StateCommand};
+use crate::state::{Expect, Policy, Put, StateCommand, Writer};
 use crate::task::{Route, Task, TaskState};
 use crate::time::Time;
 use std::sync::Arc;
@@ -262,9 +262,31 @@ impl Want<'_> {
     fn finish(&mut self, id: TaskId, response: &TaskResponse) {
         self.report(id, response.attempt);
         self.with_neighbours(id);
-        if let Outcome::Delegate { tasks, .. } = &response.outcome {
-            for delegated in tasks {
-                self.call(id, &delegated.key);
+        match &response.outcome {
+            Outcome::Fail { .. } | Outcome::Cancelled => return,
+            Outcome::Complete { .. } => {}
+            Outcome::Delegate { tasks, .. } => {
+                for delegated in tasks {
+                    self.call(id, &delegated.key);
+                }
+            }
+        }
+        self.outcome_state(id, response);
+    }
+
+    /// What an outcome writes: the stamp first of all, whatever becomes of it, and then the keys.
+    fn outcome_state(&mut self, id: TaskId, response: &TaskResponse) {
+        let state = &response.state;
+        if state.is_empty() || state.check().is_err() {
+            return;
+        }
+        if self.snapshot.state().stamp().is_none() {
+            return self.loads.push(Load::Stamp);
+        }
+        let may = |task: &Arc<Task>| state.foreign(&task.spec.state_keys).is_none();
+        if self.snapshot.task(id).is_some_and(may) {
+            for put in &state.put {
+                self.put(&put.by(Writer::Task { task: id, attempt: response.attempt }));
             }
         }
     }

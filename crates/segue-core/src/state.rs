@@ -4,9 +4,14 @@
 
 mod changes;
 pub mod merge;
+mod outcome;
 mod rows;
 
 pub use changes::StateChanges;
+pub use outcome::{
+    GIVEN_MAX, GivenState, GivenValue, KeyPut, OutcomeState, PUTS_MAX, STATE_KEYS_MAX, check_size,
+    check_state_keys, covers,
+};
 pub use rows::{KeyRow, StateRows};
 
 use crate::ids::{AttemptId, TaskId};

@@ -5,6 +5,7 @@ use crate::ids::{InstanceId, TaskId};
 use crate::payload::Payload;
 use crate::retry::RetryPolicy;
 use crate::time::Time;
+use crate::trace::Traceparent;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -342,9 +343,16 @@ pub struct TaskSpec {
     /// What is rendered before it is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Box<Template>>,
+    /// Keys of shared state that it may use, or prefixes and `*`: it is given them, its outcomes may write them, and the templates
+    /// of what it delegates may read them. None where this is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state_keys: Vec<Arc<str>>,
     /// Delegations between the root and this task.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hops: u16,
+    /// Of a root: the span in which somebody else asked for the run, if they said so. The run belongs to its trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Traceparent>,
     /// Key under which the same submit returns this task again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<Arc<str>>,
@@ -375,7 +383,9 @@ impl TaskSpec {
             timeouts: Timeouts::default(),
             workspace: None,
             template: None,
+            state_keys: Vec::new(),
             hops: 0,
+            traceparent: None,
             idempotency_key: None,
         }
     }

@@ -13,6 +13,7 @@
 //! | `tasks.NAME.output`, `.state`, `.error` | what a task ended with; `tasks['my-task']` for a name with a hyphen |
 //! | `item`, `index` | the element of `for_each` and its position, from 0 |
 //! | `run.id` | the run |
+//! | `state.KEY`, `state['KEY']` | what stands under a key of shared state when the template is rendered |
 //!
 //! # Limits
 //!
@@ -213,6 +214,7 @@ struct Names {
     item: Option<Dynamic>,
     index: Option<Dynamic>,
     run: Option<Dynamic>,
+    state: Dynamic,
 }
 
 impl Names {
@@ -223,6 +225,7 @@ impl Names {
             "item" => self.item.clone(),
             "index" => self.index.clone(),
             "run" => self.run.clone(),
+            "state" => Some(self.state.clone()),
             _ => None,
         }
     }
@@ -261,6 +264,7 @@ impl Context {
                 item: None,
                 index: None,
                 run: None,
+                state: Dynamic::from_object(data::JsonMap::new(Vec::new())),
             }),
         }
     }
@@ -280,6 +284,17 @@ impl Context {
         let mut names = Names::clone(&self.root);
         let fields = vec![(Arc::from("id"), Dynamic::from(id))];
         names.run = Some(Dynamic::from_object(data::JsonMap::new(fields)));
+        Context { root: Arc::new(names) }
+    }
+
+    /// The same with what stands under these keys of shared state.
+    #[must_use]
+    pub fn with_state(&self, values: &BTreeMap<String, Value>) -> Context {
+        let mut names = Names::clone(&self.root);
+        let entry =
+            |(key, value): (&String, &Value)| (Arc::from(key.as_str()), data::from_json(value));
+        let entries = values.iter().map(entry).collect();
+        names.state = Dynamic::from_object(data::JsonMap::new(entries));
         Context { root: Arc::new(names) }
     }
 

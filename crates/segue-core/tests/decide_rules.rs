@@ -4,7 +4,7 @@ mod support;
 
 use segue_core::command::*;
 use segue_core::event::Fact;
-use segue_core::ids::{HostId, ProjectId};
+use segue_core::ids::{AttemptId, HostId, ProjectId};
 use segue_core::letter::{Address, EndedProcess, LetterBody, Notice, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::task::*;
@@ -1178,6 +1178,54 @@ fn a_lease_does_not_end_while_its_host_could_not_be_heard() {
 }
 
 #[test]
+fn no_attempt_runs_out_of_time_here_while_its_host_could_not_be_heard() {
+    let mut town = Town::new();
+    let worker = host_of(ProjectId(Uuid::nil()), "red");
+    let register = |host, n, name| Command::Register {
+        host,
+        incarnation: life(1),
+        agents: vec![agent(n, name, 1, &[])],
+        lease_ms: 600_000,
+    };
+    town.act(register(worker, 11, "red")).unwrap();
+    town.act(register(HostId(Uuid::new_v4()), 12, "node")).unwrap();
+    let limits = Timeouts { run_ms: Some(5_000), ..Timeouts::default() };
+    let whole = Timeouts { whole_ms: Some(10_000), ..Timeouts::default() };
+    let spec = |n, agent: &str, limits| {
+        TaskSpec::new(task_id(n), "task", Route::agent(agent)).limits(limits)
+    };
+    town.submit(vec![
+        spec(1, "red", limits),
+        spec(2, "node", limits),
+        spec(3, "node", limits),
+        spec(4, "nobody", Timeouts { queue_ms: Some(5_000), ..Timeouts::default() }),
+        spec(5, "red", whole),
+    ]);
+    town.assign();
+    for n in [1, 2] {
+        let (proof, at) = (town.proof(task_id(n)), town.ctx.now);
+        town.act(Command::Start { proof, at, process: None }).unwrap();
+    }
+    town.pass_ms(5_000 + RUN_GRACE_MS);
+    let states = |town: &Town| [1, 2, 3].map(|n| town.state(n));
+    let (assigned, running) = (TaskState::Assigned, TaskState::Running);
+    assert_eq!(states(&town), [running, running, TaskState::Ready]);
+    town.act(Command::Tick { limit: 9, excused: Excused::Everybody }).unwrap();
+    assert_eq!(states(&town), [running, running, TaskState::Ready]);
+    // Other limits are nobody's silence.
+    assert_eq!([4, 5].map(|n| town.state(n)), [TaskState::Failed; 2]);
+    town.act(Command::Tick { limit: 9, excused: Excused::Workers }).unwrap();
+    assert_eq!(states(&town), [running, TaskState::Retrying, TaskState::Ready]);
+    town.assign();
+    assert_eq!(town.state(3), assigned);
+    town.pass_ms(5_000 + RUN_GRACE_MS);
+    town.act(Command::Tick { limit: 9, excused: Excused::Workers }).unwrap();
+    assert_eq!(town.state(3), assigned, "whoever has it was not told to begin");
+    town.act(Command::Tick { limit: 9, excused: Excused::Nobody }).unwrap();
+    assert_eq!([1, 3].map(|n| town.state(n)), [TaskState::Retrying; 2]);
+}
+
+#[test]
 fn a_tick_looks_at_no_more_tasks_than_asked_for() {
     let mut town = Town::new();
     let limits = Timeouts { queue_ms: Some(10), ..Timeouts::default() };
@@ -1267,4 +1315,76 @@ fn the_items_of_a_for_each_go_on_where_one_of_them_failed() {
     assert_eq!(town.world.task(town.child(1, "00001")).state, TaskState::Ready);
     town.run_out();
     assert_eq!(town.state(1), TaskState::Failed);
+}
+
+// ---- traces ---------------------------------------------------------------------------------
+
+const SPAN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+
+/// The letters that give out work now.
+fn given_out(town: &mut Town) -> Vec<segue_core::letter::Letter> {
+    let assign = town.assignment();
+    town.act(assign).expect("assigning is never refused").letters
+}
+
+#[test]
+fn every_attempt_has_a_span_of_its_own_in_the_trace_of_its_run() {
+    let mut town = Town::new();
+    let root = TaskSpec { traceparent: SPAN.parse().ok(), ..spec(1, "traced") };
+    town.submit(vec![root]);
+    town.submit(vec![spec(2, "alone")]);
+    let letters = given_out(&mut town);
+    let span = |letter: &segue_core::letter::Letter| {
+        letter.traceparent.expect("a letter about an attempt").to_string()
+    };
+    let end = |id: AttemptId| id.to_string().replace('-', "")[16..].to_owned();
+    for letter in &letters {
+        let task = letter.task.expect("it is about a task");
+        let (trace, flags) = match task == task_id(1) {
+            true => ("4bf92f3577b34da6a3ce929d0e0e4736".to_owned(), "00"),
+            false => (task.to_string().replace('-', ""), "03"),
+        };
+        let attempt = town.attempt(task).id;
+        assert_eq!(span(letter), format!("00-{trace}-{}-{flags}", end(attempt)));
+    }
+    let told = |fact: &Fact| match fact {
+        Fact::Assigned { traceparent, .. } => Some(traceparent.map(|it| it.to_string())),
+        _ => None,
+    };
+    let of = |town: &Town, n| town.facts(n).into_iter().filter_map(told).collect::<Vec<_>>();
+    // Where it follows from the ids it is not kept a second time.
+    let first = letters.iter().find(|letter| letter.task == Some(task_id(1))).map(span);
+    assert_eq!((of(&town, 1), of(&town, 2)), (vec![first.clone()], vec![None]));
+    // Another attempt has another one, and what is delegated belongs to the same trace.
+    town.finish(1, fail(ErrorClass::Transient));
+    town.pass_ms(60_000);
+    town.tick();
+    let second = given_out(&mut town).first().map(span);
+    assert!(second.is_some() && second != first);
+    town.finish(1, delegate(vec![delegated("part", &[])], true));
+    let letters = given_out(&mut town);
+    assert_eq!(letters[0].task, Some(town.child(1, "part")));
+    assert!(span(&letters[0]).starts_with(&SPAN[..36]), "{}", span(&letters[0]));
+    assert_eq!((letters[0].hops, letters[0].causation), (1, Some(task_id(1).0.as_u128())));
+}
+
+#[test]
+fn who_asks_again_in_another_span_gets_the_same_run() {
+    let mut town = Town::new();
+    let asked = |n, span: Option<&str>| TaskSpec {
+        traceparent: span.map(|span| span.parse().expect("it is one")),
+        idempotency_key: Some("once".into()),
+        ..spec(n, "asked")
+    };
+    let other = SPAN.replace("00f067aa0ba902b7", "00f067aa0ba902b8");
+    town.submit(vec![asked(1, Some(SPAN))]);
+    for (n, span) in [(2, Some(other.as_str())), (3, None)] {
+        let reply = town.act(Town::submission(vec![asked(n, span)])).expect("the same").reply;
+        assert_eq!(reply, Reply::Existing { root: task_id(1) });
+    }
+    assert_eq!(town.task(1).spec.traceparent.map(|it| it.to_string()).as_deref(), Some(SPAN));
+    // It stands at the root alone.
+    let child = TaskSpec { traceparent: SPAN.parse().ok(), ..spec(6, "child").under(5) };
+    let refused = town.act(Town::submission(vec![group(5, "run"), child])).unwrap_err();
+    assert!(refused.to_string().contains("not the root"), "{refused}");
 }

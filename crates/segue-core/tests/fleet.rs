@@ -122,7 +122,7 @@ proptest! {
         let routes: HashSet<Route> = (0..ROUTES).map(route_of).collect();
         for ready in [routes.clone(), routes.iter().take(1).cloned().collect()] {
             let found = fleet.open_queues(&fit, 4, ready.iter(), |it| ready.contains(it));
-            let open = route::open_routes(&fleet, &candidates);
+            let open = open_routes(&fleet, &candidates);
             let open = open.into_iter().filter(|(route, _)| ready.contains(route));
             // Who names a capability twice has no more slots for it.
             let distinct: Vec<Route> = open.map(|(route, _)| route).collect();
@@ -163,4 +163,24 @@ fn handing_out_one_task_looks_at_few_of_ten_thousand() {
     };
     assert!(takers.take(&task(2, None), look).is_some());
     assert!(looks.get() <= 4, "{} looks", looks.get());
+}
+
+/// As it would be found by a look at everybody: the routes for which somebody fit has a free slot, each with the number of free slots.
+fn open_routes(
+    agents: &BTreeMap<InstanceId, Agent>,
+    candidates: &[Candidate],
+) -> BTreeMap<Route, usize> {
+    let mut routes = BTreeMap::new();
+    for candidate in candidates.iter().filter(|candidate| route::is_fit(candidate)) {
+        let Some(agent) = agents.get(&candidate.instance) else { continue };
+        let free = agent.slots_free() as usize;
+        if free == 0 {
+            continue;
+        }
+        *routes.entry(Route::Agent(agent.spec.name.clone())).or_default() += free;
+        for capability in agent.spec.capabilities.iter() {
+            *routes.entry(Route::Capability(capability.name.clone())).or_default() += free;
+        }
+    }
+    routes
 }

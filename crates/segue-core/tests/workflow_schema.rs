@@ -37,6 +37,7 @@ fn values() -> BTreeMap<&'static str, Vec<(&'static str, Value)>> {
                 ("priority", json!("high")),
                 ("on_failure", json!("skip")),
                 ("workspace", json!("worktree")),
+                ("state_keys", json!(["plan/*", "done"])),
             ],
         ),
         (
@@ -158,6 +159,9 @@ fn the_schema_refuses_what_the_reader_refuses() {
         task(json!({"agent": "x", "max_parallel": 2})),
         task(json!({"agent": "x", "on_failure": "ignore"})),
         task(json!({"agent": "x", "workspace": "here"})),
+        task(json!({"agent": "x", "state_keys": [7]})),
+        task(json!({"agent": "x", "state_keys": {"a": 1}})),
+        task(json!({"agent": "x", "state_keys": ""})),
     ];
     for file in wrong {
         assert!(!validator.is_valid(&file), "the schema takes {file}");

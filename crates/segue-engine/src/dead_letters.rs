@@ -1,11 +1,13 @@
 //! Work that died on its way: its attempt ends with a failure, instead of waiting for a lease that may never end.
 
+use crate::complain::complain;
 use crate::engine::{Engine, stopped};
 use segue_core::command::Command;
 use segue_core::ids::TaskId;
 use segue_core::letter::{LetterBody, TaskRequest, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::ports::{BusError, Consumer, Delivery};
+use segue_core::state::OutcomeState;
 use segue_core::task::{ErrorClass, TaskError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +32,7 @@ pub(crate) async fn dead_letter_loop(engine: Arc<Engine>, mut consumer: Box<dyn 
             Ok(batch) => take_up(&engine, &mut *consumer, batch).await,
             Err(BusError::Closed) => return,
             Err(error) => {
-                tracing::warn!(%error, "cannot take dead letters for now");
+                complain(&error, "cannot take dead letters for now");
                 false
             }
         };
@@ -70,7 +72,7 @@ async fn take_up(engine: &Engine, consumer: &mut dyn Consumer, batch: Vec<Delive
             true
         }
         Err(error) => {
-            tracing::error!(%error, "attempts whose letters are dead could not be ended; they wait");
+            complain(&error, "attempts whose letters are dead could not be ended; they wait");
             for token in tokens {
                 let _ = consumer.reject(token, None).await;
             }
@@ -91,6 +93,7 @@ fn failure(task: TaskId, request: &TaskRequest, reason: &str) -> Command {
             error: TaskError::new(ErrorClass::Transient, message),
             retry_after_ms: None,
         },
+        state: OutcomeState::default(),
         usage: None,
         ended: Vec::new(),
     };

@@ -3,6 +3,7 @@
 //! What this node heard itself, what other nodes told it, and, while nobody tells anything, whose lease in the tables is valid.
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use segue_core::agent::{Agent, AgentSpec};
 use segue_core::command::Candidate;
 use segue_core::ids::{HostId, InstanceId};
@@ -286,12 +287,17 @@ impl Directory {
     }
 
     /// Learns from the tables who those are of whom this node heard.
-    pub(crate) fn learn(&self, agents: &[Agent]) {
+    pub(crate) fn learn(&self, agents: &FxHashMap<InstanceId, Agent>) {
         let mut entries = self.entries.lock();
-        for agent in agents {
-            let instance = agent.spec.instance;
-            if entries.here.contains_key(&instance) && !entries.about.contains_key(&instance) {
-                entries.about.insert(instance, About::of(agent.host, &agent.spec));
+        let Entries { here, about, .. } = &mut *entries;
+        for instance in here
+            .keys()
+            .filter(|instance| !about.contains_key(instance))
+            .copied()
+            .collect::<Vec<_>>()
+        {
+            if let Some(agent) = agents.get(&instance) {
+                about.insert(instance, About::of(agent.host, &agent.spec));
             }
         }
     }
@@ -354,17 +360,22 @@ impl Directory {
     }
 
     /// Nobody tells anything: whoever has a valid lease in the tables is taken to be there.
-    pub(crate) fn hear_nothing(&self, agents: &[Agent], now: Time) {
+    pub(crate) fn hear_nothing(
+        &self,
+        agents: &FxHashMap<InstanceId, Agent>,
+        leases: &[(InstanceId, Time)],
+        now: Time,
+    ) {
         let moment = Instant::now();
-        let valid = agents.iter().filter(|agent| !agent.gone && agent.lease_until > now);
-        let leased = valid.map(|agent| {
-            let left = Duration::from_millis(agent.lease_until.since_ms(now));
+        let valid = leases.iter().filter(|(_, until)| *until > now);
+        let leased = valid.map(|(instance, until)| {
+            let left = Duration::from_millis(until.since_ms(now));
             // Who renews while the others hear nothing is found with the next look into the tables.
-            (agent.spec.instance, moment + left.min(TTL))
+            (*instance, moment + left.min(TTL))
         });
         let mut entries = self.entries.lock();
         entries.leased = leased.collect();
-        let delegating = agents.iter().filter(|agent| agent.spec.delegates && !agent.gone);
+        let delegating = agents.values().filter(|agent| agent.spec.delegates);
         for agent in delegating {
             let about = || About::of(agent.host, &agent.spec);
             entries.about.entry(agent.spec.instance).or_insert_with(about);

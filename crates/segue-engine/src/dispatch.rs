@@ -1,20 +1,23 @@
 //! Stop 4 of the trip: letters that are committed go out. Nothing else publishes work.
 
+use crate::complain::complain;
 use crate::engine::Engine;
 use parking_lot::Mutex;
 use segue_core::command::Command;
 use segue_core::failpoint;
 use segue_core::ids::AttemptId;
-use segue_core::letter::{ChildResult, Letter, LetterBody, TeamMember};
+use segue_core::letter::{ChildResult, Letter, LetterBody};
 use segue_core::payload::Payload;
 use segue_core::ports::{BusError, StoreError, TaskFilter, Topic};
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Riders wait this long for a batch that carries them before they get one of their own.
 const RIDER_WAIT: Duration = Duration::from_millis(100);
+/// Beats until the outbox is looked into again after nothing was found in it.
+const QUIET_BEATS: u32 = 2;
 /// Letters read from the outbox at a time.
 const UNSENT_PAGE: usize = 1_000;
 
@@ -100,6 +103,8 @@ pub(crate) async fn publish_loop(
     let mut listener = engine.parts.signals.listen();
     let beat = Duration::from_millis(engine.config.beat_ms);
     let mut next_beat = tokio::time::Instant::now();
+    // What is ready when the engine begins; from then on the timers' beat assigns as well.
+    engine.look_again().await;
     loop {
         let riders = engine.has_riders();
         tokio::select! {
@@ -107,9 +112,8 @@ pub(crate) async fn publish_loop(
             biased;
             () = crate::engine::stopped(&mut stopping) => return,
             () = tokio::time::sleep_until(next_beat) => {
-                republish(&engine).await;
-                engine.look_again().await;
-                next_beat = tokio::time::Instant::now() + beat;
+                let beats = if republish(&engine).await { 1 } else { QUIET_BEATS };
+                next_beat = tokio::time::Instant::now() + beat * beats;
             }
             batch = letters.recv() => {
                 let Some(mut batch) = batch else { return };
@@ -131,7 +135,13 @@ async fn publish(engine: &Engine, found: Vec<Letter>) {
         match complete(engine, &mut letter).await {
             Ok(()) => letters.push(letter),
             Err(error) => {
-                tracing::warn!(%error, letter = letter.seq, "a letter could not be completed; it stays in the outbox");
+                complain(
+                    &error,
+                    &format!(
+                        "letter {} could not be completed; it stays in the outbox",
+                        letter.seq
+                    ),
+                );
                 engine.outbox.landed(&[letter.seq]);
             }
         }
@@ -148,7 +158,7 @@ async fn publish(engine: &Engine, found: Vec<Letter>) {
             numbers.iter().copied().filter(|number| !undelivered.contains(number)).collect()
         }
         Err(error @ (BusError::Away(_) | BusError::Closed)) => {
-            tracing::warn!(%error, "letters stay in the outbox");
+            complain(&error, "letters stay in the outbox");
             Vec::new()
         }
     };
@@ -158,23 +168,23 @@ async fn publish(engine: &Engine, found: Vec<Letter>) {
     }
 }
 
-/// Letters that are committed, not settled, and not on their way.
-async fn republish(engine: &Engine) {
+/// Letters that are committed, not settled, and not on their way. Whether there may be any left by the next beat.
+async fn republish(engine: &Engine) -> bool {
     if engine.has_riders() {
         // What rides would settle letters that the table still shows.
         engine.look_again().await;
     }
-    let mut after = 0;
+    let (mut after, mut found) = (0, false);
     loop {
         let page = match engine.parts.store.unsent(after, UNSENT_PAGE).await {
             Ok(page) => page,
             Err(error) => {
-                tracing::warn!(%error, "could not read the outbox");
-                return;
+                complain(&error, "could not read the outbox");
+                return true;
             }
         };
-        let Some(last) = page.last() else { return };
-        after = last.seq;
+        let Some(last) = page.last() else { return found };
+        (after, found) = (last.seq, true);
         let unsent: Vec<Letter> =
             page.into_iter().filter(|letter| !engine.outbox.is_in_flight(letter.seq)).collect();
         if !unsent.is_empty() {
@@ -183,7 +193,7 @@ async fn republish(engine: &Engine) {
     }
 }
 
-/// Adds to a request what is the same for every attempt and need not be kept twice: the children's results, the team.
+/// Adds to a request what need not be kept twice: the children's results, shared state as it stands now, the team.
 async fn complete(engine: &Engine, letter: &mut Letter) -> Result<(), StoreError> {
     let Some(task) = letter.task else { return Ok(()) };
     let LetterBody::TaskRequest(request) = &mut letter.body else { return Ok(()) };
@@ -204,50 +214,33 @@ async fn complete(engine: &Engine, letter: &mut Letter) -> Result<(), StoreError
             })
             .collect();
     }
+    if let Some(given) = &mut request.state {
+        engine.give_state(given).await?;
+    }
+    let store = engine.parts.store.as_ref();
     let is_told = match engine.directory.delegates(request.instance) {
         Some(is_told) => is_told,
         // Another node gave it out, or heard of it: the tables know who it is.
         None => {
-            let agents = engine.parts.store.agents().await?;
-            let who = agents.iter().find(|agent| agent.spec.instance == request.instance);
-            who.is_some_and(|agent| agent.spec.delegates)
+            let agents = engine.roster.agents(store).await?;
+            agents.get(&request.instance).is_some_and(|agent| agent.spec.delegates)
         }
     };
     if is_told {
-        request.team = team(engine).await?;
+        request.team = engine.roster.team(store).await?;
     }
     Ok(())
 }
 
 /// The output, or a note of how large it is: what goes to another agent is bounded.
-fn bounded(output: &Payload, max: u64) -> Payload {
+pub(crate) fn bounded(output: &Payload, max: u64) -> Payload {
     if output.size() <= max {
         return output.clone();
     }
     let note = serde_json::json!({
-        "segue_omitted": format!("{} bytes are more than the {max} that a resumed task gets", output.size()),
+        "segue_omitted": format!("{} bytes are more than the {max} that a task is given", output.size()),
         "sha256": output.hash().hex(),
     });
     // The note is far below the limit of a row.
     Payload::of(&note).unwrap_or_else(|_| Payload::null())
-}
-
-/// Everybody to whom work can be delegated, by name.
-async fn team(engine: &Engine) -> Result<Vec<TeamMember>, StoreError> {
-    let mut members: BTreeMap<Arc<str>, TeamMember> = BTreeMap::new();
-    for agent in engine.parts.store.agents().await? {
-        if agent.gone {
-            continue;
-        }
-        let spec = &agent.spec;
-        let member = members.entry(spec.name.clone()).or_insert_with(|| TeamMember {
-            name: spec.name.clone(),
-            kind: spec.kind,
-            description: spec.description.clone(),
-            capabilities: spec.capabilities.clone(),
-            available: 0,
-        });
-        member.available += u32::from(!agent.drained);
-    }
-    Ok(members.into_values().collect())
 }

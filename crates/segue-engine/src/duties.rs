@@ -1,7 +1,9 @@
 //! The side stair: work that a commit left behind. Cascades go on; templates are rendered and outputs collected here, between two
-//! commits, from results that never change, and never under the writer's lock.
+//! commits, and never under the writer's lock.
 
+use crate::complain::complain;
 use crate::engine::{Engine, EngineError};
+use crate::state::{keys_in, keys_read};
 use crate::submit::payload;
 use segue_core::command::{Command, Duty, DutyKind, Reject, Rendered};
 use segue_core::ids::TaskId;
@@ -39,7 +41,7 @@ pub(crate) async fn duty_loop(engine: Arc<Engine>, mut duties: mpsc::UnboundedRe
                         is_full_page = found.len() == BATCH_MAX;
                         batch = found;
                     }
-                    Err(error) => tracing::warn!(%error, "could not read what was left behind"),
+                    Err(error) => complain(&error, "could not read what was left behind"),
                 }
             }
             duty = duties.recv() => {
@@ -57,7 +59,7 @@ pub(crate) async fn duty_loop(engine: Arc<Engine>, mut duties: mpsc::UnboundedRe
             Ok(done) if is_full_page && done > 0 => next_beat = tokio::time::Instant::now(),
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(%error, "work left behind could not be done now; it is in the table");
+                complain(&error, "work left behind could not be done now; it is in the table");
             }
         }
     }
@@ -80,7 +82,10 @@ async fn carry_out(engine: &Engine, duties: Vec<Duty>) -> Result<usize, EngineEr
             Ok(Some(rendered)) => commands.push(Command::Expand { task: duty.task, rendered }),
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(%error, task = %duty.task, "a task could not be rendered now; it is tried again");
+                complain(
+                    &error,
+                    &format!("task {} could not be rendered now; it is tried again", duty.task),
+                );
             }
         }
     }
@@ -127,10 +132,14 @@ async fn render(engine: &Engine, id: TaskId) -> Result<Option<Outcome>, EngineEr
         }
     }
     let run_input = run_input(engine, &task).await?;
-    let input = value_of(engine, &task.input).await?;
+    let input = engine.value_of(&task.input).await?;
+    let state = match engine.state_for(&task, &keys_read(&template, &input)).await? {
+        Ok(state) => state,
+        Err(error) => return Ok(Some(Err(error))),
+    };
     let run = task.spec.root.to_string();
     let values = blocking(move || {
-        let context = Context::new(&run_input, &views).with_run(&run);
+        let context = Context::new(&run_input, &views).with_run(&run).with_state(&state);
         render_values(&template, &input, &context)
     })
     .await?;
@@ -222,11 +231,15 @@ async fn render_output(
     for child in children {
         views.insert(child.spec.name.to_string(), view(engine, child).await?);
     }
-    let input = value_of(engine, &task.input).await?;
-    let output = value_of(engine, output).await?;
+    let input = engine.value_of(&task.input).await?;
+    let output = engine.value_of(output).await?;
+    let state = match engine.state_for(task, &keys_in(&output)).await? {
+        Ok(state) => state,
+        Err(error) => return Ok(Err(error)),
+    };
     let run = task.spec.root.to_string();
     let rendered = blocking(move || {
-        let context = Context::new(&input, &views).with_run(&run);
+        let context = Context::new(&input, &views).with_run(&run).with_state(&state);
         template::render_value(&output, &context)
     })
     .await?;
@@ -290,7 +303,7 @@ async fn view(engine: &Engine, task: &Task) -> Result<TaskView, EngineError> {
 
 async fn output_of(engine: &Engine, task: &Task) -> Result<Value, EngineError> {
     match &task.output {
-        Some(output) => value_of(engine, output).await,
+        Some(output) => engine.value_of(output).await,
         None => Ok(Value::Null),
     }
 }
@@ -301,15 +314,9 @@ async fn run_input(engine: &Engine, task: &Task) -> Result<Value, EngineError> {
         return Ok(Value::Null);
     }
     match engine.parts.store.task(task.spec.root).await? {
-        Some(root) => value_of(engine, &root.input).await,
+        Some(root) => engine.value_of(&root.input).await,
         None => Ok(Value::Null),
     }
-}
-
-async fn value_of(engine: &Engine, payload: &Payload) -> Result<Value, EngineError> {
-    let text = engine.text_of(payload).await?;
-    serde_json::from_str(&text)
-        .map_err(|error| StoreError::Corrupt(format!("a payload is no JSON: {error}")).into())
 }
 
 async fn stored(engine: &Engine, value: &Value) -> Result<Payload, EngineError> {

@@ -1,7 +1,9 @@
 //! The engine: what it holds, how it starts and stops, and the one way in which it applies commands.
 
+use crate::complain::complain;
 use crate::directory::Directory;
 use crate::dispatch::Outbox;
+use crate::roster::Roster;
 use crate::wait::Waiters;
 use crate::workers::Desk;
 use crate::{dead_letters, dispatch, duties, intake, presence, timers, wait};
@@ -11,8 +13,8 @@ use segue_core::agent::AgentSpec;
 use segue_core::command::{Assign, Command, Duty, Reject, Reply};
 use segue_core::ids::{HostId, TaskId};
 use segue_core::ports::{
-    Blobs, BusError, Decision, Effects, NodeBeat, Presence, Signals, Store, StoreError, Topic,
-    WorkBus,
+    Blobs, BusError, Decision, Effects, NodeBeat, Passing, Presence, Signals, Store, StoreError,
+    Topic, WorkBus,
 };
 use segue_core::task::Task;
 use segue_core::time::Time;
@@ -28,6 +30,9 @@ use uuid::Uuid;
 
 /// Tasks that one batch assigns at most.
 pub const ASSIGN_MAX: usize = 1_024;
+
+/// An engine that is told to stop has done so after this long, whatever is away.
+pub const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// What an engine stands on.
 #[derive(Clone)]
@@ -97,6 +102,7 @@ pub struct Engine {
     pub(crate) config: Config,
     /// Soft state of the agents.
     pub directory: Directory,
+    pub(crate) roster: Roster,
     pub(crate) outbox: Outbox,
     pub(crate) duties: mpsc::UnboundedSender<Duty>,
     /// What the hosts of this process said last that they have.
@@ -127,6 +133,7 @@ impl Engine {
             me: me.clone(),
             id,
             directory: Directory::new(),
+            roster: Roster::default(),
             parts,
             config,
             outbox,
@@ -296,7 +303,7 @@ impl Engine {
     /// Applies what rides along and assigns what is ready.
     pub(crate) async fn look_again(&self) {
         if let Err(error) = self.apply(Vec::new()).await {
-            tracing::warn!(%error, "could not assign");
+            complain(&error, "could not assign");
         }
     }
 
@@ -308,7 +315,10 @@ impl Engine {
             // The loop ends only with the engine; what it misses is in the table.
             let _ = self.duties.send(duty);
         }
-        self.waiters.ended(&effects.ended);
+        if !effects.ended.is_empty() {
+            self.waiters.ended(&effects.ended);
+            self.parts.signals.tell_others(Topic::Ended);
+        }
         if let Some(due) = effects.next_due
             && due.0 < self.next_due.fetch_min(due.0, Ordering::SeqCst)
         {
@@ -346,7 +356,11 @@ impl Engine {
                 Some(_) => {}
             }
             let beat = Duration::from_millis(self.config.beat_ms);
-            let _ = tokio::time::timeout(beat, ended.changed()).await;
+            if let Ok(Ok(())) = tokio::time::timeout(beat, ended.changed()).await
+                && let Some(task) = ended.borrow_and_update().clone()
+            {
+                return Ok(task);
+            }
         }
     }
 
@@ -407,15 +421,18 @@ impl Engine {
         let _ = tokio::time::timeout(Duration::from_secs(2), quiet).await;
     }
 
-    /// Ends the loops. What was committed and not published goes out with the next start.
+    /// Ends the loops. What was committed and not published goes out with the next start. Takes [`STOP_MAX`] at most, also while the store is away.
     pub async fn stop(&self) {
         self.stop_assigning();
-        self.look_again().await;
+        let until = tokio::time::Instant::now() + STOP_MAX;
+        if tokio::time::timeout(STOP_MAX / 2, self.look_again()).await.is_err() {
+            tracing::warn!("what was to ride in the last batch could not be written");
+        }
         self.stopping.send_replace(true);
         let mut loops = std::mem::take(&mut *self.loops.lock());
         let wait = async { while loops.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(5), wait).await.is_err() {
-            tracing::warn!("a loop of the engine did not end within 5 s and was cut off");
+        if tokio::time::timeout_at(until, wait).await.is_err() {
+            tracing::warn!("a loop of the engine did not end in time and was cut off");
         }
     }
 }

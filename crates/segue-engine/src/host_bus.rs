@@ -10,12 +10,20 @@ use std::sync::{Arc, OnceLock, Weak};
 pub struct HostBus {
     bus: Arc<dyn WorkBus>,
     engine: OnceLock<Weak<Engine>>,
+    /// Reports go straight also while the bus is there.
+    is_beside: bool,
 }
 
 impl HostBus {
     /// Over this bus.
     pub fn over(bus: Arc<dyn WorkBus>) -> Arc<HostBus> {
-        Arc::new(HostBus { bus, engine: OnceLock::new() })
+        Arc::new(HostBus { bus, engine: OnceLock::new(), is_beside: false })
+    }
+
+    /// Beside this bus: what attempts report goes to the engine straight, as a broker would only carry it out of the process and back. It goes over the bus
+    /// while the store is away, where it outlives the process; and where the engine refuses it, since there it is left to be looked at.
+    pub fn beside(bus: Arc<dyn WorkBus>) -> Arc<HostBus> {
+        Arc::new(HostBus { bus, engine: OnceLock::new(), is_beside: true })
     }
 
     /// The hosts are in the process of this engine, from now on for good.
@@ -23,20 +31,32 @@ impl HostBus {
         let _ = self.engine.set(Arc::downgrade(engine));
     }
 
-    /// The engine, where these letters are for it and nobody else takes them now.
+    /// The engine, where these letters are for it and go to it straight.
     fn straight(&self, letters: &[Letter]) -> Option<Arc<Engine>> {
-        let is_away = self.bus.comebacks().is_none();
-        if !is_away || letters.iter().any(|letter| letter.to != Address::Engine) {
+        if letters.iter().any(|letter| letter.to != Address::Engine) {
             return None;
         }
-        self.engine.get()?.upgrade()
+        let is_away = self.bus.comebacks().is_none();
+        let engine = self.engine.get()?.upgrade()?;
+        (is_away || (self.is_beside && engine.store().health().is_ok())).then_some(engine)
     }
 }
 
 impl WorkBus for HostBus {
     fn publish(&self, letters: Vec<Letter>) -> Fut<'_, Result<(), BusError>> {
         match self.straight(&letters) {
-            Some(engine) => Box::pin(async move { engine.take_reports(letters).await }),
+            Some(engine) if self.bus.comebacks().is_none() => {
+                Box::pin(async move { engine.take_reports(letters).await })
+            }
+            Some(engine) => Box::pin(async move {
+                match engine.take_reports(letters.clone()).await {
+                    Ok(()) => Ok(()),
+                    Err(error) => {
+                        tracing::debug!(%error, "reports go over the bus");
+                        self.bus.publish(letters).await
+                    }
+                }
+            }),
             None => self.bus.publish(letters),
         }
     }
@@ -55,5 +75,9 @@ impl WorkBus for HostBus {
 
     fn comebacks(&self) -> Option<u64> {
         self.bus.comebacks()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.bus.trouble()
     }
 }

@@ -1,5 +1,6 @@
 //! The hosts of this process: which agents it has, and that they are alive.
 
+use crate::complain::complain;
 use crate::engine::{Engine, EngineError, stopped};
 use segue_core::agent::{Agent, AgentSpec};
 use segue_core::command::{Command, Reject};
@@ -178,14 +179,14 @@ impl Engine {
         match self.command(renew).await {
             Ok(_) => match self.agents_of(host.host, host.incarnation).await {
                 Ok(agents) => self.check_presence(host, &agents).await,
-                Err(error) => tracing::warn!(%error, "could not read the agents of this host"),
+                Err(error) => complain(&error, "could not read the agents of this host"),
             },
             Err(EngineError::Rejected(reject @ Reject::Superseded(_))) => {
                 // A pause longer than the lease (a suspended laptop): what ran is known to be lost already.
                 tracing::warn!(%reject, "the lease of this host ended; its agents register again");
                 self.register_again(host).await;
             }
-            Err(error) => tracing::warn!(%error, "the lease of this host could not be renewed"),
+            Err(error) => complain(&error, "the lease of this host could not be renewed"),
         }
     }
 

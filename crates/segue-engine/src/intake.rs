@@ -1,5 +1,6 @@
 //! Stop 7 of the trip: outcomes come back.
 
+use crate::complain::complain;
 use crate::engine::{Engine, EngineError};
 use crate::reported::Word;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -69,7 +70,7 @@ impl Intake {
                     }
                     Err(BusError::Closed) => return,
                     Err(error) => {
-                        tracing::warn!(%error, "cannot take outcomes for now");
+                        complain(&error, "cannot take outcomes for now");
                         tokio::time::sleep(BACKOFF).await;
                     }
                 },
@@ -103,9 +104,13 @@ impl Intake {
         let order = self.order.clone();
         let words = commands.iter().map(Word::of).collect();
         Some(async move {
+            let mut commands = commands;
             // Waited for in here: the loop has to go on, or what it waits for would never end.
             let turn = order.read_owned().await;
-            let result = engine.apply(commands).await;
+            let result = match engine.look_at_values(&mut commands).await {
+                Ok(()) => engine.apply(commands).await,
+                Err(error) => Err(error),
+            };
             drop(turn);
             Applied { tokens, words, result }
         })
@@ -127,7 +132,7 @@ impl Intake {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "outcomes could not be written; they wait");
+                complain(&error, "outcomes could not be written; they wait");
                 for token in applied.tokens {
                     let _ = self.consumer.reject(token, None).await;
                 }

@@ -3,6 +3,7 @@
 //! The trip, one file a stop: [`submit`], [`dispatch`], [`intake`]; beside it the side stair: [`timers`], [`duties`] and the soft
 //! state of the [`directory`]. Everything above the ports: nothing here knows which store or bus it stands on.
 
+mod complain;
 pub mod dead_letters;
 pub mod directory;
 pub mod dispatch;
@@ -16,7 +17,9 @@ mod lock_within;
 pub mod locks;
 pub mod presence;
 mod reported;
+mod roster;
 pub mod single;
+mod state;
 pub mod submit;
 pub mod timers;
 mod wait;

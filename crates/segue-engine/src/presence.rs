@@ -1,5 +1,6 @@
 //! Once a beat nodes tell each other whom they heard of.
 
+use crate::complain::complain;
 use crate::engine::{Engine, stopped};
 use segue_core::ports::{Beat, NodeBeat, SoftError};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ struct Talk {
 impl Talk {
     async fn beat(&mut self, engine: &Engine) {
         if engine.directory.knows_not_who() {
-            match engine.parts.store.agents().await {
+            match engine.roster.agents(engine.parts.store.as_ref()).await {
                 Ok(agents) => engine.directory.learn(&agents),
                 Err(error) => tracing::debug!(%error, "cannot read who the agents are"),
             }
@@ -75,7 +76,9 @@ impl Talk {
         let (instances, health) = directory.word(me);
         let load = instances.iter().map(|beat| beat.load).fold(0.0, f32::max);
         let node = engine.config.node.clone();
-        let node = node.map(|node| NodeBeat { load, draining: !engine.is_assigning(), ..node });
+        let trouble = engine.parts.bus.trouble().map(Into::into);
+        let draining = !engine.is_assigning();
+        let node = node.map(|node| NodeBeat { load, draining, trouble, ..node });
         let told = presence.beat(Beat { from: me, node, instances, health }).await;
         match told {
             Ok(()) => {}
@@ -93,19 +96,23 @@ impl Talk {
 
     async fn alone(&mut self, engine: &Engine, error: &SoftError) {
         if !std::mem::replace(&mut self.is_alone, true) {
-            tracing::warn!(%error, "nodes cannot tell each other who is there; valid leases count until they can");
+            complain(
+                error,
+                "nodes cannot tell each other who is there; valid leases count until they can",
+            );
         }
         if self.leases_read.is_some_and(|at| at.elapsed() < LEASES_EVERY) {
             return;
         }
-        match engine.parts.store.agents().await {
-            Ok(agents) => {
+        let store = engine.parts.store.as_ref();
+        match tokio::try_join!(engine.roster.agents(store), store.leases()) {
+            Ok((agents, leases)) => {
                 self.leases_read = Some(Instant::now());
-                engine.directory.hear_nothing(&agents, engine.now());
+                engine.directory.hear_nothing(&agents, &leases, engine.now());
                 // What waited for somebody of whom nobody told can go now.
                 engine.look_again().await;
             }
-            Err(error) => tracing::warn!(%error, "cannot read whose leases are valid"),
+            Err(error) => complain(&error, "cannot read whose leases are valid"),
         }
     }
 }

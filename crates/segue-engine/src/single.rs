@@ -1,5 +1,6 @@
 //! Duties that must be done by one node at a time: whoever holds a fenced lease does them.
 
+use crate::complain::complain;
 use crate::engine::{Engine, stopped};
 use crate::locks::StoreLocks;
 use segue_core::ports::{Fence, Fut, LockError, Locks};
@@ -83,7 +84,7 @@ pub async fn run_single(
                 tracing::warn!(duty = %duty.name, token = fence.token, "the lease of a duty was lost");
             }
             Err(LockError::Held(_)) => {}
-            Err(error) => tracing::warn!(%error, duty = %duty.name, "no lease for a duty"),
+            Err(error) => complain(&error, &format!("no lease for the duty {}", duty.name)),
         }
         tokio::select! {
             biased;
@@ -114,8 +115,11 @@ async fn keep(locks: &dyn Locks, duty: &Single, fence: Fence, asked: Instant) {
         let renewal = locks.renew(&duty.name, fence.token, duty.ttl_ms);
         match within(valid_until, renewal).await {
             Some(Ok(_)) => valid_until = asked + (ttl - ttl / MARGIN),
-            Some(Err(LockError::Away(error))) => {
-                tracing::warn!(%error, duty = %duty.name, "the lease of a duty could not be renewed");
+            Some(Err(error @ LockError::Away(_))) => {
+                complain(
+                    &error,
+                    &format!("the lease of the duty {} could not be renewed", duty.name),
+                );
             }
             Some(Err(LockError::Lost(_) | LockError::Held(_) | LockError::Invalid(_))) | None => {
                 return;

@@ -3,10 +3,10 @@
 //! Whatever a worker says is a signed question ([`segue_core::worker`]), and any node answers it. Nothing is kept here but what makes an
 //! old letter recognisable, and that only for as long as this process lives.
 
+use crate::complain::complain;
 use crate::engine::{Engine, EngineError};
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
-use segue_core::agent::{Agent, AgentSpec};
+use segue_core::agent::AgentSpec;
 use segue_core::command::{Command, Reject};
 use segue_core::ids::{HostId, Incarnation, InstanceId};
 use segue_core::letter::{Address, Letter, LetterBody, WIRE_VERSION};
@@ -41,24 +41,15 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Desk {
     seen: Mutex<HashMap<HostId, Seen>>,
-    agents: tokio::sync::Mutex<Option<Lately>>,
     at_hand: Mutex<AtHand>,
     joins: Semaphore,
 }
 
 impl Default for Desk {
     fn default() -> Self {
-        Desk {
-            seen: Mutex::default(),
-            agents: tokio::sync::Mutex::default(),
-            at_hand: Mutex::default(),
-            joins: Semaphore::new(JOINS_MAX),
-        }
+        Desk { seen: Mutex::default(), at_hand: Mutex::default(), joins: Semaphore::new(JOINS_MAX) }
     }
 }
-
-/// The agents as the tables had them at that moment.
-type Lately = (Instant, Arc<FxHashMap<InstanceId, Agent>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -242,15 +233,15 @@ impl Engine {
         let name = &who.name;
         self.check_name(host, who)?;
         check_agents(host, &agents)?;
-        let known = self.parts.store.agents().await?;
-        let latest = known.iter().filter(|agent| agent.host == host).map(|agent| agent.incarnation);
+        let known = self.parts.store.agents_of(host).await?;
+        let latest = known.iter().map(|agent| agent.incarnation);
         if latest.max().is_some_and(|latest| latest > incarnation) {
             let message = format!("worker `{name}` was started again since: only one may run");
             return Err(Reject::Conflict(message).into());
         }
         let lease_ms = bounded(lease_ms);
         self.register_host(host, incarnation, &agents, lease_ms).await?;
-        self.desk.agents.lock().await.take();
+        self.roster.stale().await;
         Ok(Answer::Done { now: self.now(), lease_ms, leave: false })
     }
 
@@ -281,6 +272,7 @@ impl Engine {
             address: None,
             load: bounded_load(load),
             draining,
+            trouble: None,
         };
         let told =
             Beat { from: host, node: Some(beat), instances: Vec::new(), health: BTreeMap::new() };
@@ -304,7 +296,7 @@ impl Engine {
         self.check_name(host, who)?;
         let lease_ms = bounded(lease_ms);
         self.command(Command::Renew { host, incarnation, lease_ms }).await?;
-        let known = self.agents_lately().await?;
+        let known = self.roster.not_older_than(self.parts.store.as_ref(), AGENTS_AGE).await?;
         let mut leave = !instances.is_empty();
         let wanted = instances.len();
         instances.truncate(AGENTS_MAX);
@@ -322,21 +314,6 @@ impl Engine {
         }
         self.directory.beat(instances, bounded_load(load));
         Ok(Answer::Done { now: self.now(), lease_ms, leave })
-    }
-
-    /// Every agent, as the tables had them a moment ago at most.
-    async fn agents_lately(&self) -> Result<Arc<FxHashMap<InstanceId, Agent>>, EngineError> {
-        let mut kept = self.desk.agents.lock().await;
-        if let Some((read, agents)) = kept.as_ref()
-            && read.elapsed() < AGENTS_AGE
-        {
-            return Ok(agents.clone());
-        }
-        let agents = self.parts.store.agents().await?;
-        let agents: Arc<FxHashMap<InstanceId, Agent>> =
-            Arc::new(agents.into_iter().map(|agent| (agent.spec.instance, agent)).collect());
-        *kept = Some((Instant::now(), agents.clone()));
-        Ok(agents)
     }
 
     async fn worker_leaves(&self, sealed: &Sealed, reason: &str) -> Result<Answer, EngineError> {
@@ -431,8 +408,8 @@ impl Engine {
             Ok(Err(error @ BusError::Unroutable { .. })) => {
                 tracing::debug!(%error, "a worker went before it was answered");
             }
-            Ok(Err(error)) => tracing::warn!(%error, "a worker was not answered; it asks again"),
-            Err(_) => tracing::warn!("a worker was not answered in time; it asks again"),
+            Ok(Err(error)) => complain(&error, "a worker was not answered; it asks again"),
+            Err(_) => tracing::debug!("a worker was not answered in time; it asks again"),
         }
     }
 }

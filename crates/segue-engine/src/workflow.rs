@@ -98,6 +98,7 @@ fn child(
         workflow::Workspace::Worktree => WorkspaceKind::Worktree,
         workflow::Workspace::Project => WorkspaceKind::Project,
     });
+    spec.state_keys = task.state_keys.iter().map(|key| key.as_str().into()).collect();
     let template = Template {
         input: holds_templates(&input),
         when: task.when.as_deref().map(Into::into),

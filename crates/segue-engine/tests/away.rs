@@ -7,7 +7,9 @@ use segue_agent::runner::{End, Job, Ran, Runner};
 use segue_bus::in_process::InProcessBus;
 use segue_core::command::Command;
 use segue_core::ids::{HostId, Incarnation};
-use segue_core::ports::{Clock, Fut};
+use segue_core::letter::{Address, Letter};
+use segue_core::payload::Payload;
+use segue_core::ports::{BusError, Clock, Consumer, DeadLetter, Fut, WorkBus};
 use segue_core::task::TaskState;
 use segue_core::time::Time;
 use segue_core::worker::{TokenMaker, host_of};
@@ -15,9 +17,9 @@ use segue_engine::{HostBus, LocalHost};
 use segue_testkit::bus_suite::FlakyBus;
 use serde_json::json;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
-use team::{Now, PROJECT, Team, WorkerRig, eventually, life, spec_on, task};
+use team::{Now, PROJECT, Team, WorkerRig, eventually, life, outcome_of, spec_on, task};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -59,7 +61,10 @@ async fn workers_that_could_not_be_heard_keep_what_they_have() {
     let worker = WorkerRig::start(&team, "red", life(1)).await;
     let host = worker.token.host();
     worker.bus.cut.store(true, Ordering::SeqCst);
-    let id = team.engine(0).submit(vec![task("one", &json!(1))]).await.unwrap();
+    let mut one = task("one", &json!(1));
+    // The worker keeps to it; here it is over long before the outcome can be delivered.
+    one.spec.timeouts.run_ms = Some(60_000);
+    let id = team.engine(0).submit(vec![one]).await.unwrap();
     eventually("the outcome is on the disk", async || worker.spool.waiting() == 1).await;
     way.break_off();
     clock.0.store(10 * 60_000, Ordering::SeqCst);
@@ -93,15 +98,11 @@ impl Runner for Gated {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_attempts_of_a_node_report_is_written_while_the_bus_is_away() {
-    let bus = InProcessBus::new();
-    let way = FlakyBus::over(bus.clone());
-    let team = Team::over(1, None, bus, way.clone(), Arc::new(Now(0))).await;
+/// A host in the process of the team's engine, with one agent that ends as often as it is let.
+async fn gated_host(team: &Team, own: Arc<HostBus>) -> (Arc<Host>, Arc<Semaphore>) {
+    own.set_engine(team.engine(0));
     let local =
         LocalHost { host: HostId(Uuid::new_v4()), incarnation: Incarnation(Uuid::new_v4()) };
-    let own = HostBus::over(way.clone());
-    own.set_engine(team.engine(0));
     let parts = HostParts {
         host: local.host,
         incarnation: local.incarnation,
@@ -113,6 +114,15 @@ async fn what_attempts_of_a_node_report_is_written_while_the_bus_is_away() {
     let hosted = vec![Hosted { spec: spec.clone(), runner: Arc::new(Gated(gate.clone())) }];
     let host = Host::start(parts, hosted).await.unwrap();
     team.engine(0).register(&local, vec![spec]).await.unwrap();
+    (host, gate)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_attempts_of_a_node_report_is_written_while_the_bus_is_away() {
+    let bus = InProcessBus::new();
+    let way = FlakyBus::over(bus.clone());
+    let team = Team::over(1, None, bus, way.clone(), Arc::new(Now(0))).await;
+    let (host, gate) = gated_host(&team, HostBus::over(way.clone())).await;
 
     let id = team.engine(0).submit(vec![task("one", &json!(1))]).await.unwrap();
     tokio::time::timeout(PATIENCE, async {
@@ -130,6 +140,60 @@ async fn what_attempts_of_a_node_report_is_written_while_the_bus_is_away() {
     gate.add_permits(1);
     let id = team.engine(0).submit(vec![task("two", &json!(2))]).await.unwrap();
     assert_eq!(team.output(id).await, json!("done"));
+    host.stop().await;
+    team.stop().await;
+}
+
+/// Counts the letters that go to engines.
+struct Counting {
+    inner: Arc<dyn WorkBus>,
+    to_engines: AtomicUsize,
+}
+
+impl WorkBus for Counting {
+    fn publish(&self, letters: Vec<Letter>) -> Fut<'_, Result<(), BusError>> {
+        let count = letters.iter().filter(|letter| letter.to == Address::Engine).count();
+        self.to_engines.fetch_add(count, Ordering::SeqCst);
+        self.inner.publish(letters)
+    }
+
+    fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
+        self.inner.consume(queue)
+    }
+
+    fn consume_dead(&self) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
+        self.inner.consume_dead()
+    }
+
+    fn look_at_dead(&self, limit: usize) -> Fut<'_, Result<Vec<DeadLetter>, BusError>> {
+        self.inner.look_at_dead(limit)
+    }
+
+    fn comebacks(&self) -> Option<u64> {
+        self.inner.comebacks()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_attempts_of_a_node_report_takes_no_way_round_by_the_bus() {
+    let bus = InProcessBus::new();
+    let counting = Arc::new(Counting { inner: bus.clone(), to_engines: AtomicUsize::new(0) });
+    let team = Team::over(1, None, bus, counting.clone(), Arc::new(Now(0))).await;
+    let own = HostBus::beside(counting.clone());
+    let (host, gate) = gated_host(&team, own.clone()).await;
+    gate.add_permits(3);
+    for number in 0..3 {
+        let id = team.engine(0).submit(vec![task("one", &json!(number))]).await.unwrap();
+        assert_eq!(team.output(id).await, json!("done"));
+    }
+    assert_eq!(counting.to_engines.load(Ordering::SeqCst), 0);
+    // What the engine refuses is left to be looked at, and that is over the bus.
+    own.publish(vec![outcome_of(Payload::null())]).await.unwrap();
+    assert_eq!(counting.to_engines.load(Ordering::SeqCst), 1);
+    eventually("it is with the dead letters", async || {
+        team.parts.bus.look_at_dead(10).await.is_ok_and(|dead| dead.len() == 1)
+    })
+    .await;
     host.stop().await;
     team.stop().await;
 }

@@ -4,7 +4,8 @@ use segue_bus::signals::InProcessSignals;
 use segue_core::ports::{Fence, Fut, Held, LockError, Locks, Store};
 use segue_engine::{Lease, Single, StoreLocks, run_single};
 use segue_store::sqlite::{Options, SqliteStore, Sync};
-use segue_testkit::lock_suite::{self, LockRig};
+use segue_testkit::keeper_rig::{Keeper, KeeperOf};
+use segue_testkit::lock_suite;
 use segue_testkit::memory::MemoryStore;
 use segue_testkit::simulator::SimClock;
 use segue_testkit::store_suite::{KEY, TestClock};
@@ -21,11 +22,13 @@ struct Rig {
     _folder: Option<tempfile::TempDir>,
 }
 
-impl LockRig for Rig {
+impl KeeperOf<dyn Locks> for Rig {
     fn connect(&self) -> Fut<'_, Arc<dyn Locks>> {
         Box::pin(std::future::ready(self.locks.clone()))
     }
+}
 
+impl Keeper for Rig {
     fn pass(&self, ms: u64) -> Fut<'_, ()> {
         self.clock.advance(i64::try_from(ms).expect("a short time"));
         Box::pin(std::future::ready(()))

@@ -148,6 +148,7 @@ impl Shared {
             address: None,
             load: 0.0,
             draining: false,
+            trouble: None,
         };
         let config = Config {
             beat_ms: BEAT.as_millis() as u64,

@@ -212,6 +212,7 @@ fn delegating(job: &Job, input: Value) -> End {
                 timeouts: Timeouts::default(),
                 workspace: None,
                 template: false,
+                state_keys: Vec::new(),
             };
             (part, json!({ "n": n }).to_string())
         };

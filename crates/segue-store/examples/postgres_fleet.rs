@@ -4,40 +4,24 @@
 //! capability. The fleet is idle, so everybody has a free slot. The database is filled with new projects.
 #![allow(clippy::print_stdout)]
 
-use segue_core::agent::{AgentKind, AgentSpec, Capability};
-use segue_core::command::{Assign, Candidate, Command, NewTask, Submit};
-use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};
-use segue_core::letter::{LetterBody, TaskResponse};
-use segue_core::outcome::Outcome;
-use segue_core::payload::{Hash, Payload};
-use segue_core::ports::{Blobs, Fut, Store, StoreError};
-use segue_core::task::{Route, TaskSpec};
-use segue_store::postgres::{LargeBodies, Options, PostgresStore};
+#[path = "support/work.rs"]
+mod work;
+
+use segue_core::command::{Assign, Command};
+use segue_core::ids::ProjectId;
+use segue_core::payload::Payload;
+use segue_core::ports::Store;
+use segue_core::task::Route;
+use segue_store::postgres::{Options, PostgresStore};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+use work::{Failed, NoBlobs, accepted};
 
 /// Agents of a host.
 const OF_HOST: usize = 10;
 /// Tasks of each route.
 const TASKS: usize = 100;
-
-/// No body here is large.
-struct NoBlobs;
-
-impl LargeBodies for NoBlobs {}
-
-impl Blobs for NoBlobs {
-    fn put(&self, _: Vec<u8>) -> Fut<'_, Result<Payload, StoreError>> {
-        Box::pin(std::future::ready(Err(StoreError::Io("no bodies are kept here".into()))))
-    }
-
-    fn get(&self, hash: Hash) -> Fut<'_, Result<Vec<u8>, StoreError>> {
-        Box::pin(std::future::ready(Err(StoreError::MissingPayload(hash.hex()))))
-    }
-}
 
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
@@ -58,19 +42,11 @@ async fn fleet(url: &str, agents: usize) -> Result<(), Failed> {
     let store = PostgresStore::connect(options).await?;
     let mut candidates = Vec::with_capacity(agents);
     for first in (0..agents).step_by(OF_HOST) {
-        let specs: Vec<AgentSpec> = (first..agents.min(first + OF_HOST)).map(spec).collect();
-        candidates.extend(specs.iter().map(|spec| Candidate {
-            instance: spec.instance,
-            health: 1.0,
-            load: 0.0,
-        }));
-        let register = Command::Register {
-            host: HostId(Uuid::now_v7()),
-            incarnation: Incarnation(Uuid::now_v7()),
-            agents: specs,
-            lease_ms: 3_600_000,
-        };
-        store.apply(vec![register]).await?.pop().ok_or("no answer")??;
+        let of_host = first..agents.min(first + OF_HOST);
+        let able = ["anything".to_owned()];
+        let specs: Vec<_> = of_host.map(|at| work::agent(&name(at), &able, 1)).collect();
+        candidates.extend(work::fit(&specs));
+        accepted(store.apply(vec![work::register(specs)]).await?)?;
     }
     candidates.sort_unstable_by_key(|candidate| candidate.instance);
     let assign = Command::Assign(Assign { candidates: candidates.into(), limit: 1_024 });
@@ -82,13 +58,17 @@ async fn fleet(url: &str, agents: usize) -> Result<(), Failed> {
                 true => Route::capability("anything"),
                 false => Route::agent(&name(number * agents / TASKS)),
             };
-            let spec = TaskSpec::new(TaskId(Uuid::now_v7()), "bench", route);
-            let submit = Submit { tasks: vec![NewTask { spec, input: Payload::null() }] };
+            let submit = work::submit(route, Payload::null());
             let begin = Instant::now();
-            let decisions = store.apply(vec![Command::Submit(submit), assign.clone()]).await?;
+            let letters = accepted(store.apply(vec![submit, assign.clone()]).await?)?;
             given.push(begin.elapsed());
+            let mut end: Vec<Command> = work::finishes(&letters, &Payload::null()).collect();
+            if end.is_empty() {
+                return Err("nobody got the task".into());
+            }
+            end.push(assign.clone());
             let begin = Instant::now();
-            store.apply(vec![finish(decisions)?, assign.clone()]).await?;
+            accepted(store.apply(end).await?)?;
             finished.push(begin.elapsed());
         }
         let after = store.traffic();
@@ -106,40 +86,6 @@ async fn fleet(url: &str, agents: usize) -> Result<(), Failed> {
 
 fn name(number: usize) -> String {
     format!("agent {number}")
-}
-
-fn spec(number: usize) -> AgentSpec {
-    let able = Capability { name: "anything".into(), ..Capability::default() };
-    AgentSpec {
-        instance: InstanceId(Uuid::now_v7()),
-        name: name(number).into(),
-        kind: AgentKind::Builtin,
-        description: "does nothing".into(),
-        capabilities: Arc::from([able]),
-        max_concurrency: 1,
-        delegates: false,
-    }
-}
-
-/// What the one who got the task reports.
-fn finish(decisions: Vec<segue_core::ports::Decision>) -> Result<Command, Failed> {
-    for decision in decisions {
-        for letter in decision?.letters {
-            if let (Some(task), LetterBody::TaskRequest(request)) = (letter.task, letter.body) {
-                let response = TaskResponse {
-                    attempt: request.attempt,
-                    secret: request.secret,
-                    started_at: None,
-                    process: None,
-                    outcome: Outcome::Complete { output: Payload::null() },
-                    usage: None,
-                    ended: Vec::new(),
-                };
-                return Ok(Command::Finish { task, response: Box::new(response) });
-            }
-        }
-    }
-    Err("nobody got the task".into())
 }
 
 fn middle(times: &mut [Duration], part: f64) -> f64 {

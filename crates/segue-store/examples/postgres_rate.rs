@@ -5,46 +5,29 @@
 //! The database is filled with a new project.
 #![allow(clippy::print_stdout)]
 
-use segue_core::agent::{AgentKind, AgentSpec};
-use segue_core::command::{Assign, Candidate, Command, NewTask, Proof, Submit};
-use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};
-use segue_core::letter::{Letter, LetterBody, TaskRequest, TaskResponse};
-use segue_core::outcome::Outcome;
-use segue_core::payload::{Hash, Payload};
-use segue_core::ports::{Blobs, Decision, Fut, Store, StoreError};
-use segue_core::task::{Route, TaskSpec, TaskState};
-use segue_store::postgres::{LargeBodies, Options, PostgresStore};
+#[path = "support/work.rs"]
+mod work;
+
+use segue_core::command::{Assign, Command};
+use segue_core::ids::ProjectId;
+use segue_core::letter::Letter;
+use segue_core::payload::Payload;
+use segue_core::ports::Store;
+use segue_core::task::TaskState;
+use segue_store::postgres::{Options, PostgresStore};
 use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+use work::{Failed, NoBlobs, accepted};
 
 /// Instances that share the work of a caller.
 const AGENTS: usize = 4;
-
-/// No body here is large.
-struct NoBlobs;
-
-impl Blobs for NoBlobs {
-    fn put(&self, _: Vec<u8>) -> Fut<'_, Result<Payload, StoreError>> {
-        Box::pin(std::future::ready(Err(StoreError::Io("no bodies are kept here".into()))))
-    }
-
-    fn get(&self, hash: Hash) -> Fut<'_, Result<Vec<u8>, StoreError>> {
-        Box::pin(std::future::ready(Err(StoreError::MissingPayload(hash.hex()))))
-    }
-}
-
-impl LargeBodies for NoBlobs {}
 
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let url = args.first().ok_or("postgres_rate URL [TASKS] [CALLERS] [LANES] [BATCH ..]")?;
-    let number = |at: usize, default: usize| -> Result<usize, Failed> {
-        Ok(args.get(at).map_or(Ok(default), |text| text.parse())?)
-    };
+    let number = |at, default| work::number(&args, at, default);
     let (tasks, callers, lanes) = (number(1, 20_000)?, number(2, 1)?, number(3, 2)?);
     let batches = match args.len() {
         0..=4 => vec![1, 64, 256, 1_024],
@@ -100,9 +83,7 @@ async fn rate(
 struct Worker {
     store: Arc<PostgresStore>,
     assign: Command,
-    name: Arc<str>,
-    input: Payload,
-    output: Payload,
+    name: String,
 }
 
 impl Worker {
@@ -111,94 +92,31 @@ impl Worker {
         name: &str,
         batch: usize,
     ) -> Result<Worker, Failed> {
-        let instances: Vec<InstanceId> = (0..AGENTS).map(|_| InstanceId(Uuid::now_v7())).collect();
-        let agent = |instance: &InstanceId| AgentSpec {
-            instance: *instance,
-            name: name.into(),
-            kind: AgentKind::Builtin,
-            description: "does nothing".into(),
-            capabilities: [].into(),
-            max_concurrency: (2 * batch).div_ceil(AGENTS).max(2) as u32,
-            delegates: false,
-        };
-        let register = Command::Register {
-            host: HostId(Uuid::now_v7()),
-            incarnation: Incarnation(Uuid::now_v7()),
-            agents: instances.iter().map(agent).collect(),
-            lease_ms: 3_600_000,
-        };
-        accepted(store.apply(vec![register]).await?)?;
-        let fit = |instance: &InstanceId| Candidate { instance: *instance, health: 1.0, load: 0.0 };
-        let candidates = instances.iter().map(fit).collect::<Vec<_>>().into();
+        let slots = (2 * batch).div_ceil(AGENTS).max(2);
+        let agents: Vec<_> = (0..AGENTS).map(|_| work::agent(name, &[], slots)).collect();
+        let candidates = work::fit(&agents).into();
+        accepted(store.apply(vec![work::register(agents)]).await?)?;
         Ok(Worker {
             store: store.clone(),
             assign: Command::Assign(Assign { candidates, limit: batch }),
-            name: name.into(),
-            input: Payload::of_text(format!("\"{}\"", "i".repeat(198)))?,
-            output: Payload::of_text(format!("\"{}\"", "o".repeat(198)))?,
+            name: name.to_owned(),
         })
     }
 
     /// Every call moves three batches on by one step.
     async fn steady(self, rounds: usize, batch: usize) -> Result<(), Failed> {
         let (mut given, mut started): (Vec<Letter>, Vec<Letter>) = (Vec::new(), Vec::new());
+        let (input, output): (Payload, Payload) = (work::payload("i"), work::payload("o"));
         let mut round = 0;
         while round < rounds || !given.is_empty() || !started.is_empty() {
-            let mut commands: Vec<Command> =
-                started.iter().filter_map(work).map(|(task, it)| self.finish(task, it)).collect();
-            commands.extend(given.iter().filter_map(work).map(|(task, it)| self.start(task, it)));
-            commands
-                .push(Command::Settle { letters: given.iter().map(|letter| letter.seq).collect() });
-            if round < rounds {
-                commands.extend((0..batch).map(|_| self.submit()));
-            }
+            let new = if round < rounds { batch } else { 0 };
+            let new = (0..new).map(|_| work::submit(work::named(&self.name), input.clone()));
+            let mut commands = work::step(&started, &given, new, (self.store.now(), &output));
             commands.push(self.assign.clone());
             started = given;
             given = accepted(self.store.apply(commands).await?)?;
             round += 1;
         }
         Ok(())
-    }
-
-    fn submit(&self) -> Command {
-        let spec = TaskSpec::new(TaskId(Uuid::now_v7()), "bench", Route::Agent(self.name.clone()));
-        Command::Submit(Submit { tasks: vec![NewTask { spec, input: self.input.clone() }] })
-    }
-
-    fn start(&self, task: TaskId, request: &TaskRequest) -> Command {
-        let proof = Proof { task, attempt: request.attempt, secret: request.secret.clone() };
-        Command::Start { proof, at: self.store.now(), process: None }
-    }
-
-    fn finish(&self, task: TaskId, request: &TaskRequest) -> Command {
-        let response = TaskResponse {
-            attempt: request.attempt,
-            secret: request.secret.clone(),
-            started_at: None,
-            process: None,
-            outcome: Outcome::Complete { output: self.output.clone() },
-            usage: None,
-            ended: Vec::new(),
-        };
-        Command::Finish { task, response: Box::new(response) }
-    }
-}
-
-fn accepted(decisions: Vec<Decision>) -> Result<Vec<Letter>, Failed> {
-    let mut letters = Vec::new();
-    for decision in decisions {
-        letters.extend(decision?.letters);
-    }
-    Ok(letters)
-}
-
-/// The work in a letter.
-fn work(letter: &Letter) -> Option<(TaskId, &TaskRequest)> {
-    match &letter.body {
-        LetterBody::TaskRequest(request) => Some((letter.task?, request)),
-        LetterBody::TaskResponse(_)
-        | LetterBody::Event(_)
-        | LetterBody::Query { .. }
-        | LetterBody::Host(_) => None,
     }
 }

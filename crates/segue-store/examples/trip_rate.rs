@@ -6,21 +6,21 @@
 //! synced, so FOLDER (here, if none is named) must be on a real disk for figures that mean anything.
 #![allow(clippy::print_stdout)]
 
-use segue_core::agent::{AgentKind, AgentSpec, Capability};
-use segue_core::command::{Assign, Candidate, Command, NewTask, Proof, Submit};
-use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};
-use segue_core::letter::{Letter, LetterBody, TaskRequest, TaskResponse};
-use segue_core::outcome::Outcome;
+#[path = "support/work.rs"]
+mod work;
+
+use segue_core::command::{Assign, Command};
+use segue_core::ids::ProjectId;
+use segue_core::letter::Letter;
 use segue_core::payload::Payload;
-use segue_core::ports::{Clock, Decision, Store};
-use segue_core::task::{Route, TaskSpec, TaskState};
+use segue_core::ports::{Clock, Store};
+use segue_core::task::TaskState;
 use segue_store::sqlite::{Options, SqliteStore, SystemClock};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-
-type Failed = Box<dyn std::error::Error>;
+use work::{Failed, accepted};
 
 /// Instances that share the work.
 const AGENTS: usize = 8;
@@ -30,9 +30,7 @@ const PHASES: [&str; 4] = ["submit", "assign", "start", "finish"];
 
 fn main() -> Result<(), Failed> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize, default: usize| -> Result<usize, Failed> {
-        Ok(args.get(at).map_or(Ok(default), |text| text.parse())?)
-    };
+    let number = |at, default| work::number(&args, at, default);
     let (tasks, folder) = (number(0, 20_000)?, args.get(1).map_or(".", String::as_str));
     let batches = match args.len() {
         0..=2 => vec![64, 256, 1_024],
@@ -51,7 +49,7 @@ fn main() -> Result<(), Failed> {
 struct Bench {
     store: Arc<SqliteStore>,
     assign: Command,
-    names: Vec<Arc<str>>,
+    names: Vec<String>,
     input: Payload,
     output: Payload,
     _dir: tempfile::TempDir,
@@ -63,57 +61,29 @@ impl Bench {
         let dir = tempfile::tempdir_in(folder)?;
         let store =
             SqliteStore::open(Options::new(dir.path(), ProjectId(Uuid::now_v7()), [1; 32]))?;
-        let instances: Vec<InstanceId> = (0..agents).map(|_| InstanceId(Uuid::now_v7())).collect();
         let name = |at: usize| match agents {
             AGENTS => "noop".to_owned(),
             _ => format!("agent {at}"),
         };
-        let capability = |name: String| Capability { name: name.into(), ..Capability::default() };
-        let agent = |(at, instance): (usize, &InstanceId)| AgentSpec {
-            instance: *instance,
-            name: name(at).into(),
-            kind: AgentKind::Builtin,
-            description: "does nothing".into(),
-            capabilities: ["review", "write"].map(|verb| capability(format!("{verb} {at}"))).into(),
-            max_concurrency: (2 * batch).div_ceil(agents).max(2) as u32,
-            delegates: false,
-        };
-        let register = Command::Register {
-            host: HostId(Uuid::now_v7()),
-            incarnation: Incarnation(Uuid::now_v7()),
-            agents: instances.iter().enumerate().map(agent).collect(),
-            lease_ms: 3_600_000,
-        };
-        accepted(store.apply(vec![register]).await?)?;
-        let fit = |instance: &InstanceId| Candidate { instance: *instance, health: 1.0, load: 0.0 };
-        let candidates = instances.iter().map(fit).collect::<Vec<_>>().into();
+        let slots = (2 * batch).div_ceil(agents).max(2);
+        let able = |at: usize| ["review", "write"].map(|verb| format!("{verb} {at}"));
+        let specs: Vec<_> =
+            (0..agents).map(|at| work::agent(&name(at), &able(at), slots)).collect();
+        let candidates = work::fit(&specs).into();
+        accepted(store.apply(vec![work::register(specs)]).await?)?;
         Ok(Bench {
             store,
             assign: Command::Assign(Assign { candidates, limit: batch }),
-            names: (0..agents).map(|at| name(at).into()).collect(),
-            input: Payload::of_text(format!("\"{}\"", "i".repeat(198)))?,
-            output: Payload::of_text(format!("\"{}\"", "o".repeat(198)))?,
+            names: (0..agents).map(name).collect(),
+            input: work::payload("i"),
+            output: work::payload("o"),
             _dir: dir,
         })
     }
 
     fn submit(&self, number: usize) -> Command {
-        let route = Route::Agent(self.names[number % self.names.len()].clone());
-        let spec = TaskSpec::new(TaskId(Uuid::now_v7()), "bench", route);
-        Command::Submit(Submit { tasks: vec![NewTask { spec, input: self.input.clone() }] })
-    }
-
-    fn finish(&self, task: TaskId, request: &TaskRequest) -> Command {
-        let response = TaskResponse {
-            attempt: request.attempt,
-            secret: request.secret.clone(),
-            started_at: None,
-            process: None,
-            outcome: Outcome::Complete { output: self.output.clone() },
-            usage: None,
-            ended: Vec::new(),
-        };
-        Command::Finish { task, response: Box::new(response) }
+        let name = &self.names[number % self.names.len()];
+        work::submit(work::named(name), self.input.clone())
     }
 
     async fn check(&self, tasks: usize) -> Result<(), Failed> {
@@ -129,38 +99,6 @@ impl Bench {
     }
 }
 
-fn accepted(decisions: Vec<Decision>) -> Result<Vec<Letter>, Failed> {
-    let mut letters = Vec::new();
-    for decision in decisions {
-        letters.extend(decision?.letters);
-    }
-    Ok(letters)
-}
-
-/// The work in a letter.
-fn work(letter: &Letter) -> Option<(TaskId, &TaskRequest)> {
-    match &letter.body {
-        LetterBody::TaskRequest(request) => Some((letter.task?, request)),
-        LetterBody::TaskResponse(_)
-        | LetterBody::Event(_)
-        | LetterBody::Query { .. }
-        | LetterBody::Host(_) => None,
-    }
-}
-
-fn starts(letters: &[Letter]) -> Vec<Command> {
-    let at = SystemClock.now();
-    let start = |(task, request): (TaskId, &TaskRequest)| {
-        let proof = Proof { task, attempt: request.attempt, secret: request.secret.clone() };
-        Command::Start { proof, at, process: None }
-    };
-    letters.iter().filter_map(work).map(start).collect()
-}
-
-fn settle(letters: &[Letter]) -> Command {
-    Command::Settle { letters: letters.iter().map(|letter| letter.seq).collect() }
-}
-
 /// Each phase of each batch is a commit of its own.
 async fn phases(folder: &Path, tasks: usize, batch: usize) -> Result<(), Failed> {
     let bench = Bench::open(folder, batch, AGENTS).await?;
@@ -173,12 +111,10 @@ async fn phases(folder: &Path, tasks: usize, batch: usize) -> Result<(), Failed>
             let commands: Vec<Command> = match phase {
                 0 => (0..batch).map(|at| bench.submit(round * batch + at)).collect(),
                 1 => vec![bench.assign.clone()],
-                2 => starts(&letters).into_iter().chain([settle(&letters)]).collect(),
-                _ => letters
-                    .iter()
-                    .filter_map(work)
-                    .map(|(task, request)| bench.finish(task, request))
+                2 => work::starts(&letters, SystemClock.now())
+                    .chain([work::settle(&letters)])
                     .collect(),
+                _ => work::finishes(&letters, &bench.output).collect(),
             };
             let begin = Instant::now();
             let answer = accepted(bench.store.apply(commands).await?)?;
@@ -213,16 +149,10 @@ async fn steady(folder: &Path, tasks: usize, batch: usize, agents: usize) -> Res
     let (mut given, mut started): (Vec<Letter>, Vec<Letter>) = (Vec::new(), Vec::new());
     let (begin, cpu) = (Instant::now(), writer_cpu());
     for round in 0..rounds + 2 {
-        let mut commands: Vec<Command> = started
-            .iter()
-            .filter_map(work)
-            .map(|(task, request)| bench.finish(task, request))
-            .collect();
-        commands.extend(starts(&given));
-        commands.push(settle(&given));
-        if round < rounds {
-            commands.extend((0..batch).map(|at| bench.submit(round * batch + at)));
-        }
+        let new = if round < rounds { batch } else { 0 };
+        let new = (0..new).map(|at| bench.submit(round * batch + at));
+        let at = SystemClock.now();
+        let mut commands = work::step(&started, &given, new, (at, &bench.output));
         commands.push(bench.assign.clone());
         started = given;
         given = accepted(bench.store.apply(commands).await?)?;

@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Version,
     /// It cannot be reached for now, and is tried again.
     Away,
+    /// Something is there already where it has to be empty.
+    NotEmpty,
     /// Something about the data of this batch; others are not concerned.
     Data,
 }
@@ -37,7 +39,7 @@ impl Kind {
     pub(crate) fn is_fatal(self) -> bool {
         match self {
             Kind::Corrupt | Kind::ReadOnly | Kind::Io | Kind::Version => true,
-            Kind::Full | Kind::Locked | Kind::Away | Kind::Data => false,
+            Kind::Full | Kind::Locked | Kind::Away | Kind::NotEmpty | Kind::Data => false,
         }
     }
 }
@@ -68,6 +70,7 @@ impl Failure {
             Kind::Io | Kind::Data => StoreError::Io(text),
             Kind::Version => StoreError::Version(text),
             Kind::Away => StoreError::Away(text),
+            Kind::NotEmpty => StoreError::NotEmpty(text),
         }
     }
 }

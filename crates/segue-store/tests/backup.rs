@@ -21,7 +21,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use support::full::{everything, export, fill};
+use support::full::{everything, export, fill, is_restored};
 use support::*;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -117,23 +117,7 @@ async fn what_is_restored_is_what_was_backed_up(rig: Rig) {
     };
     assert_eq!(but_numbers(&again), but_numbers(&exported));
     let store = rig.open("new");
-    let mut after = everything(&store).await;
-    let (stamp, jumped) = (before.last().expect("it is told"), after.pop().expect("it is told"));
-    assert_eq!(after, before[..before.len() - 1]);
-    let number = |text: &str| text.parse::<u64>().expect("a number");
-    assert_eq!(number(&jumped), number(stamp) + (1 << 32));
-    assert_eq!(store.audit().await, Ok(Vec::new()));
-    numbers_are_new(&store).await;
-}
-
-/// No number that may have been issued after the backup is issued again.
-async fn numbers_are_new(store: &SqliteStore) {
-    let filter = EventFilter { limit: usize::MAX, ..EventFilter::default() };
-    let before = store.events(filter.clone()).await.expect("reads").last().expect("some").cursor;
-    accept(store, vec![submit(vec![spec("a")])]).await;
-    let after = store.events(filter).await.expect("reads").last().expect("some").cursor;
-    assert!(after >= before + (1 << 32), "{before} {after}");
-    assert_eq!(store.audit().await, Ok(Vec::new()));
+    is_restored(&store, &before, &exported).await;
 }
 
 /// The token of a lock that somebody got after the backup is not given to another after the restore, though the backup knows of no token at all.

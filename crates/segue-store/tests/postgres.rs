@@ -2,15 +2,18 @@
 
 mod support;
 
+use segue_core::command::{Command, Excused};
 use segue_core::ids::ProjectId;
+use segue_core::outcome::Outcome;
 use segue_core::ports::{Blobs, Clock, Fut, Store, StoreError};
 use segue_core::state::StateCommand;
+use segue_core::task::{ErrorClass, Need};
 use segue_core::time::Time;
 use segue_store::backup::Backups;
 use segue_store::objects::{self, ObjectBlobs, Objects};
-use segue_store::postgres::{EmptyProject, LargeBodies, Options, PostgresStore};
+use segue_store::postgres::{EmptyProject, LargeBodies, Options, PostgresStore, Tls};
 use segue_store::sqlite;
-use segue_testkit::servers::Postgres;
+use segue_testkit::servers::{Certificate, Postgres, PostgresOptions, another_authority};
 use segue_testkit::store_suite::{self, KEY, Opened, Place, Plan, SEED, TestClock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -252,4 +255,132 @@ fn same_lines(one: &[u8], two: &[u8]) {
         assert_eq!(one, two);
     }
     assert_eq!(one.len(), two.len());
+}
+
+/// Every connection of a store is encrypted and bound to the server's certificate; a server that cannot prove who it is hears no password.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_spoken_to_by_tls_who_is_not_trusted_on_postgres() {
+    let server = Postgres::start_with(PostgresOptions { tls: true, ..Default::default() }).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let blobs: Arc<dyn LargeBodies> =
+        sqlite::SqliteStore::open(support::options(dir.path())).expect("it opens");
+    let name = server.database_name().await;
+    let plain = server.url(&name).split('?').next().expect("a URL").to_owned();
+    let with = |more: &str, tls: Tls| Options {
+        tls,
+        connect_timeout: Duration::from_secs(2),
+        ..Options::new(format!("{plain}{more}"), support::PROJECT, KEY, blobs.clone())
+    };
+    let trusted = || Tls::Authorities(server.authority().to_owned());
+    let bound = "?sslmode=verify-full&channel_binding=require";
+    let store = PostgresStore::connect(with(bound, trusted())).await.expect("it connects");
+    let signals = store.signals();
+    support::accept(store.as_ref(), vec![support::submit(vec![support::spec("a")])]).await;
+    let mut listener = signals.listen();
+    signals.hint(segue_core::ports::Topic::Ready);
+    listener.next(&[segue_core::ports::Topic::Ready]).await;
+    assert_eq!(store.counts().await.expect("reads").values().sum::<u64>(), 1);
+    drop((listener, signals, store));
+    // Without a word about TLS in the URL, it is used because an authority is named.
+    assert!(segue_store::postgres::examine(&with("", trusted())).await.is_ok());
+
+    let other = dir.path().join("other.pem");
+    std::fs::write(&other, another_authority()).expect("it is written");
+    let password = plain.split([':', '@']).nth(2).expect("a password").to_owned();
+    let refused = async |options: Options, says: &str| {
+        let (connected, examined) = (
+            PostgresStore::connect(options.clone()).await.map(drop),
+            segue_store::postgres::examine(&options).await.map(drop),
+        );
+        for error in [connected, examined].map(|result| result.expect_err("it is refused")) {
+            assert!(error.to_string().contains(says), "{error}");
+            assert!(!format!("{error} {error:?}").contains(&password), "{error}");
+        }
+    };
+    refused(with("?sslmode=require", Tls::System), "UnknownIssuer").await;
+    refused(with(bound, Tls::Authorities(other)), "UnknownIssuer").await;
+    refused(with("?sslmode=disable", trusted()), "no encryption").await;
+    let missing = Tls::Authorities("/nowhere/ca.pem".into());
+    refused(with(bound, missing), "/nowhere/ca.pem").await;
+    server.show(Certificate::OfAnotherName).await;
+    refused(with(bound, trusted()), "not valid for name").await;
+    server.show(Certificate::Expired).await;
+    refused(with(bound, trusted()), "certificate expired").await;
+    server.show(Certificate::Good).await;
+    assert!(segue_store::postgres::examine(&with(bound, trusted())).await.is_ok());
+}
+
+/// Round trips of one batch at most, whatever is in it.
+const TRIPS_MAX: u64 = 8;
+
+/// So many commands of all kinds that come together under load, each about another task, all accepted.
+async fn mixed(store: &PostgresStore, size: usize) -> Vec<Command> {
+    let assign = support::register(store, "hand", 2_000).await;
+    let specs = || (0..size).map(|_| support::spec("hand"));
+    support::accept(store, specs().map(|spec| support::submit(vec![spec])).collect()).await;
+    let effects = support::accept(store, vec![assign.clone()]).await;
+    let works = store_suite::work(&effects[0].letters);
+    assert_eq!(works.len(), size);
+    let start = works.iter().map(|work| work.start(store.now())).collect();
+    support::accept(store, start).await;
+    let done = || Outcome::Complete { output: store_suite::json("{\"done\":true}") };
+    let mut batch: Vec<Command> = Vec::with_capacity(size);
+    for (at, work) in works.iter().enumerate() {
+        let proof = work.proof();
+        batch.push(match at % 12 {
+            0 => work.end(done()),
+            1 => support::submit(vec![support::spec("hand"), support::spec("nobody")]),
+            2 => Command::Progress { proof, note: store_suite::json("\"half\"") },
+            3 => Command::Delegate { proof, tasks: vec![store_suite::delegated("one", "hand")] },
+            4 => work.fail(ErrorClass::Transient),
+            5 => Command::Cancel { task: work.task, reason: "enough".into() },
+            6 => store_suite::write(store_suite::put(&format!("key/{at}"), "1")),
+            7 => {
+                let mut waits = support::spec("hand");
+                waits.needs = vec![Need { task: work.task, name: None, order_only: true }];
+                support::submit(vec![waits])
+            }
+            8 => Command::Settle { letters: vec![work.seq] },
+            9 => {
+                let (name, holder) = (format!("lock {at}").into(), "somebody".into());
+                store_suite::state(StateCommand::Lock { name, holder, ttl_ms: 60_000 })
+            }
+            10 => work.end(Outcome::Delegate {
+                tasks: vec![
+                    store_suite::delegated("a", "hand"),
+                    store_suite::delegated("b", "hand"),
+                ],
+                resume: true,
+                continuation: None,
+            }),
+            _ => work.fail(ErrorClass::Permanent),
+        });
+    }
+    batch.push(Command::Tick { limit: 512, excused: Excused::Nobody });
+    batch.push(assign);
+    batch
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_a_handful_of_round_trips_whatever_its_size_on_postgres() {
+    let server = Postgres::start().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let blobs: Arc<dyn LargeBodies> =
+        sqlite::SqliteStore::open(support::options(dir.path())).expect("it opens");
+    for size in [1, 64, 1_000] {
+        let url = server.database().await;
+        let options =
+            Options { lanes: 1, ..Options::new(url, support::PROJECT, KEY, blobs.clone()) };
+        let store = PostgresStore::connect(options).await.expect("it connects");
+        let batch = mixed(&store, size).await;
+        let before = store.traffic();
+        let effects = support::accept(store.as_ref(), batch).await;
+        let after = store.traffic();
+        let (trips, statements) = (after.0 - before.0, after.1 - before.1);
+        eprintln!("{size:5} commands: {trips} round trips, {statements} statements");
+        let given = effects.iter().any(|effects| !effects.letters.is_empty());
+        assert!(given || size == 1, "work was given out");
+        assert!(trips <= TRIPS_MAX, "{size} commands took {trips} round trips");
+        assert_eq!(store.audit().await.expect("it reads"), Vec::<String>::new());
+    }
 }

@@ -6,7 +6,7 @@ use segue_core::command::{Assign, Candidate, Command, Duty, DutyKind, NewTask, R
 use segue_core::event::Event;
 use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};
 use segue_core::payload::Payload;
-use segue_core::ports::{EventFilter, Store, StoreError};
+use segue_core::ports::{EventFilter, Passing, Store, StoreError};
 use segue_core::task::{Need, Route, TaskSpec, TaskState};
 use segue_store::postgres::{LargeBodies, Options, PostgresStore};
 use segue_testkit::servers::{Postgres, Proxy};
@@ -56,12 +56,22 @@ impl Together {
 
     /// A connection such as somebody with a shell has.
     async fn shell(&self) -> tokio_postgres::Client {
+        let client = self.client().await;
+        client.batch_execute("SET search_path = segue").await.expect("it is there");
+        client
+    }
+
+    async fn client(&self) -> tokio_postgres::Client {
         let (client, wire) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls)
             .await
             .expect("the server answers");
         tokio::spawn(wire);
-        client.batch_execute("SET search_path = segue").await.expect("it is there");
         client
+    }
+
+    /// Before a store was there.
+    async fn plain(&self, sql: &str) {
+        self.client().await.batch_execute(sql).await.expect("it is done");
     }
 
     /// What must hold when all work is done.
@@ -431,13 +441,18 @@ async fn a_late_commit_is_never_stepped_over(place: &Together) {
 
 /// Two who lock the same tasks in another order.
 async fn a_deadlock_is_decided_anew(place: &Together) {
+    // For the lines of the store, which connect later.
+    place
+        .plain("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = 4000', current_database()); END $$")
+        .await;
     let store = place.store().await;
     let (one, two) = (support::spec("a"), support::spec("a"));
     let (first, second) = (one.id, two.id);
     support::accept(store.as_ref(), vec![support::submit(vec![one]), support::submit(vec![two])])
         .await;
     let other = place.shell().await;
-    other.batch_execute("BEGIN").await.expect("begins");
+    // Each looks once, when it has waited for so long: the store when the other waits as well, also on a slow machine.
+    other.batch_execute("SET deadlock_timeout = '10min'; BEGIN").await.expect("begins");
     let lock = "SELECT 1 FROM tasks WHERE id = $1 FOR UPDATE";
     other.query(lock, &[&second.0]).await.expect("locks");
     let cancel = |task| Command::Cancel { task, reason: "a test".into() };
@@ -456,7 +471,7 @@ async fn a_deadlock_is_decided_anew(place: &Together) {
         }
         assert!(begin.elapsed() < PATIENCE, "the store waits for the other");
     }
-    // Whoever has waited longest is the first to look, and is the one that gives way.
+    // Who looks and finds that nobody can go on gives way.
     other.query(lock, &[&first.0]).await.expect("the store gives way");
     other.batch_execute("COMMIT").await.expect("commits");
     let decisions = ours.await.expect("it answers").expect("it is decided anew");
@@ -551,6 +566,7 @@ async fn a_hint_reaches_the_other_nodes(place: &Together) {
     let mut own = here.listen();
     here.hint(Topic::Due);
     assert_eq!(own.next(&[Topic::Due, Topic::Events]).await, Topic::Due, "its own at once");
+    segue_testkit::bus_suite::others_are_told_and_nobody_here(here, there).await;
 }
 
 async fn text_that_no_row_can_hold_is_refused_alone(place: &Together) {

@@ -3,9 +3,9 @@
 use segue_core::ports::{Clock, Fut, Gates, Locks, Presence};
 use segue_core::time::Time;
 use segue_store::soft::{InProcessSoft, MonotonicClock, PRESENCE_TTL_MS};
-use segue_testkit::gate_suite::{self, GateRig};
-use segue_testkit::lock_suite::{self, LockRig};
+use segue_testkit::keeper_rig::{Keeper, KeeperOf};
 use segue_testkit::presence_suite::{self, PresenceRig};
+use segue_testkit::{gate_suite, lock_suite};
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +30,9 @@ impl Rig {
         let clock = Arc::new(Hand::default());
         Rig { clock: clock.clone(), soft: InProcessSoft::with_clock(clock) }
     }
+}
 
+impl Keeper for Rig {
     fn pass(&self, ms: u64) -> Fut<'_, ()> {
         self.clock.0.fetch_add(ms, Ordering::SeqCst);
         Box::pin(ready(()))
@@ -42,52 +44,30 @@ impl Rig {
     }
 }
 
-impl PresenceRig for Rig {
+impl KeeperOf<dyn Presence> for Rig {
     fn connect(&self) -> Fut<'_, Arc<dyn Presence>> {
         let soft: Arc<dyn Presence> = self.soft.clone();
         Box::pin(ready(soft))
     }
+}
 
+impl PresenceRig for Rig {
     fn ttl_ms(&self) -> u64 {
         PRESENCE_TTL_MS
     }
-
-    fn pass(&self, ms: u64) -> Fut<'_, ()> {
-        Rig::pass(self, ms)
-    }
-
-    fn forget(&self) -> Fut<'_, ()> {
-        Rig::forget(self)
-    }
 }
 
-impl LockRig for Rig {
+impl KeeperOf<dyn Locks> for Rig {
     fn connect(&self) -> Fut<'_, Arc<dyn Locks>> {
         let soft: Arc<dyn Locks> = self.soft.clone();
         Box::pin(ready(soft))
     }
-
-    fn pass(&self, ms: u64) -> Fut<'_, ()> {
-        Rig::pass(self, ms)
-    }
-
-    fn forget(&self) -> Fut<'_, ()> {
-        Rig::forget(self)
-    }
 }
 
-impl GateRig for Rig {
+impl KeeperOf<dyn Gates> for Rig {
     fn connect(&self) -> Fut<'_, Arc<dyn Gates>> {
         let soft: Arc<dyn Gates> = self.soft.clone();
         Box::pin(ready(soft))
-    }
-
-    fn pass(&self, ms: u64) -> Fut<'_, ()> {
-        Rig::pass(self, ms)
-    }
-
-    fn forget(&self) -> Fut<'_, ()> {
-        Rig::forget(self)
     }
 }
 

@@ -9,12 +9,13 @@ use segue_core::ports::{
     Topic,
 };
 use segue_store::soft::{Mode, Options, RedisSoft};
-use segue_testkit::servers::{Proxy, Redis, RedisOptions, RedisSentinel};
+use segue_testkit::servers::{
+    Certificate, Proxy, Redis, RedisOptions, RedisSentinel, another_authority,
+};
 use segue_testkit::{bus_suite, gate_suite, lock_suite, presence_suite};
 use soft_support::{Rig, options, until};
 use std::collections::BTreeMap;
 use std::future::ready;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -258,8 +259,7 @@ async fn hints_are_gathered_on_redis() {
     listener.next(&[Topic::Events]).await;
     let calls = published().await - before;
     assert!((1..=most + 1).contains(&calls), "{calls} messages, at most {most}");
-    let signals: Arc<dyn Signals> = here;
-    drop(signals);
+    segue_testkit::bus_suite::others_are_told_and_nobody_here(here, there).await;
 }
 
 /// The primary is lost, its replica is promoted, and the old primary comes back as a replica.
@@ -335,6 +335,49 @@ async fn every_question_is_answered_by_tls_on_redis() {
     let soft = RedisSoft::connect(options(&server.url(), "tls")).await.unwrap();
     let Err(error) = soft.status().await else { panic!("the authority is unknown") };
     assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+}
+
+/// The Sentinel is asked and the primary spoken to by TLS, and each has to prove who it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sentinel_and_its_primary_are_spoken_to_by_tls_on_redis() {
+    let servers = RedisSentinel::start_with(true).await;
+    let secret = servers.password();
+    let url = format!(
+        "rediss+sentinel://:{secret}@{}/{}?sentinel_password={secret}",
+        servers.address(),
+        servers.name()
+    );
+    let with = |ca: Option<&std::path::Path>| Options {
+        ca: ca.map(ToOwned::to_owned),
+        connect: Duration::from_secs(5),
+        ..options(&url, "sentinel")
+    };
+    let soft = RedisSoft::connect(with(Some(servers.authority()))).await.unwrap();
+    assert_eq!(soft.status().await.unwrap().mode, Mode::Sentinel);
+    let (node, instance) = some();
+    soft.beat(beat(node, instance)).await.unwrap();
+    assert_eq!(soft.everybody().await.unwrap().instances.len(), 1);
+    let (here, there) =
+        (soft.signals(InProcessSignals::new()), soft.signals(InProcessSignals::new()));
+    there.listening().await;
+    let mut listener = there.listen();
+    here.hint(Topic::Ready);
+    listener.next(&[Topic::Ready]).await;
+
+    let refused = async |ca: Option<&std::path::Path>, says: &str| {
+        let soft = RedisSoft::connect(with(ca)).await.unwrap();
+        let Err(error) = soft.status().await else { panic!("nobody vouches for it") };
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(!error.to_string().contains(secret), "{error}");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other.pem");
+    std::fs::write(&other, another_authority()).unwrap();
+    refused(None, "UnknownIssuer").await;
+    refused(Some(&other), "UnknownIssuer").await;
+    // The Sentinel proves who it is, the primary does not.
+    servers.first().show(Certificate::OfAnotherName).await;
+    refused(Some(servers.authority()), "not valid for name").await;
 }
 
 /// Three servers, each with a third of the slots.

@@ -9,6 +9,7 @@ use segue_core::letter::{LetterBody, TaskResponse};
 use segue_core::outcome::Outcome;
 use segue_core::payload::Payload;
 use segue_core::ports::{EventFilter, Store};
+use segue_core::state::OutcomeState;
 use segue_core::task::{Route, TaskSpec, TaskState};
 use segue_store::sqlite::{Options, SqliteStore};
 use uuid::Uuid;
@@ -62,6 +63,7 @@ async fn a_task_makes_the_trip_and_is_there_after_reopening() {
         started_at: None,
         process: None,
         outcome: Outcome::Complete { output: Payload::of_text("[2]").expect("json") },
+        state: OutcomeState::default(),
         usage: None,
         ended: Vec::new(),
     };

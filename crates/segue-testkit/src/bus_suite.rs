@@ -34,7 +34,9 @@ pub use delivery::{
 };
 pub use flaky::FlakyBus;
 pub(crate) use flaky::consume as consume_either;
-pub use hints::{hints_are_heard_and_count_once, hints_are_never_needed};
+pub use hints::{
+    hints_are_heard_and_count_once, hints_are_never_needed, others_are_told_and_nobody_here,
+};
 pub use restart::{
     a_restart_in_the_middle_loses_nothing, what_was_not_acknowledged_comes_again_after_a_restart,
     what_was_taken_survives_a_restart,

@@ -1,9 +1,9 @@
 //! What every keeper of gate counters is asked, whichever adapter stands behind it: `gate_suite::ask_all(|| a_rig(&server)).await`.
 
-use crate::questions::{AT_ONCE, Question, ask};
+use crate::keeper_rig::KeeperOf;
+use crate::questions::ask_each;
 use futures_util::future::join_all;
-use segue_core::ports::{Admission, Fut, GATE_MS_MAX, GateKey, GateReading, Gates, SoftError};
-use std::sync::Arc;
+use segue_core::ports::{Admission, GATE_MS_MAX, GateKey, GateReading, Gates, SoftError};
 
 /// A window that does not end while a question is asked.
 const LONG_MS: u64 = 600_000;
@@ -11,16 +11,9 @@ const LONG_MS: u64 = 600_000;
 const SHORT_MS: u64 = 60_000;
 
 /// A keeper of gates that has counted nothing, and the ways around the port that a suite needs.
-pub trait GateRig: Send + Sync {
-    /// A connection: another one each time, as another node has, where the adapter has connections at all.
-    fn connect(&self) -> Fut<'_, Arc<dyn Gates>>;
+pub trait GateRig: KeeperOf<dyn Gates> {}
 
-    /// So much time passes for it.
-    fn pass(&self, ms: u64) -> Fut<'_, ()>;
-
-    /// It loses everything.
-    fn forget(&self) -> Fut<'_, ()>;
-}
+impl<R: KeeperOf<dyn Gates>> GateRig for R {}
 
 /// Asks every question in one test, each on a rig of its own that `make` makes.
 ///
@@ -29,18 +22,7 @@ pub trait GateRig: Send + Sync {
 pub async fn ask_all<R: GateRig, F: Future<Output = R>>(
     make: impl Fn() -> F + Send + Sync + 'static,
 ) {
-    let make = Arc::new(make);
-    macro_rules! questions {
-        ($($question:ident),+ $(,)?) => {
-            vec![$({
-                let make = make.clone();
-                Question::new(stringify!($question), 2, async move || {
-                    $question(&make().await).await;
-                })
-            }),+]
-        };
-    }
-    let questions = questions![
+    ask_each!(make:
         a_window_lets_through_what_it_holds,
         of_many_at_once_as_many_pass_as_may,
         a_window_that_ended_begins_anew,
@@ -48,8 +30,7 @@ pub async fn ask_all<R: GateRig, F: Future<Output = R>>(
         gates_of_other_keys_are_other_gates,
         a_gate_that_was_forgotten_is_open,
         what_never_passes_is_refused,
-    ];
-    ask(questions, AT_ONCE).await;
+    );
 }
 
 fn key(provider: &str, account: &str, model: &str) -> GateKey {

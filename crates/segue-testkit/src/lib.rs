@@ -3,6 +3,7 @@
 pub mod bus_suite;
 pub mod faults;
 pub mod gate_suite;
+pub mod keeper_rig;
 pub mod lock_suite;
 pub mod memory;
 pub mod presence_suite;

@@ -1,8 +1,9 @@
 //! What every keeper of fenced locks is asked, whichever adapter stands behind it: `lock_suite::ask_all(|| a_rig(&server)).await`.
 
-use crate::questions::{AT_ONCE, Question, ask};
+use crate::keeper_rig::KeeperOf;
+use crate::questions::ask_each;
 use futures_util::future::join_all;
-use segue_core::ports::{Fence, Fut, LOCK_TTL_MS_MAX, LockError, Locks, SOFT_NAME_MAX};
+use segue_core::ports::{Fence, LOCK_TTL_MS_MAX, LockError, Locks, SOFT_NAME_MAX};
 use segue_engine::lock_within;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,16 +17,9 @@ const SHORT_MS: u64 = 60_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A keeper of locks that holds none, and the ways around the port that a suite needs.
-pub trait LockRig: Send + Sync {
-    /// A connection: another one each time, as another node has, where the adapter has connections at all.
-    fn connect(&self) -> Fut<'_, Arc<dyn Locks>>;
+pub trait LockRig: KeeperOf<dyn Locks> {}
 
-    /// So much time passes for it.
-    fn pass(&self, ms: u64) -> Fut<'_, ()>;
-
-    /// It loses everything that it may lose. Nothing where it keeps locks for good.
-    fn forget(&self) -> Fut<'_, ()>;
-}
+impl<R: KeeperOf<dyn Locks>> LockRig for R {}
 
 /// Asks every question in one test, each on a rig of its own that `make` makes.
 ///
@@ -34,18 +28,7 @@ pub trait LockRig: Send + Sync {
 pub async fn ask_all<R: LockRig, F: Future<Output = R>>(
     make: impl Fn() -> F + Send + Sync + 'static,
 ) {
-    let make = Arc::new(make);
-    macro_rules! questions {
-        ($($question:ident),+ $(,)?) => {
-            vec![$({
-                let make = make.clone();
-                Question::new(stringify!($question), 2, async move || {
-                    $question(&make().await).await;
-                })
-            }),+]
-        };
-    }
-    let questions = questions![
+    ask_each!(make:
         a_lock_is_held_by_one_and_says_by_whom,
         of_many_at_once_one_gets_it,
         whoever_waits_gets_it_in_the_end,
@@ -57,8 +40,7 @@ pub async fn ask_all<R: LockRig, F: Future<Output = R>>(
         tokens_grow_although_everything_was_forgotten,
         locks_of_other_names_are_other_locks,
         what_is_not_possible_is_refused,
-    ];
-    ask(questions, AT_ONCE).await;
+    );
 }
 
 async fn take(locks: &Arc<dyn Locks>, name: &str, holder: &str, ttl_ms: u64) -> Fence {

@@ -14,27 +14,19 @@ pub use seen::{
     who_can_do_something_is_found, who_is_silent_is_forgotten, who_leaves_is_forgotten_at_once,
 };
 
-use crate::questions::{AT_ONCE, Question, ask};
+use crate::keeper_rig::KeeperOf;
+use crate::questions::ask_each;
 use segue_core::ids::{HostId, InstanceId};
-use segue_core::ports::{Beat, Everybody, Fut, InstanceBeat, NodeBeat, Presence};
+use segue_core::ports::{Beat, Everybody, InstanceBeat, NodeBeat, Presence};
 use segue_core::time::Time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// A directory with nobody in it, and the ways around the port that a suite needs.
-pub trait PresenceRig: Send + Sync {
-    /// A connection: another one each time, as another node has, where the adapter has connections at all.
-    fn connect(&self) -> Fut<'_, Arc<dyn Presence>>;
-
+pub trait PresenceRig: KeeperOf<dyn Presence> {
     /// How long it remembers whom nobody heard of, in milliseconds.
     fn ttl_ms(&self) -> u64;
-
-    /// So much time passes for it.
-    fn pass(&self, ms: u64) -> Fut<'_, ()>;
-
-    /// It loses everything.
-    fn forget(&self) -> Fut<'_, ()>;
 }
 
 /// Asks every question in one test, each on a rig of its own that `make` makes.
@@ -44,18 +36,7 @@ pub trait PresenceRig: Send + Sync {
 pub async fn ask_all<R: PresenceRig, F: Future<Output = R>>(
     make: impl Fn() -> F + Send + Sync + 'static,
 ) {
-    let make = Arc::new(make);
-    macro_rules! questions {
-        ($($question:ident),+ $(,)?) => {
-            vec![$({
-                let make = make.clone();
-                Question::new(stringify!($question), 2, async move || {
-                    $question(&make().await).await;
-                })
-            }),+]
-        };
-    }
-    let questions = questions![
+    ask_each!(make:
         everybody_is_seen_as_they_were_told,
         of_two_words_the_later_stays,
         who_is_silent_is_forgotten,
@@ -66,8 +47,7 @@ pub async fn ask_all<R: PresenceRig, F: Future<Output = R>>(
         ten_thousand_are_told_and_read,
         many_nodes_tell_at_once,
         names_of_every_kind_are_kept_apart,
-    ];
-    ask(questions, AT_ONCE).await;
+    );
 }
 
 fn host(number: u128) -> HostId {
@@ -103,6 +83,7 @@ fn node_beat(node: HostId) -> NodeBeat {
         address: Some("127.0.0.1:7777".into()),
         load: 0.5,
         draining: false,
+        trouble: None,
     }
 }
 

@@ -54,6 +54,21 @@ impl Question {
     }
 }
 
+/// Asks these questions, each on a rig of its own that the first word makes.
+macro_rules! ask_each {
+    ($make:ident: $($question:ident),+ $(,)?) => {{
+        let make = std::sync::Arc::new($make);
+        let questions = vec![$({
+            let make = make.clone();
+            $crate::questions::Question::new(stringify!($question), 2, async move || {
+                $question(&make().await).await;
+            })
+        }),+];
+        $crate::questions::ask(questions, $crate::questions::AT_ONCE).await;
+    }};
+}
+pub(crate) use ask_each;
+
 /// How one was answered: its time, and what was wrong.
 struct Answer {
     name: &'static str,

@@ -30,6 +30,7 @@ pub use rabbit_mq::{RabbitMq, RabbitMqOptions};
 pub use redis::{Redis, RedisOptions};
 pub use s3::S3;
 pub use sentinel::RedisSentinel;
+pub use tls::{Certificate, another_authority};
 
 use std::time::{Duration, Instant};
 

@@ -15,6 +15,7 @@ mod differential;
 mod durable;
 mod fleets;
 mod graphs;
+mod outcomes;
 mod payloads;
 mod place;
 mod pruning;
@@ -27,6 +28,7 @@ pub use differential::*;
 pub use durable::*;
 pub use fleets::*;
 pub use graphs::*;
+pub use outcomes::*;
 pub use payloads::*;
 pub use place::*;
 pub use pruning::*;
@@ -71,6 +73,7 @@ macro_rules! store_suite {
             a_report_without_the_secret_is_refused,
             timers_find_what_is_due,
             a_drained_agent_gets_nothing_new,
+            what_is_new_of_the_fleet_is_told_by_its_version,
             reopening_finds_everything,
             unsent_letters_come_again_after_a_crash,
             numbers_are_never_issued_twice,
@@ -95,6 +98,9 @@ macro_rules! store_suite {
             a_lock_is_held_by_one_until_its_time_is_up,
             a_lost_lock_writes_nothing,
             state_is_told_apart_from_events,
+            an_outcome_writes_state_in_its_own_commit,
+            an_outcome_whose_writes_are_refused_writes_nothing_and_fails,
+            outcomes_that_write_the_same_key_at_once_lose_nothing,
             random_commands_give_what_the_reference_gives,
         }
     };

@@ -314,6 +314,9 @@ pub struct RunArgs {
     /// The agent that is given the goal
     #[arg(long, value_name = "NAME", default_value = "orchestrator", requires = "goal")]
     pub agent: String,
+    /// A key of shared state that the agent may use, or a prefix and `*`; may be given several times
+    #[arg(long, value_name = "KEY", value_delimiter = ',', requires = "goal")]
+    pub state_key: Vec<String>,
     /// Input of the run: NAME=VALUE, NAME=@FILE, @FILE.json or -
     #[arg(short, long, value_name = "INPUT")]
     pub input: Vec<String>,
@@ -326,6 +329,9 @@ pub struct RunArgs {
     /// Limit of the whole run, such as 90s or 2h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<u64>,
+    /// The span that asks for it, as W3C Trace Context writes it; the run belongs to its trace
+    #[arg(long, value_name = "TRACEPARENT", env = "TRACEPARENT", hide_env_values = true)]
+    pub traceparent: Option<String>,
     /// Submitting the same under the same key again finds the same run
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
@@ -363,12 +369,18 @@ pub struct SubmitArgs {
     /// A task that has to end first; may be given several times
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub needs: Vec<String>,
+    /// A key of shared state that its agent may use, or a prefix and `*`; may be given several times
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    pub state_key: Vec<String>,
     /// How often it is tried in all
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub retry_attempts: Option<u32>,
     /// Limit of one attempt, such as 90s or 2h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<u64>,
+    /// The span that asks for it, as W3C Trace Context writes it; the task belongs to its trace
+    #[arg(long, value_name = "TRACEPARENT", env = "TRACEPARENT", hide_env_values = true)]
+    pub traceparent: Option<String>,
     /// Submitting the same under the same key again finds the same task
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,

@@ -42,6 +42,14 @@ impl Backend {
         Backend { store, blobs, kind }
     }
 
+    /// Round trips to the server and statements so far; nothing where there is none.
+    pub fn traffic(&self) -> Option<(u64, u64)> {
+        match &self.kind {
+            Kind::Sqlite(_) => None,
+            Kind::Postgres(store) => Some(store.traffic()),
+        }
+    }
+
     /// That of a project: the cluster's, where it is part of one. Of an embedded one the caller holds the lock.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
+use segue_core::trace::Traceparent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
@@ -53,6 +54,15 @@ pub struct Here {
     closing: watch::Sender<bool>,
     /// Held where no node holds it.
     _lock: Option<NodeLock>,
+}
+
+/// What a submit says beside its body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks<'a> {
+    /// The same body under the same key is taken in once.
+    pub idempotency_key: Option<&'a str>,
+    /// The span that asks for it.
+    pub traceparent: Option<&'a str>,
 }
 
 impl Client {
@@ -221,7 +231,7 @@ impl Client {
     /// # Errors
     /// What the API refuses, and a node that cannot be reached.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
-        let response = self.send(Method::GET, path, Vec::new(), None).await?;
+        let response = self.send(Method::GET, path, Vec::new(), Marks::default()).await?;
         json(read(response).await?)
     }
 
@@ -230,7 +240,7 @@ impl Client {
     /// # Errors
     /// What the API refuses, and a node that cannot be reached.
     pub async fn bytes(&self, path: &str) -> Outcome<Vec<u8>> {
-        let response = self.send(Method::GET, path, Vec::new(), None).await?;
+        let response = self.send(Method::GET, path, Vec::new(), Marks::default()).await?;
         read(response).await
     }
 
@@ -238,14 +248,22 @@ impl Client {
     ///
     /// # Errors
     /// What the API refuses, and a node that cannot be reached.
-    pub async fn post<T: DeserializeOwned>(
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Outcome<T> {
+        self.submit(path, body, Marks::default()).await
+    }
+
+    /// The same, with what a submit says beside its body.
+    ///
+    /// # Errors
+    /// What the API refuses, and a node that cannot be reached.
+    pub async fn submit<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
-        idempotency_key: Option<&str>,
+        marks: Marks<'_>,
     ) -> Outcome<T> {
         let body = serde_json::to_vec(body).map_err(|error| Failure::usage(error.to_string()))?;
-        let response = self.send(Method::POST, path, body, idempotency_key).await?;
+        let response = self.send(Method::POST, path, body, marks).await?;
         json(read(response).await?)
     }
 
@@ -254,7 +272,7 @@ impl Client {
     /// # Errors
     /// What the API refuses, and a node that cannot be reached.
     pub async fn lines(&self, path: &str) -> Outcome<Lines> {
-        let response = self.send(Method::GET, path, Vec::new(), None).await?;
+        let response = self.send(Method::GET, path, Vec::new(), Marks::default()).await?;
         if !response.status().is_success() {
             return Err(refused(read_all(response.into_body()).await?));
         }
@@ -266,15 +284,24 @@ impl Client {
         method: Method,
         path: &str,
         body: Vec<u8>,
-        idempotency_key: Option<&str>,
+        marks: Marks<'_>,
     ) -> Outcome<Response<Body>> {
         let mut request =
             Request::builder().method(method).uri(path).header(http::header::HOST, "segue");
         if !body.is_empty() {
             request = request.header(http::header::CONTENT_TYPE, "application/json");
         }
-        if let Some(key) = idempotency_key {
+        if let Some(key) = marks.idempotency_key {
             request = request.header("idempotency-key", key);
+        }
+        // A variable that is set to nothing is not set.
+        if let Some(span) = marks.traceparent.filter(|span| !span.trim().is_empty()) {
+            let span: Traceparent = span.trim().parse().map_err(|wrong: String| {
+                Failure::usage(wrong).hint(
+                    "it comes from --traceparent, or from the variable TRACEPARENT of this shell",
+                )
+            })?;
+            request = request.header("traceparent", span.to_string());
         }
         let request = request
             .body(Body::from(body))
@@ -346,7 +373,7 @@ async fn reach(project: &Project) -> Outcome<Reached> {
 /// Whether somebody answers there, whatever the answer.
 async fn answers(socket: &Path) -> bool {
     let client = Client { way: Way::Socket(socket.to_path_buf()) };
-    client.send(Method::GET, "/v1/health", Vec::new(), None).await.is_ok()
+    client.send(Method::GET, "/v1/health", Vec::new(), Marks::default()).await.is_ok()
 }
 
 async fn read(response: Response<Body>) -> Outcome<Vec<u8>> {

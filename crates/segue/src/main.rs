@@ -15,6 +15,7 @@ mod cluster;
 mod commands;
 mod config;
 mod context;
+mod ending;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod failure;

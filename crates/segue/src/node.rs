@@ -2,6 +2,7 @@
 
 use crate::backend::Base;
 use crate::cluster::settings::machine;
+use crate::ending;
 use crate::project::{NodeLock, Project};
 use crate::remains::{self, Remains};
 use crate::worktrees;
@@ -12,7 +13,7 @@ use segue_core::decide::secret_of;
 use segue_core::ids::Incarnation;
 use segue_core::ports::{NodeBeat, Store};
 use segue_core::worker::TokenMaker;
-use segue_engine::{Config, Engine, HostBus, LocalHost};
+use segue_engine::{Config, Engine, EngineError, HostBus, LocalHost};
 use segue_store::sqlite::SystemClock;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub struct NodeOptions {
 }
 
 /// How long outcomes that are on their way may take to be written when a node leaves a cluster.
-const LAST_OUTCOMES: Duration = Duration::from_secs(5);
+const LAST_OUTCOMES: Duration = Duration::from_secs(3);
 /// Between two looks whether they are.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -58,6 +59,7 @@ fn engine_config(project: &Project, store: &dyn Store, config: Config) -> Config
         address: None,
         load: 0.0,
         draining: false,
+        trouble: None,
     };
     Config {
         has_peers: true,
@@ -83,7 +85,10 @@ impl Node {
         let parts = base.parts.clone();
         let local = LocalHost { host: project.host, incarnation: Incarnation(Uuid::new_v4()) };
         let specs = agents.iter().map(|agent| agent.spec.clone()).collect();
-        let bus = HostBus::over(parts.bus.clone());
+        let bus = match &project.cluster {
+            Some(_) => HostBus::beside(parts.bus.clone()),
+            None => HostBus::over(parts.bus.clone()),
+        };
         let host_parts = HostParts {
             host: local.host,
             incarnation: local.incarnation,
@@ -147,30 +152,41 @@ impl Node {
         });
     }
 
-    /// Stops: gives out no more work, lets what runs end for as long as `patience`, then ends it.
+    /// Stops: gives out no more work, lets what runs end for as long as `patience`, then ends it. A server that is away holds up none of it for longer
+    /// than [`ending::LAST_STEPS`].
     pub async fn stop(&self, patience: Duration) {
         self.engine.stop_assigning();
         let is_shared = self.project.cluster.is_some();
-        if is_shared && let Err(error) = self.engine.leave(&self.local).await {
-            tracing::warn!(%error, "the other nodes could not be told that this one leaves");
-        }
         // What was assigned just now may still be on its way to the host.
         let quiet = async {
+            if is_shared {
+                self.tell("that this one leaves", self.engine.leave(&self.local)).await;
+            }
             self.host.idle().await;
             self.settle().await;
             self.host.idle().await;
         };
         if tokio::time::timeout(patience, quiet).await.is_err() {
-            self.host.cancel_all("the node stops").await;
+            let ended = self.host.cancel_all("the node stops");
+            ending::within(ending::ATTEMPTS, "ending what runs", ended).await;
         }
         // Outcomes that are on their way are written before the engine ends.
         self.settle().await;
-        if is_shared && let Err(error) = self.engine.left(&self.local, "its node ended").await {
-            tracing::warn!(%error, "the other nodes could not be told that this one has gone");
+        if is_shared {
+            let left = self.engine.left(&self.local, "its node ended");
+            self.tell("that this one has gone", left).await;
         }
         self.engine.stop().await;
         self.host.stop().await;
         self.base.close().await;
+    }
+
+    /// Lets the other nodes know something, where the tables can be written within a moment.
+    async fn tell(&self, what: &str, word: impl Future<Output = Result<(), EngineError>>) {
+        let what = format!("telling the other nodes {what}");
+        if let Some(Err(error)) = ending::within(ending::WORD, &what, word).await {
+            tracing::warn!("{what}: {error}");
+        }
     }
 
     /// Waits until what its attempts reported is written, by whichever node; at most a moment.

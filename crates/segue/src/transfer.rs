@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufWriter, Cursor, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::NamedTempFile;
 
 /// Bytes of an export's first line, at most.
@@ -52,6 +53,43 @@ pub async fn to_file(backend: &Backend, path: &Path) -> Result<u64, StoreError> 
 pub async fn write(backend: &Backend, out: impl Write + Send + 'static) -> Result<(), StoreError> {
     let nothing_is_known = Arc::new(|_| false);
     backend.export_rows(nothing_is_known, Box::new(BufWriter::new(out))).await
+}
+
+/// A writer that remembers whether its reader has gone: what a store reports of that is a text.
+pub struct Pipe<W> {
+    out: W,
+    has_gone: Arc<AtomicBool>,
+}
+
+impl<W: Write> Pipe<W> {
+    /// Over this one.
+    pub fn of(out: W) -> Pipe<W> {
+        Pipe { out, has_gone: Arc::default() }
+    }
+
+    /// Whether the reader has gone; can be asked when the writer has been given away.
+    pub fn has_gone(&self) -> Arc<AtomicBool> {
+        self.has_gone.clone()
+    }
+
+    fn noted<T>(&self, written: io::Result<T>) -> io::Result<T> {
+        if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            self.has_gone.store(true, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        self.noted(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.out.flush();
+        self.noted(flushed)
+    }
 }
 
 /// What an export says of itself in its first line, and the same lines once more from the first one on.

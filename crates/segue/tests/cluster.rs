@@ -6,7 +6,7 @@ use repo_report_support::{Place, Ran, example, path};
 use segue_testkit::servers::{Postgres, RabbitMq, Redis};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
@@ -93,6 +93,33 @@ impl Cluster {
         self.begin(&["up", "--node", name, "--team", path(&example())], "listening on")
     }
 
+    /// A worker with this team, which has joined.
+    fn worker(&self, name: &str, team: &Path) -> Running {
+        let token = self.ask(&["worker", "token", name])["token"].as_str().unwrap().to_owned();
+        let file = self.place.beside(&format!("{name}.toml"));
+        let text = std::fs::read_to_string(&self.file).unwrap();
+        let (from, to) = (text.find("[rabbitmq]").unwrap(), text.find("[redis]").unwrap());
+        // The broker and the token: nothing else is in the worker's file.
+        let rabbitmq = &text[from..to];
+        let text = format!("{rabbitmq}[worker]\ntoken = \"{token}\"\nlease = \"6s\"\n");
+        std::fs::write(&file, text).unwrap();
+        let mut command = self.place.command(&[
+            "worker",
+            "--config",
+            path(&file),
+            "--team",
+            path(team),
+            "--project",
+            path(&self.place.repo),
+        ]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        assert!(line.contains(&format!("worker `{name}` joined with")), "{line:?}");
+        Running { child, out }
+    }
+
     fn ask(&self, args: &[&str]) -> Value {
         let came = self.place.segue(&self.args(&[args, &["--json"]].concat()));
         assert_eq!(came.code, 0, "{came:#?}");
@@ -139,32 +166,7 @@ async fn two_nodes_and_a_worker_on_a_cluster_do_what_one_machine_does() {
     let cluster = Cluster::start().await;
     let mut east = cluster.node("east");
     let west = cluster.node("west");
-    let token = cluster.ask(&["worker", "token", "red"])["token"].as_str().unwrap().to_owned();
-    let worker_file = cluster.place.beside("worker.toml");
-    let text = std::fs::read_to_string(&cluster.file).unwrap();
-    let (from, to) = (text.find("[rabbitmq]").unwrap(), text.find("[redis]").unwrap());
-    // The broker and the token: nothing else is in the worker's file.
-    let rabbitmq = &text[from..to];
-    std::fs::write(
-        &worker_file,
-        format!("{rabbitmq}[worker]\ntoken = \"{token}\"\nlease = \"6s\"\n"),
-    )
-    .unwrap();
-    let mut command = cluster.place.command(&[
-        "worker",
-        "--config",
-        path(&worker_file),
-        "--team",
-        path(&example()),
-        "--project",
-        path(&cluster.place.repo),
-    ]);
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    assert!(line.contains("worker `red` joined with"), "{line:?}");
-    let worker = Running { child, out };
+    let worker = cluster.worker("red", &example());
     let everybody = [("east", "up"), ("red", "up"), ("west", "up")];
     let nodes = cluster.nodes_are("west", &everybody);
     assert_eq!(nodes["nodes"][1]["roles"], serde_json::json!(["worker"]));
@@ -177,6 +179,8 @@ async fn two_nodes_and_a_worker_on_a_cluster_do_what_one_machine_does() {
     cluster.report("west", &[]);
     assert_eq!(cluster.place.pages(), wanted);
     cluster.clear();
+
+    state_over_a_worker(&cluster);
 
     // One node dies in the middle of a run; the run goes on and completes.
     let workflow = example().join("workflow.yaml");
@@ -197,6 +201,47 @@ async fn two_nodes_and_a_worker_on_a_cluster_do_what_one_machine_does() {
     assert_eq!(cluster.place.pages(), wanted);
     one_backup(&cluster);
     west.terminate();
+}
+
+/// The agent of a worker, which has no credential of the project, reads and writes shared state by its tasks.
+fn state_over_a_worker(cluster: &Cluster) {
+    let team = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keeper");
+    let keeper = cluster.worker("blue", &team);
+    cluster.ask(&["state", "put", "plan/api", r#"{"owner": "anna"}"#, "--node", "east"]);
+    let flow = cluster.place.beside("keep.yaml");
+    let put = |key: &str| {
+        format!(
+            "{{large: 1048576, say: {{outcome: complete, state: {{put: [{{key: {key}, value: 0}}]}}}}}}"
+        )
+    };
+    let text = format!(
+        "tasks:\n  first:\n    agent: keeper\n    state_keys: [counts, 'plan/*']\n    \
+         input: {{count: counts, owner: \"{{{{ state['plan/api'].owner }}}}\"}}\n  \
+         second: {{agent: keeper, needs: first, state_keys: counts, input: {{count: counts}}}}\n  \
+         large: {{agent: keeper, state_keys: 'plan/*', input: {}}}\n  \
+         foreign: {{agent: keeper, on_failure: continue, state_keys: 'plan/*', input: {}}}\n\
+         output:\n  first: \"{{{{ tasks.first.output }}}}\"\n  second: \"{{{{ tasks.second.output }}}}\"\n  \
+         foreign: \"{{{{ tasks.foreign.error.message }}}}\"\n",
+        put("plan/large"),
+        put("counts"),
+    );
+    std::fs::write(&flow, text).unwrap();
+    let came = cluster.place.segue(&cluster.args(&["run", path(&flow), "--node", "west"]));
+    assert_eq!(came.code, 0, "{came:#?}");
+    let output: Value = serde_json::from_str(&came.out).unwrap();
+    assert_eq!(output["first"]["input"]["owner"], "anna", "{output:#}");
+    assert_eq!(output["first"]["state"]["values"]["plan/api"]["value"]["owner"], "anna");
+    assert_eq!(output["second"]["state"]["values"]["counts"]["value"], 1);
+    assert!(output["foreign"].as_str().unwrap().contains("`counts`"), "{output:#}");
+    let value = |key: &str| {
+        let args = ["state", "get", key, "--node", "east"];
+        let came = cluster.place.segue(&cluster.args(&args));
+        serde_json::from_str::<Value>(&came.out).unwrap_or_else(|_| panic!("{came:#?}"))
+    };
+    assert_eq!(value("counts"), 2);
+    assert_eq!(value("plan/large").as_str().map(str::len), Some(1 << 20));
+    cluster.ask(&["nodes", "drain", "blue", "--node", "west"]);
+    assert_eq!(keeper.end().0, Some(0));
 }
 
 /// Of all nodes one made a backup, under its lease, and nobody another one since.

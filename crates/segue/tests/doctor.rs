@@ -77,6 +77,15 @@ async fn doctor_tells_what_is_wrong_with_which_server_on_a_cluster() {
     assert!(all.iter().all(|finding| finding.0.starts_with("ok")), "{all:#?}");
     assert!(!Path::new(&place.dir.join(".segue")).exists(), "who looks makes nothing");
 
+    // Who is to speak TLS and does not, is not spoken to at all.
+    let encrypted = (format!("{database}?sslmode=require"), vhost.replace("amqp://", "amqps://"));
+    write(&place, &encrypted.0, &encrypted.1, &redis.url());
+    let all = asked(&place, 1);
+    for (server, section) in [("fail PostgreSQL", "[postgres]"), ("fail RabbitMQ", "[rabbitmq]")] {
+        says(&all, server, "it does not speak TLS there", section);
+    }
+    write(&place, &database, &vhost, &redis.url());
+
     // A standby that commits do not wait for is worth a word.
     let standby = postgres.standby(false).await;
     says(

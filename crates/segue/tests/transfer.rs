@@ -5,7 +5,9 @@ mod common;
 use common::Place;
 use segue_testkit::servers::Postgres;
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 const ID: &str = "01939a3e-7c11-7d02-8f00-9a6b1c2d3e4f";
 
@@ -53,6 +55,25 @@ fn filled() -> (Place, Vec<String>) {
     let ids = listed["tasks"].as_array().unwrap().iter();
     let ids = ids.map(|task| task["id"].as_str().unwrap().to_owned()).collect();
     (place, ids)
+}
+
+#[test]
+fn an_export_whose_reader_has_enough_ends_quietly() {
+    let (place, _) = filled();
+    let ends = |why: &str| {
+        let mut command = place.command(&["export", "-"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(serde_json::from_str::<Value>(&line).is_ok(), "{why}: {line}");
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!((ended.status.code(), &*said), (Some(141), ""), "{why}");
+    };
+    ends("out of the store");
+    let up = place.up(&[]);
+    ends("out of the node");
+    up.terminate();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,10 +4,11 @@ use super::{Link, LinkError};
 use crate::host::Host;
 use parking_lot::Mutex;
 use segue_core::agent::AgentSpec;
+use segue_core::outage::{Outage, Words};
 use segue_core::worker::{Answer, Say, Who};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an answer to a hello, a beat or a bye is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +35,16 @@ pub struct Presence {
     lease_ms: u64,
     granted_ms: AtomicU64,
     who: Who,
+    /// Whether no node answers.
+    outage: Outage,
 }
+
+/// How that is told.
+const UNHEARD: Words = Words {
+    begins: "no node answers; what runs goes on",
+    goes_on: "still no node answers; what runs goes on",
+    is_over: "a node answers again",
+};
 
 impl Presence {
     /// For this host, with these agents and a lease that lasts so long without a beat.
@@ -47,6 +57,7 @@ impl Presence {
         machine: &str,
     ) -> Presence {
         let name = link.token().name.clone();
+        let began = Instant::now();
         Presence {
             link,
             host,
@@ -54,6 +65,7 @@ impl Presence {
             lease_ms,
             granted_ms: AtomicU64::new(lease_ms),
             who: Who { name, version: version.to_owned(), machine: machine.to_owned() },
+            outage: Outage::new(UNHEARD, move || began.elapsed()),
         }
     }
 
@@ -62,7 +74,6 @@ impl Presence {
     /// # Errors
     /// Why the engine does not take this worker.
     pub async fn hello(&self) -> Result<(), String> {
-        let mut is_said = false;
         loop {
             let agents = self.agents.lock().clone();
             let say = Say::Hello { who: self.who.clone(), agents, lease_ms: self.lease_ms };
@@ -73,10 +84,7 @@ impl Presence {
                 }
                 Err(LinkError::Refused(reason)) => return Err(reason),
                 Err(error) => {
-                    // Once: a broker that is away may be so for long.
-                    if !std::mem::replace(&mut is_said, true) {
-                        tracing::warn!(%error, "no node has answered yet; this goes on");
-                    }
+                    self.is_unheard(&error);
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -115,13 +123,7 @@ impl Presence {
             beats += 1;
             let mut again = beats >= BEATS;
             let beat = self.beat().await;
-            let was_heard = std::mem::replace(
-                &mut is_heard,
-                !matches!(
-                    beat,
-                    Err(LinkError::Ask(_) | LinkError::Forged(_) | LinkError::Later(_))
-                ),
-            );
+            is_heard = true;
             match beat {
                 Ok(true) => return Stay::Leave,
                 Ok(false) => {}
@@ -130,11 +132,10 @@ impl Presence {
                     tracing::warn!(%reason, "the agents of this worker register again");
                     again = true;
                 }
-                // Once: a broker that is away may be so for long.
-                Err(error) if was_heard => {
-                    tracing::warn!(%error, "no node answers; what runs goes on");
+                Err(error @ (LinkError::Ask(_) | LinkError::Forged(_) | LinkError::Later(_))) => {
+                    is_heard = false;
+                    self.is_unheard(&error);
                 }
-                Err(error) => tracing::debug!(%error, "still no node answers"),
             }
             if again {
                 beats = 0;
@@ -160,7 +161,17 @@ impl Presence {
         Ok(matches!(answer, Answer::Done { leave: true, .. }))
     }
 
+    fn is_unheard(&self, error: &LinkError) {
+        if let Some(words) = self.outage.failed() {
+            tracing::warn!(%error, "{words}");
+        }
+    }
+
     fn note(&self, answer: &Answer) {
+        // At the level of the first line: whoever read that one wants to read this.
+        if let Some(words) = self.outage.worked() {
+            tracing::warn!("{words}");
+        }
         if let Answer::Done { lease_ms: granted @ 1.., .. } = answer {
             self.granted_ms.store(*granted, Ordering::Relaxed);
         }

@@ -221,6 +221,7 @@ impl Stage {
             run_ms: Some(60_000),
             workspace: None,
             resume: None,
+            state: None,
             team: Vec::new(),
         };
         (task, request)
@@ -386,6 +387,7 @@ pub fn delegated(key: &str) -> Delegated {
         timeouts: Timeouts::default(),
         workspace: None,
         template: false,
+        state_keys: Vec::new(),
     }
 }
 

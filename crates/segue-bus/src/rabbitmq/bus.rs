@@ -4,6 +4,7 @@ use super::link::{BACKOFF, Link, Purpose};
 use super::names::Names;
 use super::options::Options;
 use super::probe::{Probe, probe};
+use super::standing::Standing;
 use super::{consume, dead, link, publish};
 use lapin::tcp::OwnedTLSConfig;
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use segue_core::letter::{Address, Letter};
 use segue_core::ports::{BusError, Consumer, DeadLetter, Fut, WorkBus};
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) publishing: Arc<Link>,
     pub(super) consuming: Arc<Link>,
     pub(super) lanes: publish::Lanes,
+    /// Room for letters that wait to be taken by the broker.
+    pub(super) room: Semaphore,
     pub(super) leaving: consume::Leaving,
     pub(super) closing: watch::Sender<bool>,
 }
@@ -45,6 +48,8 @@ pub struct Status {
     pub blocked: Option<String>,
     /// Addresses whose letters wait to be taken by the broker.
     pub waiting: usize,
+    /// Bytes of the letters that wait.
+    pub waiting_bytes: usize,
     /// How often a connection was lost and made again.
     pub reconnects: u64,
 }
@@ -70,7 +75,8 @@ impl RabbitBus {
         let tls = trusted(&options).await?;
         let options = Arc::new(options);
         let closing = watch::Sender::new(false);
-        let link = || Link::new(closing.subscribe());
+        let standing = Standing::new();
+        let link = || Link::new(closing.subscribe(), standing.clone());
         let (publishing, consuming) = (link(), link());
         let links = [(&publishing, Purpose::Publishing), (&consuming, Purpose::Consuming)];
         let keepers = links.map(|(link, purpose)| {
@@ -79,6 +85,7 @@ impl RabbitBus {
         });
         let shared = Arc::new(Shared {
             names: Names::of(&options),
+            room: Semaphore::new(publish::rooms(&options)),
             options,
             publishing,
             consuming,
@@ -119,7 +126,8 @@ impl RabbitBus {
 
     /// How the bus stands.
     pub fn status(&self) -> Status {
-        let Shared { publishing, consuming, lanes, .. } = &*self.shared;
+        let Shared { publishing, consuming, lanes, room, options, .. } = &*self.shared;
+        let rooms = publish::rooms(options).saturating_sub(room.available_permits());
         let place = match publishing.now() {
             Ok(live) => live.place.clone(),
             Err(error) => error.to_string(),
@@ -130,6 +138,7 @@ impl RabbitBus {
             place,
             blocked: publishing.blocked.borrow().clone(),
             waiting: lanes.lock().len(),
+            waiting_bytes: rooms * publish::ROOM_BYTES,
             reconnects: (publishing.made() + consuming.made()).saturating_sub(2),
         }
     }
@@ -178,6 +187,15 @@ impl WorkBus for RabbitBus {
             && consuming.now().is_ok()
             && publishing.blocked.borrow().is_none();
         stands.then(|| (publishing.made() + consuming.made()).saturating_sub(2))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let Shared { publishing, consuming, .. } = &*self.shared;
+        if let Some(error) = publishing.now().err().or(consuming.now().err()) {
+            return Some(format!("RabbitMQ: {error}"));
+        }
+        let blocked = publishing.blocked.borrow();
+        blocked.as_ref().map(|reason| format!("RabbitMQ takes no letters: {reason}"))
     }
 }
 

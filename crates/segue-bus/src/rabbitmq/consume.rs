@@ -188,6 +188,11 @@ async fn take_over(
         };
         match came {
             Some(Ok(came)) => read(desk, came, &mut seen),
+            // One of many, where the connection itself was lost, which is told already.
+            Some(Err(error)) if !live.connection.status().connected() => {
+                tracing::debug!(queue = %desk.source.queue, %error, "a queue waits for the next connection");
+                return;
+            }
             Some(Err(error)) => {
                 tracing::warn!(queue = %desk.source.queue, %error, "the channel of a queue was lost");
                 return;

@@ -2,13 +2,14 @@
 
 use super::names::{Names, short};
 use super::options::{Options, place};
+use super::standing::Standing;
 use super::topology;
 use futures_util::StreamExt;
-use lapin::options::ConfirmSelectOptions;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::runtime::default_runtime;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, Event};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Event};
 use parking_lot::Mutex as Lock;
 use segue_core::ports::BusError;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub(super) struct Live {
     pub(super) publishing: Vec<Mutex<Channel>>,
     /// Its user, of whom the broker makes sure that messages say nothing else.
     pub(super) user: String,
+    /// Where it is tried now and then whether the broker takes letters.
+    probing: Option<Channel>,
     /// The node, without user and password.
     pub(super) place: String,
     /// Tells one connection from the next.
@@ -58,11 +61,13 @@ pub(super) struct Link {
     /// How often a connection was made.
     made: AtomicU64,
     trouble: Lock<String>,
+    standing: Arc<Standing>,
 }
 
 impl Link {
-    pub(super) fn new(closing: watch::Receiver<bool>) -> Arc<Link> {
+    pub(super) fn new(closing: watch::Receiver<bool>, standing: Arc<Standing>) -> Arc<Link> {
         Arc::new(Link {
+            standing,
             live: watch::Sender::new(None),
             blocked: watch::Sender::new(None),
             closing,
@@ -130,11 +135,11 @@ pub(super) async fn supervise(
         match made {
             Ok(live) => {
                 wait = BACKOFF.0;
-                hold(&link, live).await;
+                hold(&link, live, &options).await;
             }
             Err(error) => {
                 let trouble = format!("{}: {error}", place(node));
-                tracing::warn!(%trouble, "RabbitMQ cannot be reached");
+                link.standing.is_away(&trouble);
                 *link.trouble.lock() = trouble;
                 tokio::select! {
                     () = link.closed() => return,
@@ -161,8 +166,9 @@ async fn connect(
         Connection::connect_uri_with_config(node.clone(), properties, tls.clone(), runtime)
             .await
             .map_err(said)?;
-    let mut publishing = Vec::new();
+    let (mut publishing, mut probing) = (Vec::new(), None);
     if purpose == Purpose::Publishing {
+        probing = Some(connection.create_channel().await.map_err(said)?);
         topology::declare(&connection, &Names::of(options)).await?;
         for _ in 0..CHANNELS {
             let channel = connection.create_channel().await.map_err(said)?;
@@ -173,6 +179,7 @@ async fn connect(
     Ok(Live {
         connection,
         publishing,
+        probing,
         user: node.authority.userinfo.username.clone(),
         place: place(node),
         epoch: link.made.fetch_add(1, Ordering::SeqCst) + 1,
@@ -180,45 +187,88 @@ async fn connect(
 }
 
 /// Hands the connection out until it is lost or the bus is closed.
-async fn hold(link: &Link, live: Live) {
+async fn hold(link: &Link, live: Live, options: &Options) {
     let live = Arc::new(live);
-    let mut events = std::pin::pin!(live.connection.events_listener());
+    let standing = &link.standing;
     tracing::info!(node = %live.place, "connected to RabbitMQ");
+    standing.rises(&live.place);
     link.blocked.send_replace(None);
     link.live.send_replace(Some(live.clone()));
+    let lost = watch_over(link, &live, options).await;
+    standing.falls();
+    link.live.send_replace(None);
+    if link.blocked.send_replace(None).is_some() {
+        standing.is_not_known();
+    }
+    if let Some(trouble) = lost {
+        standing.is_away(&trouble);
+    }
+    // Also one that is of no use is closed: its thread would go on.
+    let closing = live.connection.close(200, short("OK"));
+    let _ = tokio::time::timeout(GOOD_BYE, closing).await;
+}
+
+/// Hears what becomes of a connection, until it is lost, which is told, or the bus is closed.
+async fn watch_over(link: &Link, live: &Arc<Live>, options: &Options) -> Option<String> {
+    let mut events = std::pin::pin!(live.connection.events_listener());
+    let mut looks = tokio::time::interval(options.heartbeat);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let names = Names::of(options);
     loop {
         let event = tokio::select! {
-            () = link.closed() => break,
+            () = link.closed() => return None,
             () = link.kicked.notified() => {
-                if link.broken.load(Ordering::SeqCst) >= live.epoch { break }
+                if link.broken.load(Ordering::SeqCst) >= live.epoch {
+                    return Some(link.trouble.lock().clone());
+                }
+                continue;
+            }
+            _ = looks.tick() => {
+                match link.blocked.borrow().as_deref() {
+                    Some(reason) => link.standing.is_full(reason),
+                    None => look(live, &names),
+                }
                 continue;
             }
             event = events.next() => event,
         };
-        match event {
+        let trouble = match event {
             Some(Event::ConnectionBlocked(reason)) => {
-                tracing::warn!(%reason, "RabbitMQ takes no letters for now");
+                link.standing.is_full(&reason);
                 link.blocked.send_replace(Some(reason));
+                continue;
             }
             Some(Event::ConnectionUnblocked) => {
-                tracing::info!("RabbitMQ takes letters again");
+                link.standing.has_room();
                 link.blocked.send_replace(None);
+                continue;
             }
             Some(Event::Error(error)) if !live.connection.status().connected() => {
-                *link.trouble.lock() = format!("{}: {error}", live.place);
-                tracing::warn!(node = %live.place, %error, "the connection to RabbitMQ was lost");
-                break;
+                format!("{}: {error}", live.place)
             }
-            Some(_) if live.connection.status().connected() => {}
-            Some(_) | None => {
-                *link.trouble.lock() = format!("{}: the connection ended", live.place);
-                break;
-            }
-        }
+            Some(_) if live.connection.status().connected() => continue,
+            Some(_) | None => format!("{}: the connection ended", live.place),
+        };
+        (*link.trouble.lock()).clone_from(&trouble);
+        return Some(trouble);
     }
-    link.live.send_replace(None);
-    link.blocked.send_replace(None);
-    // Also one that is of no use is closed: its thread would go on.
-    let closing = live.connection.close(200, short("OK"));
-    let _ = tokio::time::timeout(GOOD_BYE, closing).await;
+}
+
+/// Publishes nothing to nobody. The broker says that it is short of memory or disk to those alone who publish: without this, whoever does so
+/// rarely would not know for hours.
+fn look(live: &Arc<Live>, names: &Names) {
+    let Some(channel) = live.probing.clone() else { return };
+    let target = names.nowhere();
+    tokio::spawn(async move {
+        let options = BasicPublishOptions::default();
+        let publishing = channel.basic_publish(
+            target.exchange,
+            target.key,
+            options,
+            &[],
+            BasicProperties::default(),
+        );
+        // What becomes of the connection is heard elsewhere.
+        let _ = tokio::time::timeout(GOOD_BYE, publishing).await;
+    });
 }

@@ -11,6 +11,7 @@ mod names;
 mod options;
 mod probe;
 mod publish;
+mod standing;
 mod topology;
 
 pub use bus::{RabbitBus, Status};

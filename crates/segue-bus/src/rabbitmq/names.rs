@@ -95,6 +95,11 @@ impl Names {
         Target { exchange: self.dead(), key: short(key), mandatory: true }
     }
 
+    /// Where nobody has a queue, and nobody has to: what is published there is for the broker alone.
+    pub(super) fn nowhere(&self) -> Target {
+        Target { exchange: self.responses(), key: short("nobody"), mandatory: false }
+    }
+
     pub(super) fn source(&self, address: &Address, options: &Options) -> Source {
         let Target { exchange, key, .. } = self.target(address);
         let (queue, exclusive) = match address {

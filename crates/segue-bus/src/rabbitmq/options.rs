@@ -32,6 +32,9 @@ pub struct Options {
     pub shared_bytes_max: usize,
     /// Bytes of a message, at most; has to be less than the `max_message_size` of the broker.
     pub message_bytes_max: usize,
+    /// Bytes of letters that wait to be taken by the broker, at most; beside them each address has one message in flight. Whoever wants to publish more
+    /// waits with it.
+    pub waiting_bytes_max: usize,
     /// How often work is handed over in vain before it is a dead letter.
     pub delivery_limit: u32,
     /// How long a queue of a host is kept when nobody takes from it.
@@ -60,6 +63,7 @@ impl Options {
             letters_max: 256,
             shared_bytes_max: 256 * 1024,
             message_bytes_max: 8 * 1024 * 1024,
+            waiting_bytes_max: 64 * 1024 * 1024,
             delivery_limit: 20,
             unused: Duration::from_secs(7 * 24 * 3_600),
             connect_timeout: Duration::from_secs(10),

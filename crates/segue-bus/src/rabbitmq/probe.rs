@@ -9,6 +9,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// Bytes of the greeting of a broker that are read, at most.
 const GREETING_MAX: usize = 16 * 1024;
@@ -54,9 +55,21 @@ pub(super) async fn probe(shared: &Arc<Shared>) -> Result<Probe, BusError> {
     let late = || BusError::Away(format!("{}: no answer in time", live.place));
     let (round_trip, missing) =
         tokio::time::timeout(timeout, asking).await.unwrap_or_else(|_| Err(late()))?;
-    let blocked = shared.publishing.blocked.borrow().clone();
+    let blocked = blocked(shared).await?;
     let version = version(shared, &live.place).await;
     Ok(Probe { place: live.place.clone(), version, round_trip, missing, blocked })
+}
+
+/// Why the broker takes no letters: it says so to those alone who publish, so something is published, to nobody.
+async fn blocked(shared: &Arc<Shared>) -> Result<Option<String>, BusError> {
+    let mut blocked = shared.publishing.blocked.subscribe();
+    let target = shared.names.nowhere();
+    let publishing = super::publish::send(shared, &target, &[], 0, Uuid::new_v4());
+    tokio::select! {
+        biased;
+        Ok(reason) = blocked.wait_for(Option::is_some) => Ok(reason.clone()),
+        said = publishing => said.map(|_| None),
+    }
 }
 
 /// The version in the greeting of this node. The driver reads it and keeps it to itself, so it is asked for once more, before anybody logs in.

@@ -4,6 +4,7 @@
 use super::Shared;
 use super::link::Live;
 use super::names::{Target, short};
+use super::options::Options;
 use crate::wire;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
@@ -16,11 +17,19 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SemaphorePermit};
 use uuid::Uuid;
 
 /// The first wait for room in a full queue, and the longest one.
 const ROOM: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
+
+/// Room for letters that wait is given out in pieces of so many bytes.
+pub(super) const ROOM_BYTES: usize = 1_024;
+
+/// The pieces of room that there are.
+pub(super) fn rooms(options: &Options) -> usize {
+    (options.waiting_bytes_max / ROOM_BYTES).clamp(1, u32::MAX as usize)
+}
 
 /// What the broker said of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,15 +118,56 @@ pub(super) async fn publish(shared: &Arc<Shared>, letters: Vec<Letter>) -> Resul
     shared.publishing.now()?;
     let call = Arc::new(Call::default());
     let parcels = pack(shared, &call, letters).await?;
+    let mut closing = shared.closing();
+    let bytes: usize = parcels.iter().map(|(_, parcel)| parcel.bytes).sum();
+    let _room = tokio::select! {
+        biased;
+        room = room_for(shared, bytes) => room?,
+        _ = closing.wait_for(|closing| *closing) => return Err(BusError::Closed),
+    };
     call.state.lock().open = parcels.len();
+    // Before the room is given back.
+    let _left = Left { shared, call: &call, addresses: addresses_of(&parcels) };
     for (address, parcel) in parcels {
         enqueue(shared, address, parcel);
     }
-    let mut closing = shared.closing();
     tokio::select! {
         biased;
         () = wait_for(&call) => call.result(),
         _ = closing.wait_for(|closing| *closing) => Err(BusError::Closed),
+    }
+}
+
+/// Waits for room for so many bytes; as much as there is at all for more than that.
+async fn room_for(shared: &Shared, bytes: usize) -> Result<SemaphorePermit<'_>, BusError> {
+    let pieces = bytes.div_ceil(ROOM_BYTES).min(rooms(&shared.options));
+    let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
+    shared.room.acquire_many(pieces).await.map_err(|_| BusError::Closed)
+}
+
+fn addresses_of(parcels: &[(Address, Parcel)]) -> Vec<Address> {
+    parcels.iter().map(|(address, _)| address.clone()).collect()
+}
+
+/// Takes what a call that is given up left in its lanes out of them: it would stay there for as long as the broker takes nothing.
+struct Left<'a> {
+    shared: &'a Shared,
+    call: &'a Arc<Call>,
+    addresses: Vec<Address>,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if self.call.state.lock().open == 0 {
+            return;
+        }
+        let mut lanes = self.shared.lanes.lock();
+        for address in &self.addresses {
+            if let Some(lane) = lanes.get_mut(address) {
+                lane.waiting
+                    .retain(|parcel| !std::ptr::eq(parcel.call.as_ptr(), Arc::as_ptr(self.call)));
+            }
+        }
     }
 }
 

@@ -37,6 +37,7 @@ fn work(to: &Address, n: u64) -> Letter {
         run_ms: None,
         workspace: None,
         resume: None,
+        state: None,
         team: Vec::new(),
     };
     let task = Some(TaskId(Uuid::from_u128(u128::from(n))));
@@ -284,6 +285,150 @@ pub async fn a_broker_without_memory_makes_publish_wait(rig: Rig) {
     ack(&mut *consumer, &came).await;
     assert_eq!(bus.status().blocked, None);
     assert_eq!(bus.comebacks(), Some(0));
+    bus.close().await;
+}
+
+/// The alarm of a broker that has less memory than it wants, until it is ended.
+async fn set_memory(broker: &RabbitMq, part: &str) {
+    broker.eval(&format!("vm_memory_monitor:set_vm_memory_high_watermark({part}).")).await;
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let condition = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(what, condition).await;
+}
+
+/// A broker says so to those alone who publish: a bus that does so rarely knows it all the same, and so does one that is asked at once.
+pub async fn whoever_publishes_nothing_hears_of_an_alarm(mut rig: Rig) {
+    rig.options.heartbeat = std::time::Duration::from_secs(1);
+    let bus = rig.bus().await;
+    assert_eq!((bus.trouble(), bus.probe().await.unwrap().blocked), (None, None));
+    set_memory(&rig.broker, "0.0001").await;
+    until("the bus to hear of the alarm", || bus.trouble().is_some()).await;
+    let trouble = bus.trouble().unwrap();
+    assert!(trouble.contains("takes no letters") && trouble.contains("memory"), "{trouble}");
+    let another = rig.bus().await;
+    let blocked = another.probe().await.unwrap().blocked;
+    assert!(blocked.is_some_and(|why| why.contains("memory")));
+    set_memory(&rig.broker, "0.6").await;
+    until("the bus to hear of its end", || bus.trouble().is_none()).await;
+    until("the other one to hear of its end", || another.trouble().is_none()).await;
+    let lines = lines_with("takes no letters: it is short of memory");
+    assert!(!lines.is_empty(), "nothing was said of it");
+    bus.close().await;
+    another.close().await;
+}
+
+/// Whoever wants to publish waits with it; what is given up takes no room.
+pub async fn what_waits_for_a_broker_without_memory_is_bounded(mut rig: Rig) {
+    const MAX: usize = 64 * 1024;
+    rig.options.waiting_bytes_max = MAX;
+    let bus = rig.bus().await;
+    let host = some_host();
+    let mut consumer = bus.consume(host.clone()).await.unwrap();
+    set_memory(&rig.broker, "0.0001").await;
+    until("the bus to hear of the alarm", || {
+        // Whoever publishes is told.
+        let _ = futures_util::FutureExt::now_or_never(bus.probe());
+        bus.status().blocked.is_some()
+    })
+    .await;
+    let large = |n| {
+        let payload = Payload::of_trusted_text(&format!("\"{}\"", "x".repeat(8 * 1024)));
+        Letter { body: LetterBody::Query { payload }, ..letter(&host, n) }
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let (bus, letter) = (bus.clone(), large(n));
+        tasks.spawn(async move { bus.publish(vec![letter]).await });
+    }
+    until("the room to be full", || bus.status().waiting_bytes > MAX * 3 / 4).await;
+    assert!(bus.status().waiting_bytes <= MAX, "{:?}", bus.status());
+    // Whoever asks for more than there is at all gets through in the end, and nobody overtakes.
+    tasks.shutdown().await;
+    assert_eq!(bus.status().waiting_bytes, 0);
+    let many: Vec<Letter> = (200..220).map(large).collect();
+    let publishing = {
+        let bus = bus.clone();
+        tokio::spawn(async move { bus.publish(many).await })
+    };
+    until("the letters to wait", || bus.status().waiting_bytes == MAX).await;
+    set_memory(&rig.broker, "0.6").await;
+    within("publishing to go on", publishing).await.unwrap().unwrap();
+    assert_eq!(bus.status().waiting_bytes, 0);
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&219) {
+        let came = take(&mut *consumer, 1).await;
+        ack(&mut *consumer, &came).await;
+        numbers.push(came[0].letter.seq);
+    }
+    // Of what was given up only that may have come which was on its way already.
+    assert!(numbers.len() <= 22, "{numbers:?}");
+    bus.close().await;
+}
+
+/// What the bus has said in this process.
+static SAID: parking_lot::Mutex<Vec<u8>> = parking_lot::Mutex::new(Vec::new());
+
+struct Ear;
+
+impl std::io::Write for Ear {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        SAID.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps what is said from now on.
+pub fn listen() {
+    let filter = tracing_subscriber::EnvFilter::new("warn,lapin=off");
+    let said = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    said.with_writer(|| Ear).try_init().expect("nobody else listens");
+}
+
+fn lines_with(part: &str) -> Vec<String> {
+    let said = String::from_utf8_lossy(&SAID.lock()).into_owned();
+    said.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
+}
+
+/// However often both connections, and whoever waits, try in vain: one line when the broker goes, one when it is back.
+pub async fn an_outage_is_told_in_few_lines(mut rig: Rig) {
+    let proxy = Proxy::to(&rig.broker.address(0)).await;
+    // Nobody is a broker here, and each try is counted.
+    let counter = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let counted = format!("amqp://nobody:x@{}/none", counter.local_addr().unwrap());
+    rig.options.urls = vec![rig.broker.url_by(&proxy.addr(), "%2f"), counted];
+    let bus = rig.bus().await;
+    let host = some_host();
+    let mut consumer = bus.consume(host.clone()).await.unwrap();
+    let before = SAID.lock().len();
+    let told = |part: &str| {
+        let said = String::from_utf8_lossy(&SAID.lock()[before..]).into_owned();
+        said.lines().filter(|line| line.contains(part)).count()
+    };
+    proxy.cut().await;
+    for _ in 0..10 {
+        within("a try", counter.accept()).await.unwrap();
+        let _ = bus.publish(vec![letter(&host, 1)]).await;
+        let _ = futures_util::FutureExt::now_or_never(consumer.next(1));
+    }
+    assert_eq!((told("RabbitMQ is away"), told("RabbitMQ is back"), told("WARN")), (1, 0, 1));
+    drop(counter);
+    proxy.heal().await;
+    until("the bus to be back", || bus.trouble().is_none()).await;
+    until("that to be told", || told("RabbitMQ is back") == 1).await;
+    bus.publish(vec![letter(&host, 2)]).await.unwrap();
+    let came = take(&mut *consumer, 1).await;
+    ack(&mut *consumer, &came).await;
+    assert_eq!((told("RabbitMQ is away"), told("RabbitMQ is back")), (1, 1));
     bus.close().await;
 }
 

@@ -8,6 +8,7 @@ use crate::fleet::Takers;
 use crate::ids::{InstanceId, TaskId};
 use crate::letter::{LetterBody, Resume, TaskRequest};
 use crate::payload::Hash;
+use crate::state::GivenState;
 use crate::task::{Attempt, Route, Task, TaskState};
 
 /// Assigns the ready tasks of the snapshot in the order of their ranks, as long as there are slots.
@@ -67,7 +68,11 @@ fn give(draft: &mut Draft<'_>, id: TaskId, instance: InstanceId) -> Result<(), R
     });
     let task = task.clone();
     draft.move_slots(instance, true);
-    draft.event(id, Fact::Assigned { attempt: attempt_id, number, agent, instance })?;
+    // Where the run has a trace of its own it follows from the ids, which the event tells.
+    let traced = draft.find(task.spec.root).is_some_and(|root| root.spec.traceparent.is_some());
+    let traceparent = traced.then(|| draft.span_of(&task, attempt_id));
+    draft
+        .event(id, Fact::Assigned { attempt: attempt_id, number, agent, instance, traceparent })?;
     if let Some(request) = task_request(&task, &draft.ctx.key) {
         draft.letter(instance, &task, LetterBody::TaskRequest(Box::new(request)));
     }
@@ -96,6 +101,10 @@ pub fn task_request(task: &Task, key: &[u8; 32]) -> Option<TaskRequest> {
         resume: task
             .resumes()
             .then(|| Resume { continuation: task.continuation.clone(), children: Vec::new() }),
+        state: (!task.spec.state_keys.is_empty()).then(|| {
+            let keys = task.spec.state_keys.clone();
+            Box::new(GivenState { keys, values: Vec::new(), more: false })
+        }),
         team: Vec::new(),
     })
 }

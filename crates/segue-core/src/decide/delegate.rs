@@ -2,12 +2,14 @@
 
 use super::draft::Draft;
 use super::report::{self, Standing};
-use super::{ended, finish, requeue, submit};
+use super::{ended, finish, requeue, state, submit};
 use crate::command::{HOPS_MAX, Proof, Reject, Reply, SUBMIT_MAX};
 use crate::event::Fact;
 use crate::ids::TaskId;
+use crate::letter::TaskResponse;
 use crate::outcome::Delegated;
 use crate::payload::Payload;
+use crate::state::{check_state_keys, covers};
 use crate::task::{
     AttemptEnd, ErrorClass, Need, Route, Task, TaskError, TaskSpec, TaskState, Template, Usage,
     WaitFor,
@@ -20,6 +22,7 @@ pub(super) struct Wish<'a> {
     pub(super) tasks: &'a [Delegated],
     pub(super) resume: bool,
     pub(super) continuation: &'a Option<Payload>,
+    pub(super) response: &'a TaskResponse,
 }
 
 /// The attempt ends, its task waits for the children and gives its slot back.
@@ -35,6 +38,9 @@ pub(super) fn park(
             return Err(reject);
         }
         let error = TaskError::new(ErrorClass::Permanent, reject.to_string());
+        return finish::fail(draft, id, &error, None, usage);
+    }
+    if let Err(error) = state::with_outcome(draft, id, wish.response)? {
         return finish::fail(draft, id, &error, None, usage);
     }
     draft.end_attempt(id, AttemptEnd::Delegated, None, usage)?;
@@ -87,6 +93,7 @@ fn check(draft: &Draft<'_>, id: TaskId, tasks: &[Delegated]) -> Result<(), Rejec
         let name = task.name.as_ref().unwrap_or(&task.key);
         submit::check_name(name)?;
         submit::check_name(&task.key)?;
+        check_keys(draft.task(id)?, task).map_err(Reject::Invalid)?;
         if task.route == Route::Group {
             return invalid(format!("`{name}` names neither an agent nor a capability"));
         }
@@ -112,6 +119,27 @@ fn check(draft: &Draft<'_>, id: TaskId, tasks: &[Delegated]) -> Result<(), Rejec
             let path = cycle.into_iter().map(|place| tasks[place].key.to_string()).collect();
             Err(Reject::Cycle { path })
         }
+    }
+}
+
+/// Refuses keys of shared state beyond those of the task that delegates: a right is handed on, and never grows.
+fn check_keys(parent: &Task, task: &Delegated) -> Result<(), String> {
+    check_state_keys(&task.state_keys).map_err(|wrong| format!("`{}`: {wrong}", task.key))?;
+    match task.state_keys.iter().find(|key| !covers(&parent.spec.state_keys, key)) {
+        None => Ok(()),
+        Some(foreign) => Err(format!(
+            "`{}` is to use the key `{foreign}` of shared state, which the task that delegates may not use itself: its `state_keys` {}",
+            task.key,
+            named(&parent.spec.state_keys)
+        )),
+    }
+}
+
+/// The keys that a task may use, in words.
+pub(super) fn named(keys: &[Arc<str>]) -> String {
+    match keys {
+        [] => "are empty".to_owned(),
+        keys => format!("are {}", keys.join(", ")),
     }
 }
 
@@ -222,7 +250,9 @@ fn child_spec(
         timeouts: task.timeouts,
         workspace: task.workspace,
         template,
+        state_keys: task.state_keys.clone(),
         hops: parent.hops + 1,
+        traceparent: None,
         idempotency_key: None,
     }
 }

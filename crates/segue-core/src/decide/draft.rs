@@ -5,12 +5,13 @@ use crate::agent::Agent;
 use crate::changes::{ChangeSet, Edge, IdempotencyRecord};
 use crate::command::{Duty, DutyKind, Reject, Reply};
 use crate::event::{Event, Fact};
-use crate::ids::{InstanceId, PROJECT_LOG, TaskId};
+use crate::ids::{AttemptId, InstanceId, PROJECT_LOG, TaskId};
 use crate::letter::{Address, Letter, LetterBody, WIRE_VERSION};
 use crate::snapshot::Snapshot;
 use crate::state::StateChanges;
 use crate::task::{AttemptEnd, AttemptRecord, Task, TaskError, TaskState, Usage};
 use crate::time::Time;
+use crate::trace::Traceparent;
 use rustc_hash::FxHashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -181,10 +182,18 @@ impl<'a> Draft<'a> {
         });
     }
 
+    /// The span of an attempt at a task. The root of the run is there wherever something happens in it: its events are counted there.
+    pub(super) fn span_of(&self, task: &Task, attempt: AttemptId) -> Traceparent {
+        let root = task.spec.root;
+        let given = self.find(root).and_then(|root| root.spec.traceparent);
+        Traceparent::of_attempt(root, given, attempt)
+    }
+
     /// Writes a letter to the host of an instance.
     pub(super) fn letter(&mut self, instance: InstanceId, task: &Task, body: LetterBody) {
         // An instance that is not known any more has no queue to write to.
         let Some(agent) = self.agent(instance) else { return };
+        let traceparent = task.attempt.as_ref().map(|attempt| self.span_of(task, attempt.id));
         let letter = Letter {
             seq: 0,
             version: WIRE_VERSION,
@@ -194,7 +203,7 @@ impl<'a> Draft<'a> {
             reply_to: None,
             correlation: task.attempt.as_ref().map(|attempt| attempt.id.0.as_u128()),
             causation: task.spec.parent.map(|parent| parent.0.as_u128()),
-            traceparent: None,
+            traceparent,
             hops: task.spec.hops,
             at: self.now(),
             body,

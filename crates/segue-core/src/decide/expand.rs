@@ -116,7 +116,9 @@ fn item_spec(group: &TaskSpec, id: TaskId, place: usize, need: Option<Need>) -> 
         timeouts: Timeouts { whole_ms: None, ..group.timeouts },
         workspace: group.workspace,
         template: None,
+        state_keys: group.state_keys.clone(),
         hops: group.hops,
+        traceparent: None,
         idempotency_key: None,
     }
 }

@@ -4,6 +4,7 @@ use super::delegate;
 use super::draft::Draft;
 use super::ended::{self, Ending};
 use super::report::{self, Standing};
+use super::state;
 use crate::command::{Reject, Reply};
 use crate::event::Fact;
 use crate::ids::TaskId;
@@ -40,12 +41,15 @@ pub(super) fn finish(
     note_processes(draft, id, response)?;
     let usage = response.usage.clone();
     match &response.outcome {
-        Outcome::Complete { output } => complete(draft, id, output, usage)?,
+        Outcome::Complete { output } => match state::with_outcome(draft, id, response)? {
+            Ok(()) => complete(draft, id, output, usage)?,
+            Err(error) => fail(draft, id, &error, None, Some(usage.unwrap_or_default()))?,
+        },
         Outcome::Fail { error, retry_after_ms } => {
             fail(draft, id, error, *retry_after_ms, Some(usage.unwrap_or_default()))?;
         }
         Outcome::Delegate { tasks, resume, continuation } => {
-            let wish = delegate::Wish { tasks, resume: *resume, continuation };
+            let wish = delegate::Wish { tasks, resume: *resume, continuation, response };
             delegate::park(draft, id, &wish, usage)?;
         }
         Outcome::Cancelled => {

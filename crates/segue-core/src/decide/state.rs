@@ -1,14 +1,18 @@
 //! Shared state and locks.
 
+use super::delegate;
 use super::draft::Draft;
 use crate::command::{Reject, Reply};
+use crate::ids::TaskId;
+use crate::letter::TaskResponse;
 use crate::payload::{DATABASE_MAX, Payload};
 use crate::state::merge::merge;
 use crate::state::{
     Claim, Expect, HISTORY_MAX, KeyRow, LOCK_TTL_MS_MAX, Lock, POLICIES_MAX, Policy, Put,
-    StateChanges, StateCommand, StateConflict, StateVersion, VALUE_MAX, Writer, check_key,
-    check_name, check_pattern,
+    StateChanges, StateCommand, StateConflict, StateVersion, Writer, check_key, check_name,
+    check_pattern, check_size,
 };
+use crate::task::{ErrorClass, TaskError};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -44,13 +48,7 @@ fn check_put(put: &Put) -> Result<(), String> {
     if let Writer::Person { person } = &put.writer {
         check_name(person)?;
     }
-    match &put.value {
-        Some(value) if value.size() > VALUE_MAX => Err(format!(
-            "a value has at most {VALUE_MAX} bytes, and this one has {}: leave large data in files, and keep their paths here",
-            value.size()
-        )),
-        Some(_) | None => Ok(()),
-    }
+    put.value.as_ref().map_or(Ok(()), |value| check_size(&put.key, value.size()))
 }
 
 pub(super) fn command(draft: &mut Draft<'_>, command: &StateCommand) -> Result<Reply, Reject> {
@@ -65,6 +63,66 @@ pub(super) fn command(draft: &mut Draft<'_>, command: &StateCommand) -> Result<R
 }
 
 fn put(draft: &mut Draft<'_>, put: &Put) -> Result<Reply, Reject> {
+    let (reply, changes) = written(draft, put, None)?;
+    if let Some(changes) = changes {
+        draft.state(changes);
+    }
+    Ok(reply)
+}
+
+/// What the outcome of an attempt writes, all of it or nothing; the error of the attempt where that is refused. One that the task may
+/// not write is refused for good. What does not hold any more may hold for the next attempt, which is given what stands there then.
+pub(super) fn with_outcome(
+    draft: &mut Draft<'_>,
+    id: TaskId,
+    response: &TaskResponse,
+) -> Result<Result<(), TaskError>, Reject> {
+    let state = &response.state;
+    if state.is_empty() {
+        return Ok(Ok(()));
+    }
+    if let Err(wrong) = state.check() {
+        let message = format!("what its outcome writes into shared state is wrong: {wrong}");
+        return Ok(Err(TaskError::new(ErrorClass::InvalidOutput, message)));
+    }
+    let allowed = &draft.task(id)?.spec.state_keys;
+    if let Some(foreign) = state.foreign(allowed) {
+        let message = format!(
+            "its outcome writes the key `{foreign}` of shared state, which the task may not use: its `state_keys` {}",
+            delegate::named(allowed)
+        );
+        return Ok(Err(TaskError::new(ErrorClass::Permanent, message)));
+    }
+    let mut all = StateChanges::default();
+    for put in &state.put {
+        let put = put.by(Writer::Task { task: id, attempt: response.attempt });
+        match written(draft, &put, all.stamp) {
+            Ok((_, changes)) => all.extend(changes.unwrap_or_default()),
+            Err(reject @ Reject::NotLoaded(_)) => return Err(reject),
+            Err(reject) => {
+                let class = match reject {
+                    Reject::StateConflict(_) => ErrorClass::Transient,
+                    // total: too large to be merged, or made from a version that is not kept
+                    _ => ErrorClass::InvalidOutput,
+                };
+                let message =
+                    format!("its outcome writes shared state, and that was refused: {reject}");
+                return Ok(Err(TaskError::new(class, message)));
+            }
+        }
+    }
+    if !all.is_empty() {
+        draft.state(all);
+    }
+    Ok(Ok(()))
+}
+
+/// What a write changes, if anything. `last` is the last stamp that this command has issued already.
+fn written(
+    draft: &Draft<'_>,
+    put: &Put,
+    last: Option<u64>,
+) -> Result<(Reply, Option<StateChanges>), Reject> {
     if let Some(fence) = &put.fence {
         held(draft, fence)?;
     }
@@ -77,28 +135,30 @@ fn put(draft: &mut Draft<'_>, put: &Put) -> Result<Reply, Reject> {
             Policy::Reject => return Err(conflict(put, row, Vec::new(), false)),
             Policy::Merge => match merged(draft, put, row)? {
                 Some(merged) => merged,
-                None => {
-                    return Ok(Reply::Stored { version: standing, changed: false, merged: true });
-                }
+                None => return Ok((unchanged(standing, true), None)),
             },
         },
     };
     if value.is_none() && row.current().is_none() {
-        return Ok(Reply::Stored { version: standing, changed: false, merged });
+        return Ok((unchanged(standing, merged), None));
     }
     let mut kept = row.kept.clone();
-    let version = stamp(draft)?;
+    let version = last.map_or_else(|| stamp(draft), |last| Ok(last + 1))?;
     kept.push(version);
     let forgotten = kept[..kept.len().saturating_sub(HISTORY_MAX)].to_vec();
     let at = draft.now();
     let (key, writer) = (put.key.clone(), put.writer.clone());
-    draft.state(StateChanges {
+    let changes = StateChanges {
         versions: vec![StateVersion { key, version, value, writer, at, merged }],
         forgotten,
         stamp: Some(version),
         ..StateChanges::default()
-    });
-    Ok(Reply::Stored { version, changed: true, merged })
+    };
+    Ok((Reply::Stored { version, changed: true, merged }, Some(changes)))
+}
+
+fn unchanged(version: u64, merged: bool) -> Reply {
+    Reply::Stored { version, changed: false, merged }
 }
 
 fn key<'a>(draft: &Draft<'a>, key: &str) -> Result<&'a KeyRow, Reject> {

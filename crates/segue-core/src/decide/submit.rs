@@ -7,6 +7,7 @@ use crate::command::{DutyKind, HOPS_MAX, NewTask, Reject, Reply, SUBMIT_MAX, Sub
 use crate::event::Fact;
 use crate::ids::TaskId;
 use crate::payload::{Hash, Payload};
+use crate::state::check_state_keys;
 use crate::task::{Route, Task, TaskSpec, TaskState, WaitFor};
 use crate::time::Time;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -79,6 +80,8 @@ fn body_hash(submit: &Submit) -> Hash {
     for task in &submit.tasks {
         let mut spec = task.spec.clone();
         spec.id = nil;
+        // Who asks again asks in another span.
+        spec.traceparent = None;
         spec.root = nil;
         spec.parent = spec.parent.map(plain);
         for need in &mut spec.needs {
@@ -101,6 +104,8 @@ fn check(draft: &Draft<'_>, submit: &Submit) -> Result<(), Reject> {
             return Err(Reject::Conflict(format!("task {} stands twice in this submit", spec.id)));
         }
         check_name(&spec.name)?;
+        check_state_keys(&spec.state_keys)
+            .map_err(|wrong| Reject::Invalid(format!("`{}`: {wrong}", spec.name)))?;
         if draft.find(spec.id).is_some() {
             return Err(Reject::Conflict(format!("task {} exists already", spec.id)));
         }
@@ -109,6 +114,12 @@ fn check(draft: &Draft<'_>, submit: &Submit) -> Result<(), Reject> {
         {
             return Err(Reject::Conflict(format!(
                 "the key `{key}` stands twice under task {parent}"
+            )));
+        }
+        if spec.traceparent.is_some() && spec.parent.is_some() {
+            return Err(Reject::Invalid(format!(
+                "`{}` is not the root of its run: the traceparent of a run stands there alone",
+                spec.name
             )));
         }
         let parent = check_parent(submit, place, &places)?;

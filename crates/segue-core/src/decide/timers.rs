@@ -8,7 +8,7 @@ use crate::command::{Excused, RUN_GRACE_MS, Reject, Reply};
 use crate::event::Fact;
 use crate::ids::TaskId;
 use crate::letter::{LetterBody, Notice};
-use crate::task::{AttemptEnd, ErrorClass, TaskError, TaskState, WaitFor};
+use crate::task::{AttemptEnd, ErrorClass, Task, TaskError, TaskState, WaitFor};
 use crate::time::Time;
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub(super) fn tick(draft: &mut Draft<'_>, limit: usize, excused: Excused) -> Res
     }
     let mut changed = !expired.is_empty();
     for (_, id) in due(draft)?.into_iter().take(limit) {
-        changed |= look_at(draft, id)?;
+        changed |= look_at(draft, id, excused)?;
     }
     Ok(Reply::Done { changed })
 }
@@ -44,7 +44,7 @@ fn due(draft: &Draft<'_>) -> Result<BTreeSet<(Time, TaskId)>, Reject> {
 }
 
 /// Does what is due for one task; false where nothing is.
-fn look_at(draft: &mut Draft<'_>, id: TaskId) -> Result<bool, Reject> {
+fn look_at(draft: &mut Draft<'_>, id: TaskId, excused: Excused) -> Result<bool, Reject> {
     let now = draft.now();
     let task = draft.task(id)?.clone();
     if task.due_at().is_none_or(|due| due > now) {
@@ -70,6 +70,7 @@ fn look_at(draft: &mut Draft<'_>, id: TaskId) -> Result<bool, Reject> {
             let limit = timeouts.queue_ms.unwrap_or_default();
             give_up(draft, id, format!("nobody took it within {limit} ms, its limit in the queue"))
         }
+        TaskState::Assigned | TaskState::Running if is_excused(draft, &task, excused) => Ok(false),
         TaskState::Assigned | TaskState::Running => {
             stop_overdue(draft, id)?;
             Ok(true)
@@ -88,6 +89,16 @@ fn give_up(draft: &mut Draft<'_>, id: TaskId, message: String) -> Result<bool, R
     cancel::stop_attempt(draft, id, AttemptEnd::TimedOut, &error)?;
     ended::end(draft, id, Ending::Failed(error))?;
     Ok(true)
+}
+
+/// Whether it is not known how the attempt at a task stands: its host, which ends it at its limit, could not be heard; or nobody could be
+/// told to begin, and the time since it was assigned is none that it ran.
+fn is_excused(draft: &Draft<'_>, task: &Task, excused: Excused) -> bool {
+    if excused != Excused::Nobody && task.state == TaskState::Assigned {
+        return true;
+    }
+    let agent = task.current_attempt().and_then(|attempt| draft.agent(attempt.instance));
+    agent.is_some_and(|agent| excused.covers(agent.host))
 }
 
 /// An attempt runs longer than it may, and its host did not end it.

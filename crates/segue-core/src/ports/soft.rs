@@ -2,7 +2,7 @@
 //!
 //! Everything here may be lost at any moment and is rebuilt from beats. It suggests and it slows down; it decides nothing that must be right.
 
-use super::Fut;
+use super::{Fut, Passing};
 use crate::ids::{HostId, InstanceId};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,15 @@ pub enum SoftError {
     /// What was asked is not possible, now or later.
     #[error("{0}")]
     Invalid(String),
+}
+
+impl Passing for SoftError {
+    fn is_passing(&self) -> bool {
+        match self {
+            SoftError::Away(_) => true,
+            SoftError::Invalid(_) => false,
+        }
+    }
 }
 
 /// What somebody who heard of an instance tells the others of it.
@@ -77,6 +86,9 @@ pub struct NodeBeat {
     pub load: f32,
     /// It gives out no more work and is about to leave.
     pub draining: bool,
+    /// What keeps it from its work: a bus that takes no letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Arc<str>>,
 }
 
 /// What a node tells the others at a beat.
@@ -188,6 +200,15 @@ pub enum LockError {
     /// Whoever keeps the locks is away.
     #[error("locks are away: {0}")]
     Away(String),
+}
+
+impl Passing for LockError {
+    fn is_passing(&self) -> bool {
+        match self {
+            LockError::Away(_) => true,
+            LockError::Held(_) | LockError::Lost(_) | LockError::Invalid(_) => false,
+        }
+    }
 }
 
 /// Fenced locks. Tokens only grow, over all locks of a project, also after their keeper has forgotten everything.

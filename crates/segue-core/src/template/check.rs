@@ -10,10 +10,11 @@ use super::engine::{FILTERS, FUNCTIONS, TESTS};
 use super::lex::{Kind, Lexed, Part, PartKind, Token};
 use super::reference::{Analysis, Joins, Reference, Root};
 use super::{MAX_NESTING, MAX_OPERATORS, MAX_PROBLEMS, Problem};
+use crate::state::check_key;
 use crate::workflow::suggest::{did_you_mean, quote};
 
 /// Names a template can start from.
-pub(super) const ROOTS: &[&str] = &["input", "tasks", "item", "index", "run"];
+pub(super) const ROOTS: &[&str] = &["input", "tasks", "item", "index", "run", "state"];
 const KEYWORDS: &[&str] = &[
     "and", "or", "not", "in", "is", "if", "else", "true", "True", "false", "False", "none", "None",
 ];
@@ -428,12 +429,13 @@ impl<'s> Checker<'s, '_> {
             "item" => Root::Item,
             "index" => Root::Index,
             "run" => Root::Run,
+            "state" => Root::State,
             other => {
                 let mut problem =
                     Problem::new(format!("unknown name {}", quote(other)), token.span());
                 problem.is_unknown_name = true;
                 let hint = did_you_mean(other, ROOTS.iter().copied()).unwrap_or_else(|| {
-                    "an expression starts from `input`, `tasks`, `item`, `index` or `run`; \
+                    "an expression starts from `input`, `tasks`, `item`, `index`, `run` or `state`; \
                      text needs quotes"
                         .to_owned()
                 });
@@ -442,7 +444,26 @@ impl<'s> Checker<'s, '_> {
             }
         };
         let reference = self.path(root, tokens, at);
+        self.state_key(&reference);
         self.found.references.push(reference);
+    }
+
+    /// A key of shared state must be written out: what is read is fetched before anything is rendered.
+    fn state_key(&mut self, reference: &Reference) {
+        if reference.root != Root::State {
+            return;
+        }
+        let hint = "name the key: `state.plan`, or `state['plan/api']`";
+        let at = reference.name_span();
+        match reference.state_key().map(check_key) {
+            Some(Ok(())) => {}
+            Some(Err(wrong)) => self.problem(Problem::new(wrong, at).hint(hint)),
+            None if reference.computed => {
+                let message = "the key of shared state must be written out";
+                self.problem(Problem::new(message, at).hint(hint));
+            }
+            None => self.problem(Problem::new("`state` alone cannot be read", at).hint(hint)),
+        }
     }
 
     /// Follows `.name`, `.0`, `['name']` and `[0]` as far as they are literal.

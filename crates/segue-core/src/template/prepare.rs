@@ -219,14 +219,7 @@ struct Resolved {
 }
 
 fn resolve(reference: &Reference, ctx: &Context) -> Resolved {
-    let root = match reference.root {
-        Root::Input => "input",
-        Root::Tasks => "tasks",
-        Root::Item => "item",
-        Root::Index => "index",
-        Root::Run => "run",
-    };
-    let Some(mut value) = ctx.root.get(root) else {
+    let Some(mut value) = ctx.root.get(reference.root.as_str()) else {
         return Resolved { value: Dynamic::UNDEFINED, missing: Some(0) };
     };
     for (at, key) in reference.path.iter().enumerate() {
@@ -265,6 +258,15 @@ fn describe_missing(
             Some("add the task to `needs`".to_owned()),
         );
     }
+    if reference.root == Root::State && key == 0 {
+        return (
+            format!("there is no key {} in the shared state", quote(name)),
+            Some(
+                "`segue state put` writes it; `| default(..)` says what is meant without it"
+                    .to_owned(),
+            ),
+        );
+    }
     if parent.is_none() {
         return (
             format!("{parent_name} is null, it has no {}", quote(name)),
@@ -286,14 +288,7 @@ fn describe_missing(
 }
 
 fn dotted(root: Root, path: &[String]) -> String {
-    let mut out = match root {
-        Root::Input => "input",
-        Root::Tasks => "tasks",
-        Root::Item => "item",
-        Root::Index => "index",
-        Root::Run => "run",
-    }
-    .to_owned();
+    let mut out = root.as_str().to_owned();
     for key in path {
         let plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         out.push_str(&if plain { format!(".{key}") } else { format!("['{key}']") });

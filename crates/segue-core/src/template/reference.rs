@@ -18,6 +18,22 @@ pub enum Root {
     Index,
     /// `run`: the run itself.
     Run,
+    /// `state`: the state that the project shares, by key.
+    State,
+}
+
+impl Root {
+    /// The name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Root::Input => "input",
+            Root::Tasks => "tasks",
+            Root::Item => "item",
+            Root::Index => "index",
+            Root::Run => "run",
+            Root::State => "state",
+        }
+    }
 }
 
 /// A name that a template reads, as far as it is written literally.
@@ -47,6 +63,11 @@ impl Reference {
     /// The input that is read, when the root is `input` and the name is literal.
     pub fn input(&self) -> Option<&str> {
         (self.root == Root::Input).then(|| self.path.first().map(String::as_str))?
+    }
+
+    /// The key of shared state that is read, when the root is `state`.
+    pub fn state_key(&self) -> Option<&str> {
+        (self.root == Root::State).then(|| self.path.first().map(String::as_str))?
     }
 
     /// Where the first key stands, else the whole reference.

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::model::{InputType, OnFailure, PRIORITIES, Workspace};
 use super::{MAX_NAME_CHARS, MAX_TASKS};
+use crate::state::{KEY_MAX, STATE_KEYS_MAX};
 
 /// A key of a map in the file.
 pub(super) struct Field {
@@ -72,6 +73,11 @@ pub(super) const TASK: &[Field] = &[
     field("priority", "Which ready task goes first.", priority),
     field("on_failure", "What its failure means for the tasks that need it.", on_failure),
     field("workspace", "Where it works.", workspace),
+    field(
+        "state_keys",
+        "Keys of shared state that its agent is given and may write: a list of keys, or prefixes and `*`, or one.",
+        state_keys,
+    ),
 ];
 
 /// Keys of `retry`.
@@ -143,6 +149,11 @@ fn needs() -> Value {
         reference("name"),
         {"type": "array", "items": reference("name")},
     ]})
+}
+
+fn state_keys() -> Value {
+    let key = json!({"type": "string", "minLength": 1, "maxLength": KEY_MAX});
+    json!({"anyOf": [key.clone(), {"type": "array", "items": key, "maxItems": STATE_KEYS_MAX}]})
 }
 
 fn words<T>(values: &[(&str, T)]) -> Value {

@@ -159,6 +159,8 @@ pub struct Task {
     pub on_failure: OnFailure,
     /// Where it works; what applies when it is missing is the agent's own setting.
     pub workspace: Option<Workspace>,
+    /// Keys of shared state that its agent may use, or prefixes and `*`.
+    pub state_keys: Vec<String>,
 }
 
 /// Who does a task.

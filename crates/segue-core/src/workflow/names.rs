@@ -141,7 +141,8 @@ impl Reader<'_> {
                     );
                 }
             }
-            Root::Item | Root::Index => {}
+            // Whatever its key: whether it is there is known when it is rendered.
+            Root::Item | Root::Index | Root::State => {}
         }
     }
 

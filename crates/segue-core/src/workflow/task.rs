@@ -12,6 +12,7 @@ use super::model::{
 use super::node::{Entry, Kind};
 use super::read::{Found, Reader, Scope, whole};
 use super::suggest::quote;
+use crate::state::{STATE_KEYS_MAX, check_pattern};
 
 /// A task that was read, with what it waits for by name.
 pub(super) struct RawTask {
@@ -85,6 +86,7 @@ impl<'a> Reader<'a> {
         let priority = found.get("priority").and_then(|entry| self.priority(entry));
         let on_failure = found.get("on_failure").and_then(|entry| self.word(entry, OnFailure::ALL));
         let workspace = found.get("workspace").and_then(|entry| self.word(entry, Workspace::ALL));
+        let state_keys = found.get("state_keys").map(|entry| self.state_keys(entry));
         let (line, _, _) = self.source.place(entry.key_span);
         let task = Task {
             name: entry.key.clone(),
@@ -102,6 +104,7 @@ impl<'a> Reader<'a> {
             priority: priority.unwrap_or(DEFAULT_PRIORITY),
             on_failure: on_failure.unwrap_or_default(),
             workspace,
+            state_keys: state_keys.unwrap_or_default(),
         };
         Some(RawTask { task, edges })
     }
@@ -179,6 +182,39 @@ impl<'a> Reader<'a> {
             }
         }
         edges
+    }
+
+    fn state_keys(&mut self, entry: &Entry) -> Vec<String> {
+        let ids = match self.kind(entry.value) {
+            Kind::List(items) => items.clone(),
+            Kind::Text { .. } => vec![entry.value],
+            _ => {
+                self.wrong_kind(entry, "a key, a prefix and `*`, or a list of them", None);
+                return Vec::new();
+            }
+        };
+        if ids.len() > STATE_KEYS_MAX {
+            let message =
+                format!("{} keys are too many, at most {STATE_KEYS_MAX} are allowed", ids.len());
+            self.error(entry.key_span, message, Some("name a prefix and `*`".to_owned()));
+            return Vec::new();
+        }
+        let mut keys = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.kind(id) {
+                Kind::Text { value, .. } => match check_pattern(value) {
+                    Ok(()) => keys.push(value.clone()),
+                    Err(wrong) => self.error(self.span(id), wrong, None),
+                },
+                Kind::Broken => {}
+                _ => {
+                    let message =
+                        format!("a key is expected here, but this is {}", self.describe(id));
+                    self.error(self.span(id), message, Some("put it in quotes".to_owned()));
+                }
+            }
+        }
+        keys
     }
 
     /// An expression, with or without `{{ }}`.

@@ -21,6 +21,7 @@ use segue_core::outcome::{Delegated, Outcome};
 use segue_core::payload::Payload;
 use segue_core::ports::Effects;
 use segue_core::retry::RetryPolicy;
+use segue_core::state::OutcomeState;
 use segue_core::task::{
     Attempt, ErrorClass, Need, OnFailure, Route, Task, TaskError, TaskSpec, TaskState, Template,
     Timeouts, WaitFor,
@@ -154,6 +155,7 @@ pub fn delegated(key: &str, needs: &[&str]) -> Delegated {
         timeouts: Timeouts::default(),
         workspace: None,
         template: false,
+        state_keys: Vec::new(),
     }
 }
 
@@ -366,6 +368,7 @@ impl Town {
             started_at: Some(self.ctx.now),
             process: None,
             outcome,
+            state: OutcomeState::default(),
             usage: None,
             ended: Vec::new(),
         };

@@ -2,6 +2,7 @@
 
 use super::*;
 use segue_core::letter::{EndedProcess, Secret};
+use segue_core::state::{Expect, KeyPut, OutcomeState, Policy};
 use segue_core::task::{Priority, ProcessRef, Usage};
 
 /// What kind of command is drawn; how often is said in [`KINDS`].
@@ -183,6 +184,9 @@ impl Town {
         spec.retry.attempts = 1 + dice.roll(2) as u32;
         spec.retry.lost_max = dice.roll(3) as u32;
         spec.priority = Priority::new(1 + dice.roll(10) as u8).expect("1 to 10");
+        if !dice.once_in(3) {
+            spec.state_keys = vec!["k0".into(), "k1*".into(), "k2".into(), "k3".into()];
+        }
         if dice.once_in(6) {
             spec.timeouts.queue_ms = Some(20_000);
         }
@@ -342,6 +346,7 @@ impl Town {
             started_at: Some(self.ctx.now),
             process: None,
             outcome,
+            state: draw_writes(dice),
             usage: dice.once_in(2).then(|| Usage { output_tokens: 5, ..Usage::default() }),
             ended: Vec::new(),
         };
@@ -388,6 +393,21 @@ impl Town {
     }
 }
 
+/// What an outcome writes into shared state: mostly nothing, and now and then what no task may write.
+fn draw_writes(dice: &mut Dice) -> OutcomeState {
+    let mut put = Vec::new();
+    for _ in 0..dice.roll(3) {
+        put.push(KeyPut {
+            key: format!("k{}", dice.roll(5)).into(),
+            value: text(["1", "{\"a\":1}", "{\"b\":2}"][dice.roll(3)]),
+            expect: [Expect::Anything, Expect::Absent, Expect::Version(1 + dice.roll(9) as u64)]
+                [dice.roll(3)],
+            policy: [None, Some(Policy::Merge), Some(Policy::LastWriter)][dice.roll(3)],
+        });
+    }
+    OutcomeState { put }
+}
+
 fn draw_delegation(dice: &mut Dice) -> Vec<Delegated> {
     let keys = ["x", "y", "z"];
     let policies = [OnFailure::Fail, OnFailure::Skip, OnFailure::Continue];
@@ -399,6 +419,9 @@ fn draw_delegation(dice: &mut Dice) -> Vec<Delegated> {
             let needs = if place > 0 && dice.once_in(2) { vec![keys[first]] } else { Vec::new() };
             let mut task = delegated(key, &needs);
             task.template = dice.once_in(4);
+            if dice.once_in(4) {
+                task.state_keys = vec!["k1".into()];
+            }
             task.on_failure = policies[dice.roll(3)];
             task.retry.attempts = 1 + dice.roll(2) as u32;
             task

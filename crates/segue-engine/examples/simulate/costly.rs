@@ -5,7 +5,7 @@ use segue_bus::in_process::InProcessBus;
 use segue_core::agent::Agent;
 use segue_core::command::{Command, Duty, Reply};
 use segue_core::event::Event;
-use segue_core::ids::{HostId, TaskId};
+use segue_core::ids::{HostId, InstanceId, TaskId};
 use segue_core::letter::{Address, Letter};
 use segue_core::ports::{
     BusError, Consumer, DeadLetter, Decision, Effects, EventFilter, Fut, Pruned, Store, StoreError,
@@ -228,6 +228,14 @@ impl Store for CostlyStore {
 
     fn agents_of(&self, host: HostId) -> Fut<'_, Result<Vec<Agent>, StoreError>> {
         self.timed("agents_of", || self.inner.agents_of(host))
+    }
+
+    fn agents_since(&self, version: u64) -> Fut<'_, Result<(u64, Vec<Agent>), StoreError>> {
+        self.timed("agents_since", || self.inner.agents_since(version))
+    }
+
+    fn leases(&self) -> Fut<'_, Result<Vec<(InstanceId, Time)>, StoreError>> {
+        self.timed("leases", || self.inner.leases())
     }
 
     fn events(&self, filter: EventFilter) -> Fut<'_, Result<Vec<Event>, StoreError>> {

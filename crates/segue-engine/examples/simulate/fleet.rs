@@ -10,6 +10,7 @@ use segue_core::letter::{
 use segue_core::outcome::Outcome;
 use segue_core::payload::Payload;
 use segue_core::ports::{Clock, WorkBus};
+use segue_core::state::OutcomeState;
 use segue_core::task::{ErrorClass, TaskError};
 use segue_engine::LocalHost;
 use segue_testkit::faults::Dice;
@@ -132,6 +133,7 @@ impl Workplace {
             started_at: Some(began),
             process: None,
             outcome,
+            state: OutcomeState::default(),
             usage: None,
             ended: Vec::new(),
         };

@@ -191,6 +191,7 @@ fn delegate(job: &Job, depth: u64, dice: &mut Dice) -> End {
             timeouts: Timeouts::default(),
             workspace: None,
             template,
+            state_keys: Vec::new(),
         };
         tasks.push((part, input.to_string()));
     }

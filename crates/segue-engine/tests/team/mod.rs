@@ -15,6 +15,7 @@ use segue_core::letter::{Address, Letter, LetterBody, Secret, TaskResponse, WIRE
 use segue_core::outcome::Outcome;
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{Blobs, BusError, Clock, Consumer, DeadLetter, Fut, StoreError, WorkBus};
+use segue_core::state::OutcomeState;
 use segue_core::task::{Route, TaskSpec, TaskState};
 use segue_core::time::Time;
 use segue_core::worker::{TokenMaker, WorkerToken, instance_of};
@@ -303,6 +304,7 @@ pub fn outcome_of(output: Payload) -> Letter {
         started_at: None,
         process: None,
         outcome: Outcome::Complete { output },
+        state: OutcomeState::default(),
         usage: None,
         ended: Vec::new(),
     };

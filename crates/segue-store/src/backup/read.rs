@@ -6,6 +6,7 @@ use super::manifest::{self, Manifest};
 use super::place::{Backups, Progress, Stage};
 use super::spool::nameless;
 use crate::objects::{ObjectError, Trouble};
+use crate::rows::tables::{COUNTERS, JUMP, STAMPS};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use segue_core::payload::Hash;
@@ -19,12 +20,6 @@ use uuid::Uuid;
 pub(super) const READS: usize = 6;
 /// Bytes of a body in one line.
 const BODY_LINE_BYTES: usize = 48 * 1024;
-/// By how much numbers jump in a restored store: more than are issued between two backups, and 2^53 is two million jumps away.
-pub(super) const JUMP: i64 = 1 << 32;
-/// The numbers that are never issued twice: tables of one row, with their columns. Versions of shared state and tokens of locks are stamps.
-const COUNTERS: (&str, &[&str]) = ("counters", &["next_cursor", "next_letter", "next_task"]);
-const STAMPS: (&str, &[&str]) = ("stamps", &["last"]);
-
 /// What becomes of the numbers of events, letters and tasks, of versions and of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numbers {

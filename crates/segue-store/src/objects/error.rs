@@ -16,6 +16,8 @@ pub enum Trouble {
     Clock,
     /// The address, or an option, is wrong.
     Config,
+    /// Its certificate cannot be believed.
+    Untrusted,
     /// No answer, or one that says that it cannot now.
     Away,
     /// No room.
@@ -39,6 +41,9 @@ impl Trouble {
             Trouble::NoBucket => "make the bucket first, or name another one; Segue makes none",
             Trouble::Clock => {
                 "set this machine's clock (it is more than minutes off), and try again"
+            }
+            Trouble::Untrusted => {
+                "nothing was sent: name the authority that signed its certificate with AWS_CA_BUNDLE (or `ca` of [objects]), and the host as the certificate does"
             }
             Trouble::Config => "docs/backup.md says how a place is named",
             Trouble::Away => "nothing is lost: try again when the endpoint can be reached",
@@ -105,6 +110,9 @@ fn classify(error: &object_store::Error, story: &str, io: Option<io::ErrorKind>)
     if says("RequestTimeTooSkewed") || says("RequestExpired") {
         return Trouble::Clock;
     }
+    if says("invalid peer certificate") {
+        return Trouble::Untrusted;
+    }
     let denied = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken"];
     if denied.iter().any(|code| says(code)) || says("403 Forbidden") {
         return Trouble::Denied;
@@ -152,6 +160,7 @@ mod tests {
         assert_eq!(told(&body("InvalidAccessKeyId")), Trouble::Denied);
         assert_eq!(told(&body("NoSuchBucket")), Trouble::NoBucket);
         assert_eq!(told("error sending request: connection refused"), Trouble::Away);
+        assert_eq!(told("invalid peer certificate: UnknownIssuer"), Trouble::Untrusted);
         let full = object_store::Error::Generic {
             store: "LocalFileSystem",
             source: Box::new(io::Error::from(io::ErrorKind::StorageFull)),

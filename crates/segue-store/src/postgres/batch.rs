@@ -1,7 +1,8 @@
 //! A batch while it is decided: what every command needs is loaded together, then they are decided one by one.
 
+use super::cells::can_be_kept;
 use super::line::{Ask, Line};
-use super::load::{Along, Loader, can_be_kept};
+use super::load::{Along, Loader};
 use super::specs::Specs;
 use super::trouble::Trouble;
 use crate::rows::changes_anything;
@@ -9,9 +10,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::changes::ChangeSet;
 use segue_core::command::{Assign, Command, Reject, Reply};
 use segue_core::decide::{Chance, Ctx, decide};
+use segue_core::fleet::Candidates;
 use segue_core::ids::{HostId, InstanceId, TaskId};
 use segue_core::ports::{Decision, Effects};
-use segue_core::route::{is_fit, open_routes};
 use segue_core::scope::Load;
 use segue_core::snapshot::Snapshot;
 use segue_core::task::{Route, Task, TaskState};
@@ -132,10 +133,12 @@ impl<'a> Batch<'a> {
                 snapshot: Snapshot::new(BTreeMap::new(), 0),
                 origin: FxHashMap::default(),
                 known_agents: FxHashSet::default(),
+                stood: FxHashMap::default(),
                 ready_routes: FxHashSet::default(),
                 fixed_now: ground.fixed_now,
                 now: ground.now,
                 number: None,
+                is_begun: false,
                 agents_version: 0,
                 holds_project: false,
                 latest: FxHashMap::default(),
@@ -183,6 +186,9 @@ impl<'a> Batch<'a> {
     /// Loads what can be known beforehand, in as few round trips as that takes.
     async fn load(&mut self, calls: &[Vec<Command>]) -> Result<(), Trouble> {
         let sort = Sort::of(calls.iter().flatten());
+        if !sort.writes && !self.loader.finds_anything(sort.assigns, sort.ticks).await? {
+            return Ok(());
+        }
         let commands =
             || calls.iter().flatten().filter(|command| !matches!(command, Command::Assign(_)));
         let about_agents = !(sort.hosts.is_empty() && sort.instances.is_empty());
@@ -235,7 +241,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The routes of what is ready or may become so by these commands.
-    fn likely_candidates(&self, calls: &[Vec<Command>]) -> Vec<InstanceId> {
+    fn likely_candidates(&mut self, calls: &[Vec<Command>]) -> Vec<InstanceId> {
         let mut routes = self.routes_in_table();
         let snapshot = &self.loader.snapshot;
         for task in
@@ -262,7 +268,7 @@ impl<'a> Batch<'a> {
     }
 
     fn candidates_for<'c>(
-        &self,
+        &mut self,
         commands: impl Iterator<Item = &'c Command>,
         routes: &FxHashSet<Route>,
     ) -> Vec<InstanceId> {
@@ -277,8 +283,8 @@ impl<'a> Batch<'a> {
                 lists.push(assign);
             }
         }
-        let fit = lists.iter().flat_map(|assign| assign.candidates.iter()).filter(|it| is_fit(it));
-        self.loader.specs.serving(fit.map(|candidate| candidate.instance), routes)
+        let specs = &mut self.loader.specs;
+        lists.iter().flat_map(|assign| specs.serving(&assign.candidates, routes)).collect()
     }
 
     /// Decides one command whose rows are loaded; anew, where somebody turns out to be concerned whose row is not.
@@ -343,13 +349,15 @@ impl<'a> Batch<'a> {
         }
         let candidates = self.candidates_for(std::iter::once(command), &ready);
         let mut kept_out = self.loader.agents(Vec::new(), candidates, Vec::new(), false).await?;
-        let mut wanted = Vec::new();
-        for (route, free) in open_routes(self.loader.snapshot.agents(), &assign.candidates) {
-            let text = route.to_string();
-            if self.loader.ready_routes.contains(text.as_str()) {
-                wanted.push((text, free.min(assign.limit)));
-            }
-        }
+        let queues = self.routes_in_table();
+        let open = self.loader.snapshot.agents().open_queues(
+            &Candidates::new(&assign.candidates),
+            assign.limit,
+            queues.iter(),
+            |route| queues.contains(route),
+        );
+        let wanted: Vec<(String, usize)> =
+            open.into_iter().map(|(route, free)| (route.to_string(), free)).collect();
         if !wanted.is_empty() {
             kept_out |= self.loader.heads(wanted).await?;
         }

@@ -10,6 +10,11 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 use uuid::Uuid;
 
+/// PostgreSQL keeps no text with the character U+0000.
+pub(super) fn can_be_kept(text: &str) -> bool {
+    !text.contains('\0')
+}
+
 /// A payload as a column holds it. No JSON text begins with `#`.
 pub(super) fn payload(payload: &Payload) -> Cow<'_, str> {
     match Cell::of(payload) {

@@ -306,7 +306,8 @@ async fn check_empty(line: &Line, project: i32) -> Result<(), Trouble> {
     line.ask(Ask::new("SELECT 1 FROM projects WHERE number = $1 FOR UPDATE").with(project)).await?;
     let rows = line.ask(Ask::new(sql).with(project)).await?;
     if rows.first().map(|row| read::<bool>(row, 0)).transpose()? != Some(false) {
-        return Err(Trouble::data("the project holds something already: import into an empty one"));
+        let what = "the project holds something already: import into an empty one";
+        return Err(Trouble::Known(Failure::new(Kind::NotEmpty, what)));
     }
     Ok(())
 }

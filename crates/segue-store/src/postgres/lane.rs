@@ -24,17 +24,10 @@ const AGAIN_PAUSE_MS_MAX: u64 = 200;
 /// Pauses between tries to reach a database that is away.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Every plan of a lane goes by an index: tables that were empty when their statistics were made grow by thousands of rows a second.
+/// Every plan of a lane goes by an index: tables that were empty when their statistics were made grow by thousands of rows a second. No lane ever waits
+/// for new statistics, since no plan depends on them (see `plans`); making them takes longer than thousands of tasks do.
 pub(super) const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET enable_mergejoin = off; SET enable_bitmapscan = on";
-
-/// After commands of this weight a lane has the statistics of the tables made anew, and then whenever there were ten times as many: plans are kept,
-/// and those of an empty table are those of one row. What matters most does not depend on it; see `plans`.
-const ANALYZE_AFTER: usize = 500;
-/// From this weight on PostgreSQL does it by itself.
-const ANALYZE_MAX: usize = 1_000_000;
-const ANALYZE: &str = "ANALYZE tasks, agents, letters, duties, edges, attempts, idempotency, payloads, payload_refs, \
-    state_keys, state_versions, locks";
 
 /// What callers send.
 pub(super) struct Call {
@@ -51,9 +44,6 @@ pub(super) struct Lane {
     specs: Specs,
     chance: Chance,
     shard: i32,
-    /// Weight of the commands so far, and from which on the statistics are made anew.
-    done: usize,
-    analyze_at: usize,
 }
 
 impl Lane {
@@ -64,15 +54,7 @@ impl Lane {
             true => 0,
             false => (chance.next_u64() % SHARDS as u64) as i32,
         };
-        Lane {
-            shared,
-            line: None,
-            specs: Specs::default(),
-            chance,
-            shard,
-            done: 0,
-            analyze_at: ANALYZE_AFTER,
-        }
+        Lane { shared, line: None, specs: Specs::default(), chance, shard }
     }
 
     /// Works until the store is closed. Whatever came while a transaction was on its way goes into the next one together.
@@ -98,25 +80,6 @@ impl Lane {
                 // Whoever asked may not wait any more; what was committed stays.
                 let _ = answer.send(result);
             }
-            self.analyze(total).await;
-        }
-    }
-
-    /// Has the statistics made when there is something to count.
-    async fn analyze(&mut self, weight: usize) {
-        self.done = self.done.saturating_add(weight);
-        if self.done < self.analyze_at {
-            return;
-        }
-        self.analyze_at = match self.done {
-            0..ANALYZE_MAX => self.done.saturating_mul(10),
-            _ => usize::MAX,
-        };
-        if let Some(line) = &self.line
-            // Where it fails, PostgreSQL does it by itself a little later.
-            && let Err(trouble) = line.script(ANALYZE).await
-        {
-            tracing::debug!(?trouble, "the statistics are not made anew");
         }
     }
 
@@ -224,7 +187,9 @@ impl Lane {
         let now = loader.now;
         shared.heard(now);
         if !changed {
-            line.flight(&[nothing_to_write()]).await?;
+            if loader.is_begun {
+                line.flight(&[nothing_to_write()]).await?;
+            }
             return Ok(answers);
         }
         let number = loader.number;

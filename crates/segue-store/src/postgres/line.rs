@@ -6,10 +6,11 @@ use crate::failure::{Failure, Kind};
 use futures_util::future::try_join_all;
 use rustc_hash::FxHashMap;
 use rustls::{ClientConfig, RootCertStore};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Connection, Row, RowStream, Socket, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -91,6 +92,9 @@ impl Target {
         if config.get_application_name().is_none() {
             config.application_name("segue");
         }
+        if let Some(mode) = ssl_mode(options, &config) {
+            config.ssl_mode(mode);
+        }
         let needs_roots = config.get_ssl_mode() != SslMode::Disable;
         let tls = MakeRustlsConnect::new(client_config(&options.tls, needs_roots)?);
         let settings = format!(
@@ -167,6 +171,28 @@ impl Target {
     }
 }
 
+/// Whether TLS is used where the URL does not say so: it has to be where somebody named whom to trust, and within this machine it would protect from
+/// nobody, while a server's makeshift certificate (Debian makes one) would be refused.
+fn ssl_mode(options: &Options, config: &Config) -> Option<SslMode> {
+    if options.url.contains("sslmode=") {
+        return None;
+    }
+    match &options.tls {
+        Tls::Authorities(_) => Some(SslMode::Require),
+        Tls::System if config.get_hosts().iter().all(is_this_machine) => Some(SslMode::Disable),
+        Tls::System => None,
+    }
+}
+
+fn is_this_machine(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+    }
+}
+
 /// rustls always checks the certificate, so what libpq calls `verify-full` is what is meant by `require` here.
 fn plain(url: &str) -> String {
     url.replace("sslmode=verify-full", "sslmode=require")
@@ -206,7 +232,6 @@ fn client_config(tls: &Tls, needs_roots: bool) -> Result<ClientConfig, Failure> 
 }
 
 fn place(config: &Config) -> String {
-    use tokio_postgres::config::Host;
     let ports = config.get_ports();
     let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
     let host = |(at, host): (usize, &Host)| match host {
@@ -271,5 +296,40 @@ impl Line {
 
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::{self, ObjectBlobs, Objects};
+    use segue_core::ids::ProjectId;
+    use uuid::Uuid;
+
+    #[test]
+    fn tls_is_used_where_it_is_asked_for_and_where_an_authority_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().to_string_lossy().into_owned();
+        let objects = Objects::open(&place, &objects::Options::default()).expect("it opens");
+        let blobs = Arc::new(ObjectBlobs::new(objects));
+        let mode = |url: &str, tls: Tls| {
+            let options = Options::new(url, ProjectId(Uuid::nil()), [0; 32], blobs.clone());
+            let options = Options { tls, ..options };
+            let config: Config = plain(url).parse().expect("a URL");
+            ssl_mode(&options, &config).unwrap_or(config.get_ssl_mode())
+        };
+        let named = || Tls::Authorities("authority.pem".into());
+        for (url, tls, wanted) in [
+            ("postgresql://a@127.0.0.1/d", Tls::System, SslMode::Disable),
+            ("postgresql://a@localhost,[::1]:1/d", Tls::System, SslMode::Disable),
+            ("postgresql://a@127.0.0.1,db.example/d", Tls::System, SslMode::Prefer),
+            ("postgresql://a@127.0.0.1/d", named(), SslMode::Require),
+            ("postgresql://a@db.example/d", named(), SslMode::Require),
+            ("postgresql://a@127.0.0.1/d?sslmode=verify-full", Tls::System, SslMode::Require),
+            ("host=localhost user=a sslmode=verify-ca", Tls::System, SslMode::Require),
+            ("postgresql://a@db.example/d?sslmode=disable", named(), SslMode::Disable),
+        ] {
+            assert_eq!(mode(url, tls), wanted, "{url}");
+        }
     }
 }

@@ -3,22 +3,22 @@
 //! Whatever is decided on is locked until the commit, tasks in the order of their ids. Lists are read by a statement after the one that
 //! locks the row on which they hang, so that they are as the last one who held the lock has left them.
 
-use super::cells::read;
+mod agents;
+
+use super::cells::{can_be_kept, read};
 use super::line::{Ask, Line};
 use super::select::{
-    AGENTS, AGENTS_OF, CALLS, CANDIDATES, CHILDREN, CLOCK, DEPENDENTS, DUE, EXPIRED,
-    FREE_CANDIDATES, FREE_HEADS, HEADS, HELD, IDEMPOTENCY, OLD_ATTEMPTS, PROJECT_LOCK,
-    READY_ROUTES, ROOTS, STAMP, TASKS,
+    AGENTS_OF, ANYTHING, CALLS, CHILDREN, CLOCK, DEPENDENTS, DUE, EXPIRED, FREE_HEADS, HEADS, HELD,
+    IDEMPOTENCY, OLD_ATTEMPTS, PROJECT_LOCK, READY_ROUTES, ROOTS, STAMP, TASKS,
 };
 use super::specs::Specs;
 use super::state;
 use super::trouble::Trouble;
 use crate::rows::decode;
 use rustc_hash::{FxHashMap, FxHashSet};
-use segue_core::agent::Agent;
 use segue_core::changes::{Edge, IdempotencyRecord};
 use segue_core::command::{CASCADE_MAX, Command};
-use segue_core::ids::{AttemptId, HostId, Incarnation, InstanceId, TaskId};
+use segue_core::ids::{AttemptId, HostId, InstanceId, TaskId};
 use segue_core::payload::Hash;
 use segue_core::scope::{Load, missing};
 use segue_core::snapshot::{Page, Snapshot};
@@ -46,6 +46,8 @@ pub(super) struct Loader<'a> {
     pub(super) origin: FxHashMap<TaskId, Arc<Task>>,
     /// Instances that were asked for and are locked, or are not there.
     pub(super) known_agents: FxHashSet<InstanceId>,
+    /// Of these, whether they were drained and had gone when they were loaded.
+    pub(super) stood: FxHashMap<InstanceId, (bool, bool)>,
     /// Routes that had ready tasks when the transaction began.
     pub(super) ready_routes: FxHashSet<Arc<str>>,
     /// The time of tests.
@@ -53,6 +55,8 @@ pub(super) struct Loader<'a> {
     pub(super) now: Time,
     /// The number of the transaction, once it has one.
     pub(super) number: Option<i64>,
+    /// Whether the transaction has begun.
+    pub(super) is_begun: bool,
     pub(super) agents_version: i64,
     pub(super) holds_project: bool,
     /// Newest versions of keys that wait for the list of those that are kept.
@@ -147,6 +151,20 @@ impl Loader<'_> {
         Ok(())
     }
 
+    /// Whether anything is ready, where that is asked, or due or expired, where that is.
+    pub(super) async fn finds_anything(&mut self, ready: bool, due: bool) -> Result<bool, Trouble> {
+        let ask = Ask::new(ANYTHING).with(self.project).with(ready).with(due);
+        let ask = ask.with(self.fixed_now.map(|now| now.0)).with(i64::MIN);
+        let rows = self.line.ask(ask).await?;
+        let row = first(&rows)?;
+        self.now = self.fixed_now.unwrap_or(Time(read(row, 0)?)).max(Time(read(row, 1)?));
+        let found: bool = read(row, 2)?;
+        if due && !found {
+            self.snapshot.set_due(Vec::new());
+        }
+        Ok(found)
+    }
+
     /// One round trip.
     pub(super) async fn flight(
         &mut self,
@@ -157,6 +175,7 @@ impl Loader<'_> {
         let mut asks = Vec::new();
         if along.begin.is_some() {
             asks.push((About::Nothing, Ask::new("BEGIN")));
+            self.is_begun = true;
         }
         if along.lock_project {
             asks.push((About::Project, Ask::new(PROJECT_LOCK).with(project)));
@@ -432,88 +451,6 @@ impl Loader<'_> {
         self.snapshot.add_task(task);
     }
 
-    /// Locks these instances and loads them, those that are not known yet; and of these candidates those that nobody else holds. What the
-    /// instances in `held` hold is read once they are locked. Returns whether somebody else holds a candidate.
-    pub(super) async fn agents(
-        &mut self,
-        mut instances: Vec<InstanceId>,
-        mut candidates: Vec<InstanceId>,
-        held: Vec<InstanceId>,
-        lock_project: bool,
-    ) -> Result<bool, Trouble> {
-        instances.retain(|instance| self.known_agents.insert(*instance));
-        instances.sort_unstable();
-        candidates.retain(|instance| !self.known_agents.contains(instance));
-        candidates.sort_unstable();
-        candidates.dedup();
-        let lock_project = lock_project && !self.holds_project;
-        if instances.is_empty() && candidates.is_empty() && !lock_project && held.is_empty() {
-            return Ok(false);
-        }
-        let project = self.project;
-        let list = |ids: &[InstanceId]| ids.iter().map(|id| id.0).collect::<Vec<Uuid>>();
-        let mut asks = Vec::new();
-        let mut abouts = Vec::new();
-        if lock_project {
-            asks.push(Ask::new(PROJECT_LOCK).with(project));
-            abouts.push(About::Project);
-        }
-        let locks = asks.len();
-        asks.push(Ask::new(AGENTS).with(project).with(list(&instances)));
-        asks.push(Ask::new(CANDIDATES).with(project).with(list(&candidates)));
-        asks.push(Ask::new(FREE_CANDIDATES).with(project).with(list(&candidates)));
-        if !held.is_empty() {
-            let (about, ask) = self.held(held);
-            abouts.push(about);
-            asks.push(ask);
-        }
-        asks.push(Ask::new(CLOCK));
-        abouts.push(About::Clock);
-        let mut answers = self.line.flight(&asks).await?;
-        drop(asks);
-        let [locked, taken, free]: [Vec<Row>; 3] = {
-            let mut three = answers.drain(locks..locks + 3);
-            std::array::from_fn(|_| three.next().unwrap_or_default())
-        };
-        let mut brought = Brought::default();
-        for (about, rows) in abouts.into_iter().zip(answers) {
-            self.take_in(about, &rows, &mut brought)?;
-        }
-        let rows: Vec<&Row> = locked.iter().chain(&taken).collect();
-        self.add_agents(&rows).await?;
-        Ok(free.len() > taken.len())
-    }
-
-    async fn add_agents(&mut self, rows: &[&Row]) -> Result<(), Trouble> {
-        let mut unknown = Vec::new();
-        for row in rows {
-            let (instance, version) = (InstanceId(read(row, 0)?), read(row, 7)?);
-            if self.specs.of(instance, version).is_none() {
-                unknown.push(instance);
-            }
-        }
-        if !unknown.is_empty() {
-            self.specs.read(self.line, self.project, &unknown).await?;
-        }
-        for row in rows {
-            let (instance, version) = (InstanceId(read(row, 0)?), read(row, 7)?);
-            let spec = self.specs.of(instance, version).ok_or_else(|| {
-                Trouble::Again(format!("agent instance {instance} changed while it was read"))
-            })?;
-            self.known_agents.insert(instance);
-            self.snapshot.add_agent(Agent {
-                spec,
-                host: HostId(read(row, 1)?),
-                incarnation: Incarnation(read(row, 2)?),
-                slots_used: decode::unsigned(*row, 3)?,
-                drained: read(row, 4)?,
-                lease_until: Time(read(row, 5)?),
-                gone: read(row, 6)?,
-            });
-        }
-        Ok(())
-    }
-
     /// Reads what agents say anew, as far as that is newer than what is known.
     pub(super) async fn refresh_specs(&mut self) -> Result<(), Trouble> {
         self.specs.refresh(self.line, self.project, self.agents_version).await
@@ -585,11 +522,6 @@ impl Loader<'_> {
 
 fn first(rows: &[Row]) -> Result<&Row, Trouble> {
     rows.first().ok_or_else(|| Trouble::data("the project is not in the database any more"))
-}
-
-/// PostgreSQL keeps no text with the character U+0000.
-pub(super) fn can_be_kept(text: &str) -> bool {
-    !text.contains('\0')
 }
 
 /// A page of one row more than it may hold, cut.

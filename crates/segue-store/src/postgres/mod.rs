@@ -4,6 +4,7 @@
 //! each a connection of its own, in a handful of round trips whatever the size of the batch. Rows are locked in two phases; see
 //! `docs/decisions/006-cluster.md`.
 
+mod asked;
 mod audit;
 mod batch;
 mod cells;

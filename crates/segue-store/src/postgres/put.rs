@@ -74,13 +74,14 @@ pub(super) const EVENTS: &str = "INSERT INTO events (cursor, project, run, run_s
 pub(super) const LETTERS: &str = "INSERT INTO letters (seq, project, owner, at, task, attempt, host, body)
     SELECT nextval('letter_numbers'), $1, $2, $3, u.* FROM unnest($4::uuid[], $5::uuid[], $6::uuid[], $7::text[]) AS u (task, attempt, host, body)
     RETURNING seq";
-pub(super) const SETTLE: &str = "DELETE FROM letters WHERE project = $1 AND seq = ANY($2)";
+pub(super) const SETTLE: &str = "DELETE FROM letters WHERE ctid = ANY(ARRAY(SELECT l.ctid FROM unnest($2::int8[]) AS w (wanted)
+    CROSS JOIN LATERAL (SELECT ctid FROM letters WHERE project = $1 AND seq = w.wanted OFFSET 0) AS l))";
 pub(super) const PUT_DUTIES: &str = "INSERT INTO duties (project, task, kind, after, parent)
     SELECT $1, u.* FROM unnest($2::uuid[], $3::text[], $4::uuid[], $5::bool[]) AS u (task, kind, after, parent)
     ON CONFLICT (project, task, kind) DO UPDATE SET after = excluded.after, parent = excluded.parent";
 pub(super) const END_DUTIES: &str =
-    "DELETE FROM duties AS d USING unnest($2::uuid[], $3::text[]) AS u (task, kind)
-    WHERE d.project = $1 AND d.task = ANY($2) AND d.task = u.task AND d.kind = u.kind";
+    "DELETE FROM duties WHERE ctid = ANY(ARRAY(SELECT d.ctid FROM unnest($2::uuid[], $3::text[]) AS u (task, kind)
+    CROSS JOIN LATERAL (SELECT ctid FROM duties AS k WHERE k.project = $1 AND k.task = u.task AND k.kind = u.kind OFFSET 0) AS d))";
 pub(super) const IDEMPOTENCY: &str = "INSERT INTO idempotency (project, key, task, body)
     SELECT $1, u.* FROM unnest($2::text[], $3::uuid[], $4::bytea[]) AS u (key, task, body)";
 /// A body that is there already is locked, so that no prune takes it away meanwhile.

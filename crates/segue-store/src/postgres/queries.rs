@@ -9,11 +9,11 @@ use crate::failure::Failure;
 use crate::rows::decode;
 use crate::rows::encode::{number, state_number};
 use crate::rows::letters::request;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::agent::Agent;
 use segue_core::command::Duty;
 use segue_core::event::Event;
-use segue_core::ids::{AttemptId, HostId, TaskId};
+use segue_core::ids::{AttemptId, HostId, InstanceId, TaskId};
 use segue_core::letter::Letter;
 use segue_core::payload::Hash;
 use segue_core::ports::{EventFilter, TaskFilter};
@@ -74,6 +74,14 @@ static AGENTS_OF: LazyLock<String> = LazyLock::new(|| {
     let columns = decode::AGENT;
     format!("SELECT {columns} FROM agents WHERE project = $1 AND host = $2 ORDER BY instance")
 });
+/// Whoever changes the version holds the project's row until the commit: so they are committed in their order.
+static AGENTS_SINCE: LazyLock<String> = LazyLock::new(|| {
+    let columns = decode::AGENT;
+    format!(
+        "SELECT {columns}, spec_version FROM agents WHERE project = $1 AND spec_version > $2 ORDER BY spec_version"
+    )
+});
+const LEASES: &str = "SELECT instance, lease_until FROM agents WHERE project = $1 AND NOT gone";
 static EVENTS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT {} FROM events WHERE project = $1 AND cursor > $2 AND cursor <= $3 ORDER BY cursor LIMIT $4",
@@ -119,6 +127,8 @@ pub(super) fn statements() -> Vec<&'static str> {
         BY_ID.as_str(),
         ATTEMPTS.as_str(),
         AGENTS.as_str(),
+        AGENTS_SINCE.as_str(),
+        LEASES,
         EVENTS.as_str(),
         RUN_EVENTS.as_str(),
         DUTIES.as_str(),
@@ -261,6 +271,24 @@ pub(super) async fn agents(line: &Line, project: i32) -> Result<Vec<Agent>, Trou
     rows.iter().map(|row| Ok(decode::agent(row)?)).collect()
 }
 
+/// The agents about which something was said after this version, and the version up to which everything is known then.
+pub(super) async fn agents_since(
+    line: &Line,
+    project: i32,
+    version: u64,
+) -> Result<(u64, Vec<Agent>), Trouble> {
+    let ask = Ask::new(&AGENTS_SINCE).with(project).with(number(version));
+    let rows = line.ask(ask).await?;
+    let newest = rows.last().map_or(Ok(version), |row| decode::unsigned(row, 8))?;
+    let agents = rows.iter().map(|row| Ok(decode::agent(row)?));
+    Ok((newest, agents.collect::<Result<_, Trouble>>()?))
+}
+
+pub(super) async fn leases(line: &Line, project: i32) -> Result<Vec<(InstanceId, Time)>, Trouble> {
+    let rows = line.ask(Ask::new(LEASES).with(project)).await?;
+    rows.iter().map(|row| Ok((InstanceId(read(row, 0)?), Time(read(row, 1)?)))).collect()
+}
+
 pub(super) async fn agents_of(
     line: &Line,
     project: i32,
@@ -357,13 +385,20 @@ pub(super) async fn unsent(
         let ids = rows.iter().filter(|row| decode::text_option(*row, 4).ok().flatten().is_none());
         let ids: Vec<TaskId> =
             ids.map(|row| read(row, 1).map(TaskId)).collect::<Result<_, Trouble>>()?;
-        let tasks: FxHashMap<TaskId, Arc<Task>> = match ids.is_empty() {
-            true => FxHashMap::default(),
-            false => {
-                let tasks = tasks_by_id(line, shared.project, &ids).await?;
-                tasks.into_iter().map(|task| (task.id(), task)).collect()
+        let mut tasks: FxHashMap<TaskId, Arc<Task>> = FxHashMap::default();
+        if !ids.is_empty() {
+            let found = tasks_by_id(line, shared.project, &ids).await?;
+            // The roots of their runs know the traces.
+            let roots: FxHashSet<TaskId> =
+                found.iter().filter(|task| !task.is_root()).map(|task| task.spec.root).collect();
+            tasks.extend(found.into_iter().map(|task| (task.id(), task)));
+            let roots: Vec<TaskId> =
+                roots.into_iter().filter(|root| !tasks.contains_key(root)).collect();
+            if !roots.is_empty() {
+                let found = tasks_by_id(line, shared.project, &roots).await?;
+                tasks.extend(found.into_iter().map(|task| (task.id(), task)));
             }
-        };
+        }
         for row in &rows {
             let seq: u64 = decode::unsigned(row, 0)?;
             after = after.max(seq);
@@ -377,7 +412,11 @@ pub(super) async fn unsent(
             let attempt = AttemptId(read(row, 2)?);
             let host = HostId(read(row, 3)?);
             let task = tasks.get(&TaskId(read(row, 1)?));
-            match task.and_then(|task| request(seq, task, attempt, host, &shared.key)) {
+            let letter = task.and_then(|task| {
+                let given = tasks.get(&task.spec.root).and_then(|root| root.spec.traceparent);
+                request(seq, task, given, attempt, host, &shared.key)
+            });
+            match letter {
                 Some(letter) => letters.push(letter),
                 None => stale.push(seq),
             }

@@ -14,7 +14,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A few connections that all readers share: each carries any number of questions at a time, one after another.
 pub(super) struct Readers {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     lines: Vec<Mutex<Option<Arc<Line>>>>,
     next: AtomicUsize,
 }

@@ -19,9 +19,10 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration { number: 1, name: "start", sql: include_str!("migrations/001_start.sql") },
     Migration { number: 2, name: "state", sql: include_str!("migrations/002_state.sql") },
+    Migration { number: 3, name: "lookups", sql: include_str!("migrations/003_lookups.sql") },
 ];
 
 /// The version of the tables that this program makes.

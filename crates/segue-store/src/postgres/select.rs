@@ -72,10 +72,15 @@ pub(super) const CANDIDATES: &str = "SELECT instance, host, incarnation, slots_u
     SELECT * FROM agents AS a WHERE a.project = $1 AND a.instance = w.wanted AND a.slots_used < a.slots AND NOT a.drained AND NOT a.gone
     FOR UPDATE SKIP LOCKED) AS a";
 /// Whether somebody else holds what a candidate's row would give.
-pub(super) const FREE_CANDIDATES: &str = "SELECT instance FROM agents
-    WHERE project = $1 AND instance = ANY($2) AND slots_used < slots AND NOT drained AND NOT gone";
+pub(super) const FREE_CANDIDATES: &str =
+    "SELECT instance FROM unnest($2::uuid[]) AS w (wanted) CROSS JOIN LATERAL (
+    SELECT * FROM agents AS a WHERE a.project = $1 AND a.instance = w.wanted OFFSET 0) AS a
+    WHERE slots_used < slots AND NOT drained AND NOT gone";
 pub(super) const AGENTS_OF: &str =
-    "SELECT instance FROM agents WHERE project = $1 AND (host = ANY($2) OR instance = ANY($3))";
+    "SELECT instance FROM unnest($2::uuid[]) AS w (wanted) CROSS JOIN LATERAL (
+        SELECT instance FROM agents AS a WHERE a.project = $1 AND a.host = w.wanted OFFSET 0) AS a
+    UNION SELECT instance FROM unnest($3::uuid[]) AS w (wanted) CROSS JOIN LATERAL (
+        SELECT instance FROM agents AS a WHERE a.project = $1 AND a.instance = w.wanted OFFSET 0) AS a";
 pub(super) const EXPIRED: &str = "SELECT instance FROM agents WHERE project = $1 AND NOT gone
     AND lease_until < coalesce($2, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8))";
 pub(super) const PROJECT_LOCK: &str =
@@ -86,6 +91,16 @@ pub(super) const STAMP: &str =
     coalesce((SELECT max(committed_at) FROM counters WHERE project = $1), $3),
     (CASE WHEN $2 THEN pg_current_xact_id() ELSE pg_current_xact_id_if_assigned() END)::text::int8
     FROM projects WHERE number = $1";
+/// For batches that only look whether something is to be done: the time, the last commit, and whether anything is ready, due, or expired, as far as
+/// that is asked. Outside any transaction, so that an idle node asks this and nothing else.
+pub(super) const ANYTHING: &str =
+    "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8,
+    coalesce((SELECT max(committed_at) FROM counters WHERE project = $1), $5),
+    coalesce((SELECT $2::bool FROM tasks WHERE project = $1 AND queued ORDER BY route LIMIT 1), false)
+    OR coalesce((SELECT $3::bool FROM tasks WHERE project = $1
+        AND due_at <= coalesce($4, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8)) ORDER BY due_at LIMIT 1), false)
+    OR coalesce((SELECT $3::bool FROM agents WHERE project = $1 AND NOT gone
+        AND lease_until < coalesce($4, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8)) LIMIT 1), false)";
 pub(super) const CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::int8,
     pg_current_xact_id_if_assigned()::text::int8";
 
@@ -111,6 +126,7 @@ pub(super) fn statements() -> Vec<&'static str> {
         EXPIRED,
         PROJECT_LOCK,
         STAMP,
+        ANYTHING,
         CLOCK,
     ]
 }

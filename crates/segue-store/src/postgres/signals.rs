@@ -20,33 +20,20 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 const NOTIFY: &str = "SELECT pg_notify('segue', $1 || topic) FROM unnest($2::text[]) AS topic";
 
-const TOPICS: [(Topic, &str); 6] = [
-    (Topic::Ready, "ready"),
-    (Topic::Due, "due"),
-    (Topic::Events, "events"),
-    (Topic::Duties, "duties"),
-    (Topic::Letters, "letters"),
-    (Topic::State, "state"),
-];
+/// A place for each topic.
+const TOPICS: usize = Topic::ALL.len();
 
 fn place(topic: Topic) -> usize {
-    match topic {
-        Topic::Ready => 0,
-        Topic::Due => 1,
-        Topic::Events => 2,
-        Topic::Duties => 3,
-        Topic::Letters => 4,
-        Topic::State => 5,
-    }
+    topic as usize
 }
 
 /// How often each topic was hinted at.
-type Counts = [u64; 6];
+type Counts = [u64; TOPICS];
 
 struct Hub {
     counts: watch::Sender<Counts>,
     /// Topics that are to be told to the other nodes.
-    leaving: Mutex<[bool; 6]>,
+    leaving: Mutex<[bool; TOPICS]>,
     wake: Notify,
 }
 
@@ -66,8 +53,8 @@ impl PostgresSignals {
     /// Listens and tells on two connections of its own, which come back by themselves.
     pub(super) fn start(shared: &Shared, project: ProjectId) -> PostgresSignals {
         let hub = Arc::new(Hub {
-            counts: watch::Sender::new([0; 6]),
-            leaving: Mutex::new([false; 6]),
+            counts: watch::Sender::new([0; TOPICS]),
+            leaving: Mutex::new([false; TOPICS]),
             wake: Notify::new(),
         });
         let prefix = format!("{project} {} ", shared.owner);
@@ -87,6 +74,10 @@ impl Signals for PostgresSignals {
     fn hint(&self, topic: Topic) {
         // Whoever listens here hears it at once.
         self.hub.heard(topic);
+        self.tell_others(topic);
+    }
+
+    fn tell_others(&self, topic: Topic) {
         let mut leaving = self.hub.leaving.lock();
         if !std::mem::replace(&mut leaving[place(topic)], true) {
             self.hub.wake.notify_one();
@@ -133,8 +124,8 @@ async fn tell(target: Target, hub: Arc<Hub>, prefix: String) {
         hub.wake.notified().await;
         tokio::time::sleep(GATHER).await;
         let leaving = std::mem::take(&mut *hub.leaving.lock());
-        let topics = TOPICS.iter().filter(|(topic, _)| leaving[place(*topic)]);
-        let topics: Vec<&str> = topics.map(|(_, word)| *word).collect();
+        let topics = Topic::ALL.into_iter().filter(|topic| leaving[place(*topic)]);
+        let topics: Vec<&str> = topics.map(Topic::as_str).collect();
         if line.as_ref().is_none_or(Line::is_closed) {
             // What cannot be told now is lost, as hints may be.
             line = target.open([NOTIFY], "SET synchronous_commit = off").await.ok();
@@ -153,7 +144,7 @@ async fn hear(target: Target, hub: Arc<Hub>, project: String, me: String) {
             tracing::debug!(?trouble, "hints are not heard for now");
         }
         // Something may have been missed meanwhile.
-        for (topic, _) in TOPICS {
+        for topic in Topic::ALL {
             hub.heard(topic);
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
@@ -204,7 +195,7 @@ fn topic_of(payload: &str, project: &str, me: &str) -> Option<Topic> {
     if sender == me {
         return None;
     }
-    TOPICS.iter().find(|(_, known)| *known == word).map(|(topic, _)| *topic)
+    Topic::named(word)
 }
 
 #[cfg(test)]
@@ -221,8 +212,8 @@ mod tests {
 
     #[test]
     fn every_topic_has_its_place() {
-        for (at, (topic, _)) in TOPICS.iter().enumerate() {
-            assert_eq!(place(*topic), at);
+        for (at, topic) in Topic::ALL.into_iter().enumerate() {
+            assert_eq!(place(topic), at);
         }
     }
 }

@@ -32,18 +32,19 @@ const LOCK_STAMP: &str = "SELECT last FROM stamps WHERE project = $1 FOR UPDATE"
 const READ_STAMP: &str = "SELECT last FROM stamps WHERE project = $1";
 const KEPT: &str = "SELECT w.key, v.version FROM unnest($2::text[]) AS w (key) CROSS JOIN LATERAL (
     SELECT version FROM state_versions AS n WHERE n.project = $1 AND n.key = w.key ORDER BY version OFFSET 0) AS v";
-const LATEST: &str = "SELECT v.key, v.version, v.value, v.writer, v.at, v.merged FROM state_keys AS k
-    CROSS JOIN LATERAL (SELECT * FROM state_versions AS n WHERE n.project = $1 AND n.version = k.version OFFSET 0) AS v
-    WHERE k.project = $1 AND k.key = ANY($2)";
+const LATEST: &str = "SELECT v.key, v.version, v.value, v.writer, v.at, v.merged FROM unnest($2::text[]) AS w (wanted)
+    CROSS JOIN LATERAL (SELECT version FROM state_keys AS k WHERE k.project = $1 AND k.key = w.wanted OFFSET 0) AS k
+    CROSS JOIN LATERAL (SELECT * FROM state_versions AS n WHERE n.project = $1 AND n.version = k.version OFFSET 0) AS v";
 /// With the body where that stands in the database.
 const VERSIONS: &str =
-    "SELECT v.key, v.version, v.value, v.writer, v.at, v.merged, p.body FROM state_versions AS v
-    LEFT JOIN payloads AS p ON p.project = v.project
-        AND p.hash = CASE WHEN left(v.value, 1) = '#' THEN decode(substr(v.value, 2, 64), 'hex') END
-    WHERE v.project = $1 AND v.version = ANY($2)";
+    "SELECT v.key, v.version, v.value, v.writer, v.at, v.merged, p.body FROM unnest($2::int8[]) AS w (wanted)
+    CROSS JOIN LATERAL (SELECT * FROM state_versions AS n WHERE n.project = $1 AND n.version = w.wanted OFFSET 0) AS v
+    LEFT JOIN LATERAL (SELECT body FROM payloads AS b WHERE b.project = $1
+        AND b.hash = CASE WHEN left(v.value, 1) = '#' THEN decode(substr(v.value, 2, 64), 'hex') END OFFSET 0) AS p ON true";
 const POLICIES: &str = "SELECT pattern, policy FROM state_policies WHERE project = $1";
 const LOCKS: &str =
-    "SELECT name, token, holder, taken_at, until FROM locks WHERE project = $1 AND name = ANY($2)";
+    "SELECT name, token, holder, taken_at, until FROM unnest($2::text[]) AS w (wanted)
+    CROSS JOIN LATERAL (SELECT * FROM locks WHERE project = $1 AND name = w.wanted OFFSET 0) AS l";
 
 const ADD_VERSIONS: &str = "INSERT INTO state_versions (project, version, key, value, writer, at, merged)
     SELECT $1, u.* FROM unnest($2::int8[], $3::text[], $4::text[], $5::text[], $6::int8[], $7::bool[])
@@ -54,22 +55,28 @@ const PUT_KEYS: &str = "INSERT INTO state_keys (project, key, version)
 const PUT_POLICIES: &str = "INSERT INTO state_policies (project, pattern, policy)
     SELECT $1, u.* FROM unnest($2::text[], $3::text[]) AS u (pattern, policy)
     ON CONFLICT (project, pattern) DO UPDATE SET policy = excluded.policy";
-const END_POLICIES: &str = "DELETE FROM state_policies WHERE project = $1 AND pattern = ANY($2)";
+const END_POLICIES: &str = "DELETE FROM state_policies WHERE ctid = ANY(ARRAY(SELECT p.ctid FROM unnest($2::text[]) AS w (wanted)
+    CROSS JOIN LATERAL (SELECT ctid FROM state_policies WHERE project = $1 AND pattern = w.wanted OFFSET 0) AS p))";
 const PUT_LOCKS: &str = "INSERT INTO locks (project, name, token, holder, taken_at, until)
     SELECT $1, u.* FROM unnest($2::text[], $3::int8[], $4::text[], $5::int8[], $6::int8[]) AS u (name, token, holder, taken_at, until)
     ON CONFLICT (project, name) DO UPDATE SET token = excluded.token, holder = excluded.holder, taken_at = excluded.taken_at,
     until = excluded.until";
-const END_LOCKS: &str = "DELETE FROM locks WHERE project = $1 AND name = ANY($2)";
+const END_LOCKS: &str = "DELETE FROM locks WHERE ctid = ANY(ARRAY(SELECT l.ctid FROM unnest($2::text[]) AS w (wanted)
+    CROSS JOIN LATERAL (SELECT ctid FROM locks WHERE project = $1 AND name = w.wanted OFFSET 0) AS l))";
 const SET_STAMP: &str = "UPDATE stamps SET last = $2 WHERE project = $1";
-const FORGET: &str = "DELETE FROM state_versions WHERE project = $1 AND version = ANY($2)";
+const FORGET: &str = "DELETE FROM state_versions WHERE ctid = ANY(ARRAY(SELECT v.ctid FROM unnest($2::int8[]) AS w (wanted)
+    CROSS JOIN LATERAL (SELECT ctid FROM state_versions WHERE project = $1 AND version = w.wanted OFFSET 0) AS v))";
 /// Whoever keeps one of these bodies meanwhile waits, and then keeps it anew.
 const LOCK_BODIES: &str = "SELECT 1 FROM
     (SELECT DISTINCT r.hash FROM unnest($2::uuid[]) AS o (run)
         CROSS JOIN LATERAL (SELECT hash FROM payload_refs WHERE project = $1 AND payload_refs.run = o.run OFFSET 0) AS r ORDER BY r.hash) AS w
     CROSS JOIN LATERAL (SELECT 1 FROM payloads AS p WHERE p.project = $1 AND p.hash = w.hash FOR UPDATE) AS p";
-const END_BODIES: &str = "WITH gone AS (DELETE FROM payload_refs WHERE project = $1 AND run = ANY($2) RETURNING hash)
-    DELETE FROM payloads AS p WHERE p.project = $1 AND p.hash IN (SELECT hash FROM gone)
-    AND NOT EXISTS (SELECT 1 FROM payload_refs AS r WHERE r.project = p.project AND r.hash = p.hash AND r.run <> ALL ($2))
+const END_BODIES: &str = "WITH gone AS (DELETE FROM payload_refs WHERE ctid = ANY(ARRAY(SELECT r.ctid FROM unnest($2::uuid[]) AS o (run)
+        CROSS JOIN LATERAL (SELECT ctid FROM payload_refs WHERE project = $1 AND payload_refs.run = o.run OFFSET 0) AS r))
+        RETURNING hash)
+    DELETE FROM payloads WHERE ctid = ANY(ARRAY(SELECT b.ctid FROM (SELECT DISTINCT hash FROM gone) AS g
+        CROSS JOIN LATERAL (SELECT ctid FROM payloads AS p WHERE p.project = $1 AND p.hash = g.hash OFFSET 0) AS b
+        WHERE (SELECT r.run FROM payload_refs AS r WHERE r.project = $1 AND r.hash = g.hash AND r.run <> ALL ($2) LIMIT 1) IS NULL))
     RETURNING 1";
 
 const GET: &str =

@@ -1,5 +1,6 @@
 //! The store itself: what the port asks for, handed to the lanes and the readers.
 
+use super::asked::Asked;
 use super::lane::{Call, Desk, Lane};
 use super::line::{Line, Target};
 use super::options::Options;
@@ -13,8 +14,9 @@ use parking_lot::Mutex;
 use segue_core::agent::Agent;
 use segue_core::command::{Command, Duty};
 use segue_core::event::Event;
-use segue_core::ids::{HostId, ProjectId, TaskId};
+use segue_core::ids::{HostId, InstanceId, ProjectId, TaskId};
 use segue_core::letter::Letter;
+use segue_core::outage::{Outage, Words};
 use segue_core::payload::{DATABASE_MAX, Hash, Payload};
 use segue_core::ports::{
     Blobs, Clock, Decision, EventFilter, Fut, Pruned, Signals, Store, StoreError, TaskFilter,
@@ -45,7 +47,14 @@ pub(super) struct Shared {
     /// What the server's clock said, and when that was by the clock of this process that never goes back.
     heard: Mutex<(Time, Instant)>,
     trouble: Mutex<Option<Noted>>,
+    outage: Outage,
 }
+
+const AWAY: Words = Words {
+    begins: "the database is away; it is tried again and again",
+    goes_on: "the database is still away",
+    is_over: "the database is back",
+};
 
 /// What is wrong.
 struct Noted {
@@ -89,9 +98,11 @@ impl Shared {
 
     /// The database does not answer. It is tried again; nobody has to do anything.
     pub(super) fn away(&self, detail: &str) {
+        if let Some(words) = self.outage.failed() {
+            tracing::warn!(detail, place = %self.target.place, "{words}");
+        }
         let mut noted = self.trouble.lock();
         if noted.is_none() {
-            tracing::warn!(detail, place = %self.target.place, "the database is away");
             let error = Failure::new(Kind::Away, detail).of(&self.target.place);
             *noted = Some(Noted { error, fatal: false });
         }
@@ -99,18 +110,25 @@ impl Shared {
 
     /// The database answers again.
     pub(super) fn back(&self) {
+        // At the level of the first line: whoever read that one wants to read this.
+        if let Some(words) = self.outage.worked() {
+            tracing::warn!(place = %self.target.place, "{words}");
+        }
         let mut noted = self.trouble.lock();
         if noted.as_ref().is_some_and(|noted| !noted.fatal) {
-            tracing::info!(place = %self.target.place, "the database is back");
             *noted = None;
         }
     }
 
     /// Something went wrong: the error for the caller.
     pub(super) fn failed(&self, trouble: Trouble) -> StoreError {
+        let is_told = matches!(trouble, Trouble::Dead(_));
         let failure = trouble.failure();
         let kind = failure.kind;
         let error = failure.of(&self.target.place);
+        if kind == Kind::Away && !is_told {
+            tracing::warn!(%error, "the database is there, and could not do that now");
+        }
         if matches!(kind, Kind::Corrupt | Kind::Version) {
             tracing::error!(%error, "the store has stopped");
             *self.trouble.lock() = Some(Noted { error: error.clone(), fatal: true });
@@ -138,7 +156,8 @@ impl Shared {
 pub struct PostgresStore {
     pub(super) shared: Arc<Shared>,
     desk: mpsc::UnboundedSender<Call>,
-    pub(super) readers: Readers,
+    pub(super) readers: Arc<Readers>,
+    asked: Arc<Asked>,
     pub(super) blobs: Arc<dyn LargeBodies>,
     pub(super) project_id: ProjectId,
     _lanes: JoinSet<()>,
@@ -172,6 +191,7 @@ impl PostgresStore {
                 u64::from_le_bytes(bytes)
             }
         };
+        let began = Instant::now();
         let shared = Arc::new(Shared {
             project,
             key: options.key,
@@ -182,6 +202,7 @@ impl PostgresStore {
             committed_at: AtomicI64::new(heard.committed.0),
             heard: Mutex::new((heard.now, Instant::now())),
             trouble: Mutex::new(None),
+            outage: Outage::new(AWAY, move || began.elapsed()),
             target,
         });
         let (desk, calls) = mpsc::unbounded_channel();
@@ -193,7 +214,8 @@ impl PostgresStore {
             lanes.spawn(Lane::new(shared.clone(), seed).run(calls.clone()));
         }
         Ok(PostgresStore {
-            readers: Readers::new(shared.clone(), options.readers),
+            readers: Arc::new(Readers::new(shared.clone(), options.readers)),
+            asked: Arc::default(),
             shared,
             desk,
             blobs: options.blobs,
@@ -242,12 +264,7 @@ impl Store for PostgresStore {
     }
 
     fn task(&self, id: TaskId) -> Fut<'_, Result<Option<Arc<Task>>, StoreError>> {
-        let project = self.shared.project;
-        Box::pin(async move {
-            let found =
-                self.read(|line| async move { queries::tasks_by_id(&line, project, &[id]).await });
-            Ok(found.await?.pop())
-        })
+        Box::pin(self.asked.task(&self.readers, id))
     }
 
     fn tasks_by_id(&self, ids: Vec<TaskId>) -> Fut<'_, Result<Vec<Arc<Task>>, StoreError>> {
@@ -294,6 +311,21 @@ impl Store for PostgresStore {
         let project = self.shared.project;
         Box::pin(async move {
             self.read(|line| async move { queries::agents_of(&line, project, host).await }).await
+        })
+    }
+
+    fn agents_since(&self, version: u64) -> Fut<'_, Result<(u64, Vec<Agent>), StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            self.read(|line| async move { queries::agents_since(&line, project, version).await })
+                .await
+        })
+    }
+
+    fn leases(&self) -> Fut<'_, Result<Vec<(InstanceId, Time)>, StoreError>> {
+        let project = self.shared.project;
+        Box::pin(async move {
+            self.read(|line| async move { queries::leases(&line, project).await }).await
         })
     }
 

@@ -264,10 +264,13 @@ impl<'a> Pen<'a> {
         asks: &mut Vec<Ask<'t>>,
     ) -> Result<(), Trouble> {
         let known = |instance: InstanceId| self.loader.specs.last(instance);
-        let same_spec = |agent: &&Agent| {
+        let stood = |instance: InstanceId| self.loader.stood.get(&instance).copied();
+        // Whoever reads who the agents are goes by the version: it grows with what they say, and when they are drained or go.
+        let is_no_news = |agent: &&Agent| {
             known(agent.spec.instance).is_some_and(|spec| Arc::ptr_eq(spec, &agent.spec))
+                && stood(agent.spec.instance) == Some((agent.drained, agent.gone))
         };
-        let (same, new): (Vec<&Agent>, Vec<&Agent>) = agents.iter().partition(same_spec);
+        let (same, new): (Vec<&Agent>, Vec<&Agent>) = agents.iter().partition(is_no_news);
         if !same.is_empty() {
             asks.push(standing(Ask::new(UPDATE_AGENTS).with(self.project), &same));
         }

@@ -13,6 +13,7 @@ use segue_core::task::{
     TaskSpec, TaskState, Template, Timeouts, WaitFor, WorkspaceKind,
 };
 use segue_core::time::Time;
+use segue_core::trace::Traceparent;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::str::FromStr;
@@ -49,6 +50,8 @@ struct Rest {
     timeouts: Timeouts,
     workspace: Option<WorkspaceKind>,
     template: Option<Box<Template>>,
+    state_keys: Vec<Arc<str>>,
+    traceparent: Option<Traceparent>,
     idempotency_key: Option<Arc<str>>,
 }
 
@@ -197,7 +200,9 @@ pub(crate) fn task<R: Cells>(row: &R) -> Result<(i64, Task), Failure> {
         timeouts: rest.timeouts,
         workspace: rest.workspace,
         template: rest.template,
+        state_keys: rest.state_keys,
         hops: unsigned(row, 8)?,
+        traceparent: rest.traceparent,
         idempotency_key: rest.idempotency_key,
     };
     let latest = AttemptColumns { id: 31, number: 32, secret_hash: 33, held_by: Some(30) };

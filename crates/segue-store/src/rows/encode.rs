@@ -11,6 +11,7 @@ use segue_core::task::{
     AttemptEnd, Need, OnFailure, Task, TaskSpec, TaskState, Template, Timeouts, WaitFor,
     WorkspaceKind,
 };
+use segue_core::trace::Traceparent;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -100,6 +101,10 @@ struct RestOut<'a> {
     workspace: Option<WorkspaceKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     template: Option<&'a Template>,
+    #[serde(skip_serializing_if = "<[Arc<str>]>::is_empty")]
+    state_keys: &'a [Arc<str>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<Traceparent>,
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<&'a str>,
 }
@@ -125,7 +130,9 @@ pub(crate) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
         timeouts,
         workspace,
         template,
+        state_keys,
         hops: _,
+        traceparent,
         idempotency_key,
     } = spec;
     let plain = needs.is_empty()
@@ -134,6 +141,8 @@ pub(crate) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
         && is_default(timeouts)
         && workspace.is_none()
         && template.is_none()
+        && state_keys.is_empty()
+        && traceparent.is_none()
         && idempotency_key.is_none();
     if plain {
         return Ok(None);
@@ -145,6 +154,8 @@ pub(crate) fn rest(spec: &TaskSpec) -> Result<Option<String>, Failure> {
         timeouts: *timeouts,
         workspace: *workspace,
         template: template.as_deref(),
+        state_keys,
+        traceparent: *traceparent,
         idempotency_key: idempotency_key.as_deref(),
     })
     .map(Some)

@@ -37,6 +37,13 @@ use As::{Hash as H, Id as I, Number as N, Payload as P, Text as T};
 /// The version of the tables as every backend exports them. A migration that changes what is exported makes it greater.
 pub(crate) const TABLES_VERSION: i64 = 2;
 
+/// By how much numbers jump in a restored store: more than are issued between two backups, and 2^53 is two million jumps away.
+pub(crate) const JUMP: i64 = 1 << 32;
+/// The numbers that are never issued twice: tables of one row, with their columns. Versions of shared state and tokens of locks are stamps.
+pub(crate) const COUNTERS: (&str, &[&str]) =
+    ("counters", &["next_cursor", "next_letter", "next_task"]);
+pub(crate) const STAMPS: (&str, &[&str]) = ("stamps", &["last"]);
+
 /// All tables but those that say of which version and project the file is.
 pub(crate) const TABLES: [Table; 16] = [
     Table {

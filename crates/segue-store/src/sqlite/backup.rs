@@ -4,8 +4,9 @@ use super::audit;
 use super::blobs::{self, DirBlobs};
 use super::error::{Failure, Kind};
 use super::export::{publish, remove_if_there};
-use super::options::Sync;
+use super::options::{Options, Sync};
 use super::{schema, store};
+use crate::rows::tables::{COUNTERS, JUMP, STAMPS};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use segue_core::ids::ProjectId;
@@ -203,7 +204,26 @@ fn check_database(dir: &Path, manifest: &Manifest) -> Result<(), Failure> {
     }
 }
 
-/// Checks a backup and copies it into a folder that has no database yet. The database appears there last, whole.
+/// Lets the numbers jump, so that none that was issued after the backup is issued again. The tables are brought to this version before: one that an
+/// older version did not have counts from zero otherwise, as it did once.
+fn jump(path: &Path, options: &Options) -> Result<(), Failure> {
+    let conn = schema::open_nameless(path, options)?;
+    // The row is made with the first stamp: what was issued after the backup may have been it.
+    let none = "INSERT INTO stamps (project, last) SELECT number, 0 FROM projects WHERE NOT EXISTS (SELECT 1 FROM stamps)";
+    conn.execute(none, [])?;
+    for (table, columns) in [COUNTERS, STAMPS] {
+        let more: Vec<String> =
+            columns.iter().map(|name| format!("{name} = {name} + ?1")).collect();
+        let changed = conn.execute(&format!("UPDATE {table} SET {}", more.join(", ")), [JUMP])?;
+        if changed != 1 {
+            return Err(Failure::corrupt(format!("`{table}` has {changed} rows instead of one")));
+        }
+    }
+    conn.close().map_err(|(_, error)| error.into())
+}
+
+/// Checks a backup and copies it into a folder that has no database yet, for the same project: the numbers of events, letters, tasks and stamps jump. The
+/// database appears there last, whole.
 ///
 /// # Errors
 /// As [`verify`]; [`StoreError::Locked`] where a process has a store open there; [`StoreError::Io`] where the folder has a database.
@@ -232,5 +252,6 @@ fn restore_at(from: &Path, dir: &Path, path: &Path, manifest: &Manifest) -> Resu
     let unfinished = path.with_extension("db-restoring");
     remove_if_there(&unfinished)?;
     fs::copy(from.join(schema::FILE), &unfinished)?;
+    jump(&unfinished, &Options::new(dir, manifest.project, [0; 32]))?;
     publish(&unfinished, path, Sync::Full)
 }

@@ -165,7 +165,7 @@ fn check_empty(path: &Path, options: &Options) -> Result<(), Failure> {
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {from})");
         if conn.query_row(&sql, [], |row| row.get(0))? {
             let detail = format!("there are {what} already: import into an empty folder");
-            return Err(Failure::new(Kind::Data, detail));
+            return Err(Failure::new(Kind::NotEmpty, detail));
         }
     }
     conn.close().map_err(|(_, error)| error)?;

@@ -254,8 +254,20 @@ pub(super) fn unsent(
         }
         let attempt = AttemptId::from_bytes(decode::bytes(row, 2)?);
         let host = HostId::from_bytes(decode::bytes(row, 3)?);
-        let task = task(conn, project, decode::task_id(row, 1)?)?;
-        match task.and_then(|task| request(seq, &task, attempt, host, key)) {
+        let found = task(conn, project, decode::task_id(row, 1)?)?;
+        let letter = match &found {
+            None => None,
+            Some(found) => {
+                let given = match found.is_root() {
+                    true => found.spec.traceparent,
+                    false => {
+                        task(conn, project, found.spec.root)?.and_then(|it| it.spec.traceparent)
+                    }
+                };
+                request(seq, found, given, attempt, host, key)
+            }
+        };
+        match letter {
             Some(letter) => letters.push(letter),
             None => stale.push(seq),
         }

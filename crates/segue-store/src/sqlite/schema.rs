@@ -76,6 +76,13 @@ const _: () = assert!(version() == TABLES_VERSION);
 
 /// Makes a database that nobody knows of yet, to be filled and then given its name: without a log, without syncing, without a row of counters.
 pub(super) fn create(path: &Path, options: &Options) -> Result<Connection, Failure> {
+    let conn = open_nameless(path, options)?;
+    conn.execute("DELETE FROM counters", [])?;
+    Ok(conn)
+}
+
+/// Opens a database that nobody knows of yet, and brings it to this version: without a log, without syncing.
+pub(super) fn open_nameless(path: &Path, options: &Options) -> Result<Connection, Failure> {
     let mut conn = Connection::open(path)?;
     conn.set_prepared_statement_cache_capacity(64);
     conn.query_row("PRAGMA journal_mode = OFF", [], |_| Ok(()))?;
@@ -84,7 +91,6 @@ pub(super) fn create(path: &Path, options: &Options) -> Result<Connection, Failu
     check_owner(&conn)?;
     migrate(&mut conn, options)?;
     project_number(&mut conn, options.project)?;
-    conn.execute("DELETE FROM counters", [])?;
     Ok(conn)
 }
 

@@ -89,7 +89,7 @@ impl Shared {
     pub(super) fn failed(&self, failure: Failure) -> StoreError {
         let (kind, error) = (failure.kind, failure.at(&self.path));
         match kind {
-            Kind::Data | Kind::Away => {}
+            Kind::Data | Kind::NotEmpty | Kind::Away => {}
             Kind::Full | Kind::Locked => self.trouble(&error, false),
             Kind::Corrupt | Kind::ReadOnly | Kind::Io | Kind::Version => self.trouble(&error, true),
         }

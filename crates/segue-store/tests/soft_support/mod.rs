@@ -5,8 +5,7 @@ use segue_bus::signals::InProcessSignals;
 use segue_core::ports::{Fut, Gates, Locks, Presence, Signals, WorkBus};
 use segue_store::soft::{Options, PRESENCE_TTL_MS, RedisSignals, RedisSoft};
 use segue_testkit::bus_suite::{BusRig, Dead};
-use segue_testkit::gate_suite::GateRig;
-use segue_testkit::lock_suite::LockRig;
+use segue_testkit::keeper_rig::{Keeper, KeeperOf};
 use segue_testkit::presence_suite::PresenceRig;
 use std::future::ready;
 use std::sync::Arc;
@@ -107,15 +106,7 @@ impl Rig {
     }
 }
 
-impl PresenceRig for Rig {
-    fn connect(&self) -> Fut<'_, Arc<dyn Presence>> {
-        Box::pin(async { self.soft().await.presence() })
-    }
-
-    fn ttl_ms(&self) -> u64 {
-        PRESENCE_TTL_MS
-    }
-
+impl Keeper for Rig {
     fn pass(&self, ms: u64) -> Fut<'_, ()> {
         Box::pin(async move { self.eval(AGE, &[ms.to_string()]).await })
     }
@@ -125,31 +116,27 @@ impl PresenceRig for Rig {
     }
 }
 
-impl LockRig for Rig {
-    fn connect(&self) -> Fut<'_, Arc<dyn Locks>> {
-        Box::pin(async { self.soft().await.locks() })
-    }
-
-    fn pass(&self, ms: u64) -> Fut<'_, ()> {
-        PresenceRig::pass(self, ms)
-    }
-
-    fn forget(&self) -> Fut<'_, ()> {
-        PresenceRig::forget(self)
+impl KeeperOf<dyn Presence> for Rig {
+    fn connect(&self) -> Fut<'_, Arc<dyn Presence>> {
+        Box::pin(async { self.soft().await.presence() })
     }
 }
 
-impl GateRig for Rig {
+impl PresenceRig for Rig {
+    fn ttl_ms(&self) -> u64 {
+        PRESENCE_TTL_MS
+    }
+}
+
+impl KeeperOf<dyn Locks> for Rig {
+    fn connect(&self) -> Fut<'_, Arc<dyn Locks>> {
+        Box::pin(async { self.soft().await.locks() })
+    }
+}
+
+impl KeeperOf<dyn Gates> for Rig {
     fn connect(&self) -> Fut<'_, Arc<dyn Gates>> {
         Box::pin(async { self.soft().await.gates() })
-    }
-
-    fn pass(&self, ms: u64) -> Fut<'_, ()> {
-        PresenceRig::pass(self, ms)
-    }
-
-    fn forget(&self) -> Fut<'_, ()> {
-        PresenceRig::forget(self)
     }
 }
 

@@ -106,6 +106,31 @@ pub async fn everything(store: &SqliteStore) -> Vec<String> {
     all
 }
 
+/// A restored store tells what it told when the backup was made, and issues no number again that may have been issued after it.
+pub async fn is_restored(store: &SqliteStore, told: &[String], exported: &[u8]) {
+    const JUMP: u64 = 1 << 32;
+    let mut after = everything(store).await;
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let (stamp, jumped) = (told.last().expect("it is told"), after.pop().expect("it is told"));
+    assert_eq!(after, told[..told.len() - 1]);
+    assert_eq!(number(&jumped), number(stamp) + JUMP);
+    assert_eq!(store.audit().await, Ok(Vec::new()));
+    let next = |exported: &[u8]| {
+        let text = std::str::from_utf8(exported).expect("UTF-8");
+        let line = text.lines().find(|line| line.starts_with("{\"counters\"")).expect("is there");
+        let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        ["next_cursor", "next_letter", "next_task"]
+            .map(|name| row["counters"][name].as_u64().expect("a number"))
+    };
+    assert_eq!(next(&export(store).await), next(exported).map(|number| number + JUMP));
+    let filter = EventFilter { limit: usize::MAX, ..EventFilter::default() };
+    let last = store.events(filter.clone()).await.expect("reads").last().expect("some").cursor;
+    accept(store, vec![submit(vec![spec("a")])]).await;
+    let new = store.events(filter).await.expect("reads").last().expect("some").cursor;
+    assert!(new >= last + JUMP, "{last} {new}");
+    assert_eq!(store.audit().await, Ok(Vec::new()));
+}
+
 /// Collects what is written to it.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);

@@ -60,15 +60,18 @@ fn ended(how: Result<bool, String>) -> ExitCode {
     }
 }
 
-/// `bench --binary FILE [ARGS]`: ARGS are those of `segue bench`, which gets servers of its own.
-fn measure(words: Vec<String>) -> Result<bool, String> {
+/// `bench --binary FILE [--statements] [ARGS]`: ARGS are those of `segue bench`, which gets servers of its own.
+fn measure(mut words: Vec<String>) -> Result<bool, String> {
+    let all = words.len();
+    words.retain(|word| word != "--statements");
+    let statements = words.len() < all;
     let [flag, binary, words @ ..] = &words[..] else { return Err("bench wants --binary".into()) };
     if flag != "--binary" {
         return Err("bench wants --binary first".into());
     }
     let dir = tempfile::Builder::new().prefix("segue-bench-").tempdir();
     let dir = dir.map_err(|error| format!("cannot make a folder: {error}"))?;
-    runtime()?.block_on(rig::bench(Path::new(binary), dir.path(), words))
+    runtime()?.block_on(rig::bench(Path::new(binary), dir.path(), statements, words))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {

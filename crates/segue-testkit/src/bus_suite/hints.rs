@@ -6,11 +6,19 @@ use std::sync::Arc;
 
 /// Hints until it is heard: one hint alone may be lost.
 async fn hint_until_heard(signals: &Arc<dyn Signals>, topic: Topic, listener: &mut dyn Listener) {
+    say_until_heard(&|| signals.hint(topic), topic, listener).await;
+}
+
+async fn say_until_heard(
+    say: &(dyn Fn() + Sync + Send),
+    topic: Topic,
+    listener: &mut dyn Listener,
+) {
     let topics = [topic];
     let mut heard = listener.next(&topics);
     let hint_again = async {
         loop {
-            signals.hint(topic);
+            say();
             tokio::task::yield_now().await;
         }
     };
@@ -59,6 +67,16 @@ pub async fn hints_are_heard_and_count_once(rig: &dyn BusRig) {
         }
     }
     assert!(heard < 100, "1,000 hints in a row were told {heard} times");
+}
+
+/// What is told to others is heard by them, and not by those who listen where it is told. Both must hear what others hint already.
+pub async fn others_are_told_and_nobody_here(here: Arc<dyn Signals>, there: Arc<dyn Signals>) {
+    let (mut own, mut others) = (here.listen(), there.listen());
+    say_until_heard(&|| here.tell_others(Topic::Ended), Topic::Ended, &mut *others).await;
+    // A hint that is given afterwards comes first, and is heard at once.
+    here.hint(Topic::Due);
+    let heard = within("its own hint", own.next(&[Topic::Ended, Topic::Due])).await;
+    assert_eq!(heard, Topic::Due);
 }
 
 /// Letters come although nobody hints and nobody listens: hints only make things quicker.

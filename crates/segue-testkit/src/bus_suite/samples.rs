@@ -9,6 +9,7 @@ use segue_core::letter::{
 use segue_core::outcome::{Delegated, Outcome};
 use segue_core::payload::{Hash, Payload};
 use segue_core::retry::RetryPolicy;
+use segue_core::state::{Expect, GivenState, GivenValue, KeyPut, OutcomeState, Policy};
 use segue_core::task::{
     ErrorClass, OnFailure, Priority, ProcessRef, Route, TaskError, TaskState, Timeouts, Usage,
     WorkspaceKind,
@@ -34,7 +35,7 @@ pub(super) fn letter_with(to: &Address, n: u64, body: LetterBody) -> Letter {
         reply_to: None,
         correlation: None,
         causation: None,
-        traceparent: None,
+        traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().ok(),
         hops: 0,
         at: Time(1_700_000_000_000),
         body,
@@ -153,6 +154,15 @@ fn request() -> TaskRequest {
                 child(TaskState::Failed, None, Some(error())),
             ],
         }),
+        state: Some(Box::new(GivenState {
+            keys: vec!["plan/*".into()],
+            values: vec![GivenValue {
+                key: "plan/api".into(),
+                version: u64::MAX,
+                value: payload(&json!({ "steps": [1.0] })),
+            }],
+            more: true,
+        })),
         team: vec![TeamMember {
             name: "counter".into(),
             kind: AgentKind::Command,
@@ -182,9 +192,24 @@ fn response(outcome: Outcome) -> TaskResponse {
         started_at: Some(Time(7)),
         process: Some(process()),
         outcome,
+        state: OutcomeState { put: puts() },
         usage: Some(Usage { output_tokens: 9, cost_usd: Some(0.5), ..Usage::default() }),
         ended: ended(),
     }
+}
+
+fn puts() -> Vec<KeyPut> {
+    let put = |key: &str, expect, policy| KeyPut {
+        key: key.into(),
+        value: payload(&json!({ "body": { "hash": "not one" } })),
+        expect,
+        policy,
+    };
+    vec![
+        put("plan/api", Expect::Version(u64::MAX), Some(Policy::Merge)),
+        put("plan/new", Expect::Absent, None),
+        put("done", Expect::Anything, Some(Policy::LastWriter)),
+    ]
 }
 
 fn outcomes() -> [Outcome; 4] {
@@ -200,6 +225,7 @@ fn outcomes() -> [Outcome; 4] {
         timeouts: Timeouts::default(),
         workspace: Some(WorkspaceKind::Worktree),
         template: true,
+        state_keys: vec!["plan/*".into()],
     };
     [
         Outcome::Complete { output: payload(&json!({ "lines": 12 })) },

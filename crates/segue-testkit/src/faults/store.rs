@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use segue_core::agent::Agent;
 use segue_core::command::{Command, Duty};
 use segue_core::event::Event;
-use segue_core::ids::{HostId, TaskId};
+use segue_core::ids::{HostId, InstanceId, TaskId};
 use segue_core::letter::Letter;
 use segue_core::payload::{Hash, Payload};
 use segue_core::ports::{
@@ -182,6 +182,14 @@ impl Store for FaultyStore {
 
     fn agents_of(&self, host: HostId) -> Fut<'_, Result<Vec<Agent>, StoreError>> {
         Box::pin(self.read(move |inner| inner.store.agents_of(host)))
+    }
+
+    fn agents_since(&self, version: u64) -> Fut<'_, Result<(u64, Vec<Agent>), StoreError>> {
+        Box::pin(self.read(move |inner| inner.store.agents_since(version)))
+    }
+
+    fn leases(&self) -> Fut<'_, Result<Vec<(InstanceId, Time)>, StoreError>> {
+        Box::pin(self.read(|inner| inner.store.leases()))
     }
 
     fn events(&self, filter: EventFilter) -> Fut<'_, Result<Vec<Event>, StoreError>> {

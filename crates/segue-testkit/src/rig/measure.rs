@@ -10,20 +10,32 @@ use uuid::Uuid;
 
 /// What PostgreSQL did while the workloads ran, as one object.
 const STATISTICS: &str = include_str!("statistics.sql");
+/// Which statements took its time, one object each.
+const STATEMENTS: &str = include_str!("statements.sql");
 
 /// Starts PostgreSQL (which syncs), RabbitMQ and Redis, and runs `segue bench` with these words on them. True where it ended well.
+/// With `statements`, PostgreSQL also counts what each statement costs, which takes some of its time.
 ///
 /// # Errors
 /// When the program cannot be started, or a file cannot be written.
-pub async fn bench(binary: &Path, dir: &Path, words: &[String]) -> Result<bool, String> {
-    let synced = PostgresOptions {
-        fsync: true,
-        configuration: vec!["shared_buffers = 256MB".into(), "max_wal_size = 2GB".into()],
-        ..PostgresOptions::default()
-    };
+pub async fn bench(
+    binary: &Path,
+    dir: &Path,
+    statements: bool,
+    words: &[String],
+) -> Result<bool, String> {
+    let mut configuration = vec!["shared_buffers = 256MB".into(), "max_wal_size = 2GB".into()];
+    if statements {
+        configuration.push("shared_preload_libraries = 'pg_stat_statements'".into());
+    }
+    let synced = PostgresOptions { fsync: true, configuration, ..PostgresOptions::default() };
     let (postgres, rabbit, redis) =
         tokio::join!(Postgres::start_with(synced), RabbitMq::start(), Redis::start());
     let database = postgres.database().await;
+    if statements {
+        let counted = "CREATE EXTENSION pg_stat_statements".into();
+        psql(database.clone(), vec!["--command".into(), counted], None).await?;
+    }
     let bodies = dir.join("bodies");
     std::fs::create_dir_all(&bodies).map_err(|error| format!("{}: {error}", bodies.display()))?;
     let text = format!(
@@ -44,7 +56,10 @@ pub async fn bench(binary: &Path, dir: &Path, words: &[String]) -> Result<bool, 
     let status = ran
         .map_err(|error| error.to_string())?
         .map_err(|error| format!("{} does not start: {error}", binary.display()))?;
-    let said = psql(database, vec!["--command".into(), STATISTICS.into()], None).await?;
-    writeln!(std::io::stdout(), "{}", said.trim()).map_err(|error| error.to_string())?;
+    for question in [Some(STATISTICS), statements.then_some(STATEMENTS)].into_iter().flatten() {
+        let asked = vec!["--command".into(), question.into()];
+        let said = psql(database.clone(), asked, None).await?;
+        writeln!(std::io::stdout(), "{}", said.trim()).map_err(|error| error.to_string())?;
+    }
     Ok(status.success())
 }

@@ -14,8 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A member that was told to end has ended by then.
-const ENDS_WITHIN: Duration = Duration::from_secs(75);
+/// A member that was told to end has ended by then: its patience, what it takes after that at most, and a little for a machine that is busy.
+const ENDS_WITHIN: Duration = Duration::from_secs(60 + 25 + 10);
 /// How often it is looked whether a process has ended.
 const LOOK: Duration = Duration::from_millis(50);
 

@@ -2,7 +2,7 @@
 
 use super::folder::{Account, Folder};
 use super::keeper::{self, Kept, Running};
-use super::tls::Tls;
+use super::tls::{Certificate, Tls};
 use super::{STARTS, port, secret, until_it_is};
 use parking_lot::Mutex;
 use std::ffi::OsString;
@@ -173,6 +173,17 @@ impl Postgres {
     pub async fn database(&self) -> String {
         let name = self.database_name().await;
         self.url(&name)
+    }
+
+    /// Shows this certificate from now on: it is started again with it.
+    ///
+    /// # Panics
+    /// When it was started without TLS, or does not start.
+    pub async fn show(&self, certificate: Certificate) {
+        let tls = self.tls.as_ref().expect("it was started with TLS");
+        tls.replace(certificate, &self.folder, &self.account);
+        self.kill().await;
+        self.start_again().await;
     }
 
     /// The name of a fresh, empty database.

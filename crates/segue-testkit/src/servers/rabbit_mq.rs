@@ -2,7 +2,7 @@
 
 use super::folder::{Account, Folder};
 use super::keeper::{self, Kept, Running};
-use super::tls::Tls;
+use super::tls::{Certificate, Tls};
 use super::{STARTS, port, secret, until_it_is};
 use futures_util::future::join_all;
 use std::ffi::OsString;
@@ -269,6 +269,17 @@ impl RabbitMq {
     /// When it was started without.
     pub fn authority(&self) -> &Path {
         &self.tls.as_ref().expect("it was started with TLS").authority
+    }
+
+    /// Shows this certificate to whoever connects from now on.
+    ///
+    /// # Panics
+    /// When it was started without TLS, or no node runs.
+    pub async fn show(&self, certificate: Certificate) {
+        let tls = self.tls.as_ref().expect("it was started with TLS");
+        tls.replace(certificate, &self.folder, &Account::Ours);
+        // It keeps in memory what it has read.
+        self.eval("ssl:clear_pem_cache().").await;
     }
 
     /// What a running node answers to an Erlang expression, which ends with a full stop: the way to do what a management tool would, such as

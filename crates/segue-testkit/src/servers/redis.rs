@@ -2,7 +2,7 @@
 
 use super::folder::{Account, Folder};
 use super::keeper::{self, Kept, Running};
-use super::tls::Tls;
+use super::tls::{Certificate, Tls};
 use super::{STARTS, port, secret};
 use std::ffi::OsString;
 use std::path::Path;
@@ -42,13 +42,20 @@ impl Redis {
     /// # Panics
     /// As [`Redis::start`] does.
     pub async fn start_with(options: RedisOptions) -> Redis {
-        Redis::start_as(options, secret()).await
+        Redis::start_as(options, secret(), None).await
     }
 
-    /// Starts one with this password: a replica has that of its primary.
-    pub(super) async fn start_as(options: RedisOptions, password: String) -> Redis {
+    /// Starts one with this password, and with a certificate of the authority of another one: a replica has those of its primary.
+    pub(super) async fn start_as(
+        options: RedisOptions,
+        password: String,
+        primary: Option<&Redis>,
+    ) -> Redis {
         let folder = Folder::new();
-        let tls = options.tls.then(|| Tls::make(&folder, &Account::Ours));
+        let tls = match primary.and_then(|primary| primary.tls.as_ref()) {
+            Some(tls) => Some(tls.sibling(&folder, &Account::Ours)),
+            None => options.tls.then(|| Tls::make(&folder, &Account::Ours)),
+        };
         let running = Running::default();
         let mut server = Redis { folder, options, password, tls, port: 0, running };
         let mut why = String::new();
@@ -71,17 +78,7 @@ impl Redis {
             "appendonly no".to_owned(),
             format!("dir {}", self.folder.path().display()),
         ];
-        match &self.tls {
-            None => lines.push(format!("port {}", self.port)),
-            Some(tls) => lines.extend([
-                "port 0".to_owned(),
-                format!("tls-port {}", self.port),
-                format!("tls-ca-cert-file {}", tls.authority.display()),
-                format!("tls-cert-file {}", tls.certificate.display()),
-                format!("tls-key-file {}", tls.key.display()),
-                "tls-auth-clients no".to_owned(),
-            ]),
-        }
+        lines.extend(listens(self.port, self.tls.as_ref()));
         lines.extend(self.options.configuration.iter().cloned());
         let text = lines.join("\n") + "\n";
         let file = self.folder.write("redis.conf", &text, &Account::Ours);
@@ -117,9 +114,25 @@ impl Redis {
         &self.tls.as_ref().expect("it was started with TLS").authority
     }
 
+    /// Shows this certificate from now on: it is started again with it.
+    ///
+    /// # Panics
+    /// When it was started without TLS, or does not start.
+    pub async fn show(&self, certificate: Certificate) {
+        let tls = self.tls.as_ref().expect("it was started with TLS");
+        tls.replace(certificate, &self.folder, &Account::Ours);
+        self.kill().await;
+        self.start_again().await;
+    }
+
     /// The password that clients give.
     pub fn password(&self) -> &str {
         &self.password
+    }
+
+    /// Its certificate, where it has one.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// The port it listens on.
@@ -156,8 +169,7 @@ impl Redis {
     /// # Panics
     /// When the client fails.
     pub async fn command(&self, words: &[&str]) -> String {
-        let authority = self.tls.as_ref().map(|tls| tls.authority.as_path());
-        ask(self.port, &self.password, authority, words).await
+        ask(self.port, &self.password, self.tls(), words).await
     }
 
     /// Its version.
@@ -187,19 +199,30 @@ impl Redis {
     }
 }
 
+/// The lines that say where a server or a Sentinel listens, and that it speaks to others as it is spoken to.
+pub(super) fn listens(port: u16, tls: Option<&Tls>) -> Vec<String> {
+    match tls {
+        None => vec![format!("port {port}")],
+        Some(tls) => vec![
+            "port 0".to_owned(),
+            format!("tls-port {port}"),
+            format!("tls-ca-cert-file {}", tls.authority.display()),
+            format!("tls-cert-file {}", tls.certificate.display()),
+            format!("tls-key-file {}", tls.key.display()),
+            "tls-auth-clients no".to_owned(),
+            "tls-replication yes".to_owned(),
+        ],
+    }
+}
+
 /// What Redis's own client says to a command for the server on this port.
-pub(super) async fn ask(
-    port: u16,
-    password: &str,
-    authority: Option<&Path>,
-    words: &[&str],
-) -> String {
+pub(super) async fn ask(port: u16, password: &str, tls: Option<&Tls>, words: &[&str]) -> String {
     let client = keeper::program("redis-cli", &[], "redis-tools");
     let mut command = keeper::clean(&Account::Ours, &client);
     command.env("REDISCLI_AUTH", password);
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
-    if let Some(authority) = authority {
-        command.arg("--tls").arg("--cacert").arg(authority);
+    if let Some(tls) = tls {
+        command.arg("--tls").arg("--cacert").arg(&tls.authority);
     }
     command.args(words);
     let output = keeper::run(command).await;

@@ -2,17 +2,23 @@
 
 use super::folder::{Account, Folder};
 use super::keeper::{self, Kept, Running};
+use super::tls::{Certificate, Tls};
 use super::{STARTS, port, secret};
 use std::ffi::OsString;
-use std::path::PathBuf;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use std::path::{Path, PathBuf};
 
 /// What it is made of. `cargo xtask servers install` copies this into the folder once everything is there.
 const REQUIREMENTS: &str = include_str!("s3/requirements.txt");
 
 /// The application that is served.
 const APPLICATION: &str = include_str!("s3/app.py");
+
+/// Makes a bucket: the URL of the server, the file of its authority or nothing, and the name are given as arguments.
+const MAKE_BUCKET: &str = "import ssl, sys, urllib.request as ask
+url, authority, name = sys.argv[1:]
+context = ssl.create_default_context(cafile=authority) if authority else None
+made = ask.urlopen(ask.Request(f'{url}/{name}', method='PUT', data=b''), context=context)
+assert made.status == 200, made.status";
 
 /// An S3 of one's own: moto in one process that answers one request after the other, so its conditional writes are atomic. It keeps nothing on disk:
 /// killed, it has forgotten everything, so what it should remember while it fails is asked through a [`Proxy`](super::Proxy). It ends when this is
@@ -22,6 +28,7 @@ pub struct S3 {
     python: PathBuf,
     access_key: String,
     secret_key: String,
+    tls: Option<Tls>,
     port: u16,
     running: Running,
 }
@@ -32,12 +39,21 @@ impl S3 {
     /// # Panics
     /// When it does not start, with what it said; or when it is not installed.
     pub async fn start() -> S3 {
+        S3::start_with(false).await
+    }
+
+    /// Starts one that takes connections by TLS only, where that is wanted. [`S3::authority`] is whom its certificate is signed by then.
+    ///
+    /// # Panics
+    /// As [`S3::start`] does.
+    pub async fn start_with(tls: bool) -> S3 {
         let python = installed();
         let folder = Folder::new();
         folder.write("app.py", APPLICATION, &Account::Ours);
         let (access_key, secret_key) = (secret(), secret());
         let running = Running::default();
-        let mut server = S3 { folder, python, access_key, secret_key, port: 0, running };
+        let tls = tls.then(|| Tls::make(&folder, &Account::Ours));
+        let mut server = S3 { folder, python, access_key, secret_key, tls, port: 0, running };
         let mut why = String::new();
         for _ in 0..STARTS {
             server.port = port::free();
@@ -53,6 +69,10 @@ impl S3 {
         let address = self.address();
         let words = ["-m", "gunicorn", "--workers", "1", "--worker-class", "sync", "--preload"];
         let mut arguments: Vec<OsString> = words.map(OsString::from).to_vec();
+        if let Some(tls) = &self.tls {
+            arguments.extend(["--certfile".into(), tls.certificate.clone().into()]);
+            arguments.extend(["--keyfile".into(), tls.key.clone().into()]);
+        }
         arguments.extend(["--bind", &address, "app:app"].map(OsString::from));
         let account = Account::Ours;
         let kept = Kept::start("s3", &self.folder, &account, &self.python, &arguments, &[]);
@@ -69,7 +89,27 @@ impl S3 {
 
     /// Its URL, without a bucket.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address())
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address())
+    }
+
+    /// The file with the certificate of the authority that signed its own, where it has TLS.
+    ///
+    /// # Panics
+    /// When it was started without.
+    pub fn authority(&self) -> &Path {
+        &self.tls.as_ref().expect("it was started with TLS").authority
+    }
+
+    /// Shows this certificate from now on: it is started again with it, and has forgotten everything.
+    ///
+    /// # Panics
+    /// When it was started without TLS, or does not start.
+    pub async fn show(&self, certificate: Certificate) {
+        let tls = self.tls.as_ref().expect("it was started with TLS");
+        tls.replace(certificate, &self.folder, &Account::Ours);
+        self.kill().await;
+        self.start_again().await;
     }
 
     /// The key id that clients give. It takes any.
@@ -88,21 +128,11 @@ impl S3 {
     /// When it cannot be made.
     pub async fn bucket(&self) -> String {
         let name = format!("t-{}", secret());
-        let answer = self.put(&name).await.unwrap_or_else(|error| error.to_string());
-        assert!(answer.starts_with("HTTP/1.1 200"), "a bucket was not made: {answer}");
+        let authority = self.tls.as_ref().map_or(Path::new(""), |tls| &tls.authority);
+        let mut command = keeper::clean(&Account::Ours, &self.python);
+        command.args(["-c", MAKE_BUCKET, &self.endpoint()]).arg(authority).arg(&name);
+        keeper::run(command).await;
         name
-    }
-
-    async fn put(&self, path: &str) -> std::io::Result<String> {
-        let address = self.address();
-        let mut stream = TcpStream::connect(&address).await?;
-        let request = format!(
-            "PUT /{path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
     }
 
     /// What a program in Python prints that has boto3 and, in its environment, this server's endpoint and keys. It is given as its text.

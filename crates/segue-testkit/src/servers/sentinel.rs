@@ -2,9 +2,11 @@
 
 use super::folder::{Account, Folder};
 use super::keeper::{self, Kept, Running};
-use super::redis::{Redis, RedisOptions, ask};
+use super::redis::{Redis, RedisOptions, ask, listens};
+use super::tls::Tls;
 use super::{STARTS, port, secret, until_it_is};
 use std::ffi::OsString;
+use std::path::Path;
 
 const PACKAGE: &str = "redis-sentinel";
 
@@ -19,6 +21,7 @@ pub struct RedisSentinel {
     // The Sentinel ends first, so that it has nothing to mend.
     sentinel: Running,
     folder: Folder,
+    tls: Option<Tls>,
     port: u16,
     first: Redis,
     second: Redis,
@@ -30,20 +33,30 @@ impl RedisSentinel {
     /// # Panics
     /// When one does not start, with what it said; or when they are not installed.
     pub async fn start() -> RedisSentinel {
+        RedisSentinel::start_with(false).await
+    }
+
+    /// Starts all three; by TLS only, all with certificates of one authority, where that is wanted.
+    ///
+    /// # Panics
+    /// As [`RedisSentinel::start`] does.
+    pub async fn start_with(tls: bool) -> RedisSentinel {
         let password = secret();
         // A replica asks at once, and is to be served at once.
         let at_once = "repl-diskless-sync-delay 0".to_owned();
-        let options = RedisOptions { configuration: vec![at_once.clone()], ..Default::default() };
-        let first = Redis::start_as(options, password.clone()).await;
+        let options = RedisOptions { tls, configuration: vec![at_once.clone()] };
+        let first = Redis::start_as(options, password.clone(), None).await;
         let follow = format!("replicaof 127.0.0.1 {}", first.port());
-        let options = RedisOptions { configuration: vec![at_once, follow], ..Default::default() };
-        let second = Redis::start_as(options, password).await;
+        let options = RedisOptions { tls, configuration: vec![at_once, follow] };
+        let second = Redis::start_as(options, password, Some(&first)).await;
         until_it_is("a replica that follows", async || {
             second.command(&["INFO", "replication"]).await.contains("master_link_status:up")
         })
         .await;
         let sentinel = Running::default();
-        let mut server = RedisSentinel { sentinel, folder: Folder::new(), port: 0, first, second };
+        let folder = Folder::new();
+        let tls = first.tls().map(|tls| tls.sibling(&folder, &Account::Ours));
+        let mut server = RedisSentinel { sentinel, folder, tls, port: 0, first, second };
         server.start_sentinel().await;
         let replica = server.second.port().to_string();
         until_it_is("a Sentinel that knows the replica", async || {
@@ -67,16 +80,16 @@ impl RedisSentinel {
 
     async fn try_start(&self) -> Result<(), String> {
         let password = self.first.password();
-        let lines = [
+        let mut lines = listens(self.port, self.tls.as_ref());
+        lines.extend([
             "bind 127.0.0.1".to_owned(),
-            format!("port {}", self.port),
             format!("requirepass {password}"),
             format!("dir {}", self.folder.path().display()),
             format!("sentinel monitor {NAME} 127.0.0.1 {} 1", self.first.port()),
             format!("sentinel auth-pass {NAME} {password}"),
             format!("sentinel down-after-milliseconds {NAME} {GONE_AFTER_MS}"),
             format!("sentinel failover-timeout {NAME} 5000"),
-        ];
+        ]);
         let text = lines.join("\n") + "\n";
         let file = self.folder.write("sentinel.conf", &text, &Account::Ours);
         let program = keeper::program("redis-sentinel", &[], PACKAGE);
@@ -88,7 +101,7 @@ impl RedisSentinel {
     }
 
     async fn ask(&self, words: &[&str]) -> String {
-        ask(self.port, self.first.password(), None, words).await
+        ask(self.port, self.first.password(), self.tls.as_ref(), words).await
     }
 
     /// The address of the Sentinel, `127.0.0.1:PORT`. It takes the same password as the servers.
@@ -99,6 +112,14 @@ impl RedisSentinel {
     /// The URL of the Sentinel.
     pub fn url(&self) -> String {
         self.first.url_by(&self.address())
+    }
+
+    /// The file with the certificate of the authority that signed those of all three, where they have TLS.
+    ///
+    /// # Panics
+    /// When they were started without.
+    pub fn authority(&self) -> &Path {
+        self.first.authority()
     }
 
     /// The name under which the Sentinel knows the primary.

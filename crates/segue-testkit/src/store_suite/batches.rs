@@ -161,5 +161,7 @@ pub async fn effects_say_what_to_do_next(place: &Place) {
     );
     let finished = hands.one(work[0].complete()).await;
     assert_eq!(finished.reply, Reply::Accepted);
-    assert_eq!(finished.ended, [spec.id]);
+    let ended = finished.ended.iter().map(|task| (task.id(), task.state));
+    assert_eq!(ended.collect::<Vec<_>>(), [(spec.id, TaskState::Completed)]);
+    assert_eq!(hands.task(spec.id).await, finished.ended[0], "as it was committed");
 }

@@ -11,7 +11,7 @@ use segue_core::ids::{Incarnation, TaskId};
 use segue_core::letter::{Letter, LetterBody, Secret};
 use segue_core::outcome::Outcome;
 use segue_core::ports::{Decision, EventFilter, Store, TaskFilter};
-use segue_core::state::{Claim, Expect, Policy, StateCommand};
+use segue_core::state::{Claim, Expect, KeyPut, OutcomeState, Policy, StateCommand};
 use segue_core::task::{
     ErrorClass, Need, OnFailure, Priority, Route, Task, TaskError, TaskSpec, Template, Timeouts,
 };
@@ -290,6 +290,13 @@ impl<'a> Driver<'a> {
             |driver: &mut Self| driver.one_in(5).then(|| 1_000 + driver.below(60_000) as u64);
         spec.timeouts =
             Timeouts { queue_ms: limit(self), run_ms: limit(self), whole_ms: limit(self) };
+        if self.one_in(3) {
+            let given = format!("00-{:032x}-{:016x}-00", self.below(9) + 1, self.below(9) + 1);
+            spec.traceparent = given.parse().ok();
+        }
+        if self.one_in(2) {
+            spec.state_keys = vec!["k0".into(), "k1".into(), "k2*".into()];
+        }
         if self.one_in(12) {
             spec.template = Some(Box::new(Template {
                 input: self.one_in(2),
@@ -403,8 +410,26 @@ impl<'a> Driver<'a> {
                 Command::Delegate { proof: work.proof(), tasks: vec![delegated(key, "a")] }
             }
             8 => Command::Reaped { proof: work.proof(), ended: Vec::new() },
+            9 => {
+                work.end_with(Outcome::Complete { output: json("{\"done\":true}") }, self.writes())
+            }
             _ => work.complete(),
         }
+    }
+
+    /// What an outcome writes: some of it no task may write.
+    fn writes(&mut self) -> OutcomeState {
+        let mut put = Vec::new();
+        for _ in 0..1 + self.below(2) {
+            let recent = self.stamp.saturating_sub(self.below(12) as u64);
+            put.push(KeyPut {
+                key: format!("k{}", self.below(5)).into(),
+                value: json(&format!(r#"{{"o":{}}}"#, recent % 3)),
+                expect: [Expect::Anything, Expect::Absent, Expect::Version(recent)][self.below(3)],
+                policy: [None, Some(Policy::Merge), Some(Policy::LastWriter)][self.below(3)],
+            });
+        }
+        OutcomeState { put }
     }
 
     fn about_state(&mut self) -> Command {

@@ -1,7 +1,7 @@
 //! Agents that come, go and report late; and what time brings.
 
 use super::place::*;
-use segue_core::agent::AgentStatus;
+use segue_core::agent::{Agent, AgentStatus};
 use segue_core::command::{Command, Excused, Proof, Reject, Reply};
 use segue_core::event::Fact;
 use segue_core::ids::Incarnation;
@@ -172,4 +172,63 @@ pub async fn a_drained_agent_gets_nothing_new(place: &Place) {
     assert_eq!(hands.give_out(10).await.len(), 1);
     let unknown = hands.try_one(Command::Drain { agent: "b".into(), drained: true }).await;
     assert!(matches!(unknown, Err(Reject::Unknown { .. })), "{unknown:?}");
+}
+
+/// Whoever knows the fleet as it was at a version is told of those alone who came, changed, were drained or went since; by a store without versions of
+/// everybody.
+pub async fn what_is_new_of_the_fleet_is_told_by_its_version(place: &Place) {
+    let hands = place.open().await;
+    let mut version = 0;
+    let mut news = async |hands: &Hands<'_>| {
+        let known = version;
+        let told = hands.store().agents_since(known).await.expect("reads");
+        version = told.0;
+        let mut agents: Vec<String> = told.1.iter().map(word).collect();
+        agents.sort();
+        (known > 0 && version > 0, agents)
+    };
+    // What is told where nothing is left out.
+    let all = async |hands: &Hands<'_>| {
+        let mut agents: Vec<String> =
+            hands.store().agents().await.expect("reads").iter().map(word).collect();
+        agents.sort();
+        agents
+    };
+    let mut worker = hands.register("a", 2).await;
+    let other = hands.register("b", 2).await;
+    let (_, told) = news(&hands).await;
+    assert_eq!(told, ["a", "b"]);
+    assert_eq!(told, all(&hands).await);
+    // Slots and leases are no news.
+    hands.submit(hands.spec("a")).await;
+    assert_eq!(hands.give_out(10).await.len(), 1);
+    let (host, incarnation) = (worker.host, worker.incarnation);
+    hands.one(Command::Renew { host, incarnation, lease_ms: 5_000_000 }).await;
+    let (is_partial, told) = news(&hands).await;
+    assert_eq!(told, if is_partial { Vec::new() } else { all(&hands).await });
+    hands.one(Command::Drain { agent: "a".into(), drained: true }).await;
+    let (is_partial, told) = news(&hands).await;
+    assert_eq!(told, if is_partial { vec!["a drained".to_owned()] } else { all(&hands).await });
+    hands
+        .one(Command::ExpireAgent { instance: other.spec.instance, reason: "enough".into() })
+        .await;
+    drop(hands);
+    let hands = place.open().await;
+    let (is_partial, told) = news(&hands).await;
+    assert_eq!(told, if is_partial { vec!["b gone".to_owned()] } else { all(&hands).await });
+    worker.spec.name = "c".into();
+    hands.one(worker.register(1_000_000)).await;
+    let (is_partial, told) = news(&hands).await;
+    let now = all(&hands).await;
+    let said: Vec<String> = now.iter().filter(|word| word.starts_with('c')).cloned().collect();
+    assert_eq!((said.len(), told), (1, if is_partial { said } else { now }));
+    let leases = hands.store().leases().await.expect("reads");
+    let named: Vec<_> = leases.iter().map(|(instance, _)| *instance).collect();
+    assert_eq!(named, [worker.spec.instance], "who has gone has no lease");
+}
+
+fn word(agent: &Agent) -> String {
+    let drained = if agent.drained { " drained" } else { "" };
+    let gone = if agent.gone { " gone" } else { "" };
+    format!("{}{drained}{gone}", agent.spec.name)
 }

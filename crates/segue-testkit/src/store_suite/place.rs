@@ -10,6 +10,7 @@ use segue_core::outcome::{Delegated, Outcome};
 use segue_core::payload::Payload;
 use segue_core::ports::{Blobs, Clock, Effects, EventFilter, Fut, Store};
 use segue_core::retry::RetryPolicy;
+use segue_core::state::OutcomeState;
 use segue_core::task::{
     ErrorClass, OnFailure, Route, Task, TaskError, TaskSpec, TaskState, Timeouts,
 };
@@ -269,6 +270,7 @@ pub fn delegated(key: &str, agent: &str) -> Delegated {
         timeouts: Timeouts::default(),
         workspace: None,
         template: false,
+        state_keys: Vec::new(),
     }
 }
 
@@ -337,12 +339,18 @@ impl Work {
 
     /// The command by which it ends like this.
     pub fn end(&self, outcome: Outcome) -> Command {
+        self.end_with(outcome, OutcomeState::default())
+    }
+
+    /// The command by which it ends like this, and writes this into shared state.
+    pub fn end_with(&self, outcome: Outcome, state: OutcomeState) -> Command {
         let response = TaskResponse {
             attempt: self.request.attempt,
             secret: self.request.secret.clone(),
             started_at: None,
             process: None,
             outcome,
+            state,
             usage: None,
             ended: Vec::new(),
         };

@@ -5,6 +5,7 @@ use segue_core::event::{Event, Fact};
 use segue_core::letter::EndedProcess;
 use segue_core::payload::Payload;
 use segue_core::task::{ErrorClass, ProcessRef, Route, TaskState};
+use segue_core::trace::Traceparent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -44,6 +45,7 @@ pub enum What {
         number: u32,
         agent: String,
         instance: String,
+        traceparent: Option<String>,
     },
     Started {
         number: u32,
@@ -121,7 +123,7 @@ impl EventView {
             seq: event.run_seq,
             task: some(event.task),
             at: at(event.at),
-            what: What::of(&event.fact),
+            what: What::of(event),
         }
     }
 }
@@ -136,8 +138,8 @@ fn note(payload: &Payload) -> Value {
 
 impl What {
     // tidy: allow(fn-lines) one arm an event, nothing else
-    fn of(fact: &Fact) -> What {
-        match fact {
+    fn of(event: &Event) -> What {
+        match &event.fact {
             Fact::Submitted { name, route, state, parent } => {
                 let (agent, capability) = match route {
                     Route::Agent(name) => (Some(name.to_string()), None),
@@ -148,7 +150,12 @@ impl What {
                 What::Submitted { name: name.to_string(), agent, capability, state: *state, parent }
             }
             Fact::Unblocked => What::Unblocked,
-            Fact::Assigned { attempt, number, agent, instance } => What::Assigned {
+            Fact::Assigned { attempt, number, agent, instance, traceparent } => What::Assigned {
+                traceparent: Some(
+                    traceparent
+                        .unwrap_or_else(|| Traceparent::of_attempt(event.run, None, *attempt))
+                        .to_string(),
+                ),
                 attempt: attempt.to_string(),
                 number: *number,
                 agent: agent.to_string(),

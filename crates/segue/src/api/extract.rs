@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
+use segue_core::trace::Traceparent;
 use serde::de::DeserializeOwned;
 
 /// Most bytes of a request's body.
@@ -68,6 +69,27 @@ impl FromRequestParts<Shared> for IdempotencyKey {
             )));
         }
         Ok(IdempotencyKey(Some(text.to_owned())))
+    }
+}
+
+/// The `traceparent` header, if there is one.
+#[derive(Debug)]
+pub struct Trace(pub Option<Traceparent>);
+
+impl FromRequestParts<Shared> for Trace {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, ApiError> {
+        let mut values = parts.headers.get_all("traceparent").iter();
+        let Some(value) = values.next() else { return Ok(Trace(None)) };
+        if values.next().is_some() {
+            return Err(ApiError::invalid("there are several `traceparent` headers: send one"));
+        }
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let read = text.trim().parse();
+        read.map(|trace| Trace(Some(trace))).map_err(|wrong: String| {
+            ApiError::invalid(format!("the header `traceparent`: {wrong}"))
+        })
     }
 }
 

@@ -19,6 +19,7 @@ pub mod shared;
 pub mod state;
 pub mod submit;
 pub mod tasks;
+pub mod trace;
 pub mod upkeep;
 pub mod views;
 

@@ -12,6 +12,9 @@ use segue_core::ports::SeenNode;
 use segue_core::workflow::did_you_mean;
 use std::collections::BTreeMap;
 
+/// Characters of what a node says of its trouble, at most.
+const TROUBLE_MAX: usize = 500;
+
 /// Whoever told of itself, as far as that is known at this moment.
 async fn seen(api: &Api) -> BTreeMap<HostId, SeenNode> {
     let Some(engine) = &api.engine else { return BTreeMap::new() };
@@ -75,6 +78,13 @@ async fn nodes(api: &Api) -> Result<Vec<NodeView>, ApiError> {
                 slots_used: agents.iter().map(|agent| agent.slots_used).sum(),
                 slots: agents.iter().map(|agent| agent.spec.max_concurrency).sum(),
                 silent_ms: known.map(|node| node.silent_ms),
+                trouble: match &api.engine {
+                    // Known at once, and also where nobody can tell the others.
+                    Some(engine) if host == api.project.host => engine.parts().bus.trouble(),
+                    Some(_) | None => known
+                        .and_then(|node| node.beat.trouble.as_deref())
+                        .map(|trouble| trouble.chars().take(TROUBLE_MAX).collect()),
+                },
                 host: host.to_string(),
                 here: host == api.project.host,
             }

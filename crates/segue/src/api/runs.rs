@@ -1,7 +1,7 @@
 //! `POST /v1/runs`: a workflow file with its input, or a goal for an agent.
 
 use super::error::ApiError;
-use super::extract::{IdempotencyKey, Json};
+use super::extract::{IdempotencyKey, Json, Trace};
 use super::state::{Api, Shared};
 use super::submit::{status, take_in};
 use super::views::{SubmittedView, WarningView};
@@ -28,6 +28,9 @@ pub struct RunBody {
     pub goal: Option<String>,
     /// The agent that is given the goal; `orchestrator` where absent.
     pub agent: Option<String>,
+    /// Keys of shared state that this agent may use, or prefixes and `*`. A workflow says it task by task.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub state_keys: Vec<String>,
     /// The input: an object.
     pub input: Map<String, Value>,
     /// Limit of the whole run.
@@ -43,10 +46,15 @@ pub const ORCHESTRATOR: &str = "orchestrator";
 pub async fn run(
     State(api): State<Shared>,
     IdempotencyKey(key): IdempotencyKey,
+    Trace(traceparent): Trace,
     Json(body): Json<RunBody>,
 ) -> Result<(StatusCode, Answer<SubmittedView>), ApiError> {
     let allow_missing = body.allow_missing.unwrap_or(true);
     let timeout_ms = body.timeout_ms;
+    if body.workflow.is_some() && !body.state_keys.is_empty() {
+        let message = "`state_keys` belongs to a goal: in a workflow each task has its own";
+        return Err(ApiError::invalid(message));
+    }
     let (mut tasks, doubts) = match (&body.workflow, &body.goal) {
         (Some(_), None) => of_workflow(&api, body).await?,
         (None, Some(_)) => (of_goal(&api, body).await?, Vec::new()),
@@ -56,6 +64,7 @@ pub async fn run(
     };
     if let Some(root) = tasks.first_mut() {
         root.spec.idempotency_key = key.map(Into::into);
+        root.spec.traceparent = traceparent;
         root.spec.timeouts.whole_ms = timeout_ms.or(root.spec.timeouts.whole_ms);
     }
     let mut view = take_in(&api, tasks, allow_missing).await?;
@@ -96,7 +105,8 @@ async fn of_goal(api: &Api, body: RunBody) -> Result<Vec<NewTask>, ApiError> {
     }
     let agent = body.agent.as_deref().unwrap_or(ORCHESTRATOR);
     let name = body.name.unwrap_or_else(|| title(&goal));
-    let spec = TaskSpec::new(new_task_id(), &name, Route::agent(agent));
+    let mut spec = TaskSpec::new(new_task_id(), &name, Route::agent(agent));
+    spec.state_keys = body.state_keys.iter().map(|key| key.as_str().into()).collect();
     let mut input = Map::new();
     input.insert("goal".to_owned(), Value::String(goal));
     input.extend(body.input);

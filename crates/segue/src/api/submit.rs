@@ -1,7 +1,7 @@
 //! `POST /v1/tasks`: one task, or a graph of them.
 
 use super::error::ApiError;
-use super::extract::{IdempotencyKey, Json};
+use super::extract::{IdempotencyKey, Json, Trace};
 use super::ids::resolve;
 use super::missing::{self, Known};
 use super::state::{Api, Shared};
@@ -53,6 +53,9 @@ pub struct TaskBody {
     pub whole_timeout_ms: Option<u64>,
     /// Where it works.
     pub workspace: Option<WorkspaceKind>,
+    /// Keys of shared state that its agent may use, or prefixes and `*`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub state_keys: Vec<String>,
     /// Whether it is taken in even if nobody can take it now. Not within a graph.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_missing: Option<bool>,
@@ -79,6 +82,7 @@ pub struct GraphBody {
 pub async fn submit(
     State(api): State<Shared>,
     IdempotencyKey(key): IdempotencyKey,
+    Trace(traceparent): Trace,
     Json(body): Json<Value>,
 ) -> Result<(StatusCode, Answer<SubmittedView>), ApiError> {
     let wrong = |error: serde_json::Error| {
@@ -99,6 +103,7 @@ pub async fn submit(
     };
     if let Some(first) = tasks.first_mut() {
         first.spec.idempotency_key = key.map(Into::into);
+        first.spec.traceparent = traceparent;
     }
     let mut view = take_in(&api, tasks, allow_missing.unwrap_or(true)).await?;
     if !view.existing {
@@ -217,6 +222,7 @@ async fn build(
         whole_ms: body.whole_timeout_ms,
     };
     spec.workspace = body.workspace;
+    spec.state_keys = body.state_keys.iter().map(|key| key.as_str().into()).collect();
     if body.template {
         spec.template = Some(Box::new(Template { input: true, ..Template::default() }));
     }

@@ -4,6 +4,7 @@ use super::error::ApiError;
 use super::extract::{Json, Params, flag};
 use super::ids::resolve;
 use super::state::{Api, Shared};
+use super::trace::RunTrace;
 use super::views::{
     AttemptView, BodyView, CHILDREN_MAX, ChangedView, Names, TaskDetail, TaskView, TasksView,
 };
@@ -109,17 +110,22 @@ pub async fn detail(
 ) -> Result<Answer<TaskDetail>, ApiError> {
     let task = resolve(&api, &id).await?;
     let names = api.names().await?;
+    let root = match task.is_root() {
+        true => None,
+        false => api.store().task(task.spec.root).await?,
+    };
+    let trace = RunTrace::of(root.as_deref().unwrap_or(&task));
     let mut attempts: Vec<AttemptView> = api
         .store()
         .attempts(task.id())
         .await?
         .iter()
-        .map(|record| AttemptView::ended(record, &names))
+        .map(|record| AttemptView::ended(record, &trace, &names))
         .collect();
     if let Some(latest) = &task.attempt
         && attempts.iter().all(|attempt| attempt.number != latest.number)
     {
-        attempts.push(AttemptView::of(latest, &names));
+        attempts.push(AttemptView::of(latest, &trace, &names));
     }
     let filter =
         TaskFilter { parent: Some(task.id()), limit: CHILDREN_MAX, ..TaskFilter::default() };
@@ -128,6 +134,8 @@ pub async fn detail(
         _ => api.store().tasks(filter).await?,
     };
     Ok(Answer(TaskDetail {
+        trace: trace.id(),
+        traceparent: trace.given(),
         input: body(&api, &task.input, showing.full).await?,
         output: match &task.output {
             Some(output) => Some(body(&api, output, showing.full).await?),

@@ -2,6 +2,7 @@
 //!
 //! Times are RFC 3339 in UTC with milliseconds; ids are UUIDs; lengths are bytes.
 
+use super::trace::RunTrace;
 use segue_core::agent::{Agent, AgentKind, AgentSpec};
 use segue_core::payload::Payload;
 use segue_core::ports::Pruned;
@@ -161,6 +162,10 @@ pub struct TasksView {
 pub struct TaskDetail {
     /// The task.
     pub task: TaskView,
+    /// The trace that its run belongs to: 32 hexadecimal digits.
+    pub trace: String,
+    /// The span in which somebody else asked for the run, as they named it.
+    pub traceparent: Option<String>,
     /// Its attempts, oldest first; the last may still run.
     pub attempts: Vec<AttemptView>,
     /// Its children, oldest first; at most [`CHILDREN_MAX`].
@@ -207,6 +212,8 @@ pub struct AttemptView {
     pub id: String,
     /// 1, 2, 3 .. within the task.
     pub number: u32,
+    /// Its span, as its letters and its program carry it.
+    pub traceparent: String,
     /// Who got it.
     pub agent: Option<String>,
     /// Which instance.
@@ -229,10 +236,11 @@ pub struct AttemptView {
 
 impl AttemptView {
     /// The view of an attempt that may still run.
-    pub fn of(attempt: &Attempt, names: &Names) -> AttemptView {
+    pub fn of(attempt: &Attempt, trace: &RunTrace, names: &Names) -> AttemptView {
         AttemptView {
             id: attempt.id.to_string(),
             number: attempt.number,
+            traceparent: trace.span_of(attempt).to_string(),
             agent: names.of(attempt),
             instance: attempt.instance.to_string(),
             assigned_at: at(attempt.assigned_at),
@@ -246,11 +254,11 @@ impl AttemptView {
     }
 
     /// The view of an attempt that has ended.
-    pub fn ended(record: &AttemptRecord, names: &Names) -> AttemptView {
+    pub fn ended(record: &AttemptRecord, trace: &RunTrace, names: &Names) -> AttemptView {
         AttemptView {
             error: record.error.as_ref().map(ErrorView::of),
             usage: record.usage.clone(),
-            ..AttemptView::of(&record.attempt, names)
+            ..AttemptView::of(&record.attempt, trace, names)
         }
     }
 }
@@ -354,6 +362,8 @@ pub struct NodeView {
     pub slots: u32,
     /// Milliseconds since it was last heard of; null where nobody told.
     pub silent_ms: Option<u64>,
+    /// What keeps it from its work, such as a bus that takes no letters; null where nothing does, or nobody told.
+    pub trouble: Option<String>,
     /// The host's id.
     pub host: String,
     /// Whether it is the node that answers.

@@ -1,5 +1,6 @@
 //! W6 and W7: what a node costs that does nothing, and how many processes it starts.
 
+use super::rig::{Ground, Rig};
 use super::workloads::rss_mb;
 use crate::agents;
 use crate::node::{Node, NodeOptions};
@@ -66,6 +67,35 @@ pub async fn w6(base: &Path, watch: Duration) -> Result<Idle> {
         ready_ms,
         rss_mb: rss_mb(pid, "VmRSS"),
         core_percent: 100.0 * used / at.elapsed().as_secs_f64(),
+    })
+}
+
+/// What W6 found of a node of a cluster.
+pub struct IdleNode {
+    /// Processor time used by the whole process, in percent of one core.
+    pub core_percent: f64,
+    /// Statements that PostgreSQL was sent in a second.
+    pub statements_per_s: f64,
+    /// Round trips to it in a second.
+    pub round_trips_per_s: f64,
+}
+
+/// W6 on a cluster: a node with agents and nothing to do, in this process, watched for so long.
+pub async fn w6_of_cluster(ground: &Ground, watch: Duration) -> Result<IdleNode> {
+    let rig = Rig::start(ground).await?;
+    // The first seconds are the start, not idleness.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let traffic = || rig.node.base.backend.traffic().context("the tables are in a file");
+    let (pid, at) = (std::process::id(), Instant::now());
+    let (cpu, before) = (cpu_seconds(pid)?, traffic()?);
+    tokio::time::sleep(watch).await;
+    let (cpu, after) = (cpu_seconds(pid)? - cpu, traffic()?);
+    let seconds = at.elapsed().as_secs_f64();
+    rig.finish(0).await?;
+    Ok(IdleNode {
+        core_percent: 100.0 * cpu / seconds,
+        statements_per_s: (after.1 - before.1) as f64 / seconds,
+        round_trips_per_s: (after.0 - before.0) as f64 / seconds,
     })
 }
 

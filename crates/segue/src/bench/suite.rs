@@ -14,8 +14,8 @@ use std::time::Duration;
 /// Every workload that runs unless others are named. W5 takes minutes and is run on request.
 const DEFAULT: [&str; 7] = ["probe", "W1", "W2", "W3", "W4", "W6", "W7"];
 
-/// Those of a cluster: W6 and W7 are about one process and its children, and the same there.
-const CLUSTER: [&str; 5] = ["probe", "W1", "W2", "W3", "W4"];
+/// Those of a cluster: W7 is about one process and its children, and the same there.
+const CLUSTER: [&str; 6] = ["probe", "W1", "W2", "W3", "W4", "W6"];
 
 /// Arguments of `segue bench`.
 #[derive(Debug, Args)]
@@ -61,6 +61,7 @@ pub async fn run(args: &BenchArgs, cluster: Option<Arc<Settings>>) -> Result<()>
             "w3" => w3(args, &ground).await?,
             "w4" => w4(args, &ground).await?,
             "w5" => w5(args, &ground).await?,
+            "w6" if ground.cluster.is_some() => w6_of_cluster(args, &ground).await?,
             "w6" => w6(args, &ground).await?,
             "w7" => w7(args, &ground).await?,
             _ => bail!(
@@ -164,6 +165,24 @@ async fn w6(args: &BenchArgs, ground: &Ground) -> Result<Vec<Figure>> {
         Figure::new("W6", "ready_ms", "ms", ready, setup.clone()),
         Figure::new("W6", "rss_mb", "MiB", rss, setup.clone()),
         Figure::new("W6", "idle_core_percent", "%", core, setup),
+    ])
+}
+
+async fn w6_of_cluster(args: &BenchArgs, ground: &Ground) -> Result<Vec<Figure>> {
+    // Three renewals of the lease are in it.
+    const WATCH: Duration = Duration::from_secs(30);
+    let (mut core, mut statements, mut trips) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..args.runs {
+        let idle = processes::w6_of_cluster(ground, WATCH).await?;
+        core.push(idle.core_percent);
+        statements.push(idle.statements_per_s);
+        trips.push(idle.round_trips_per_s);
+    }
+    let setup = json!({ "watched_s": WATCH.as_secs(), "rig": workloads::setup() });
+    Ok(vec![
+        Figure::new("W6", "idle_core_percent", "%", core, setup.clone()),
+        Figure::new("W6", "idle_statements_per_s", "1/s", statements, setup.clone()),
+        Figure::new("W6", "idle_round_trips_per_s", "1/s", trips, setup),
     ])
 }
 

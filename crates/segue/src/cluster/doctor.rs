@@ -2,10 +2,12 @@
 
 use super::connect;
 use super::settings::Settings;
+use super::tls;
 use segue_bus::rabbitmq::RabbitBus;
 use segue_core::ids::ProjectId;
 use segue_store::postgres;
 use segue_store::soft::RedisSoft;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A clock that is further off than this is worth a word.
@@ -14,9 +16,9 @@ const SKEW_MS: u64 = 2_000;
 const SLOW: Duration = Duration::from_millis(20);
 
 /// What a server's refusal contains, and what to do then. The last one is for all others.
-type Remedies = [(&'static str, &'static str)];
+type Remedies<'a> = [(&'a str, &'a str)];
 
-const POSTGRES_REMEDIES: [(&str, &str); 5] = [
+const POSTGRES_REMEDIES: [(&str, &str); 4] = [
     (
         "password authentication",
         "`password` of [postgres] is not that of the user: correct it, or on the server: ALTER ROLE USER PASSWORD '..'",
@@ -26,16 +28,12 @@ const POSTGRES_REMEDIES: [(&str, &str); 5] = [
         "on the server: CREATE DATABASE NAME OWNER USER; or name another one in `url` of [postgres]",
     ),
     (
-        "certificate",
-        "name the authority of its certificate with `ca` of [postgres], and the host as the certificate does",
-    ),
-    (
         "permission denied",
         "the user of [postgres] has to own the database: ALTER DATABASE NAME OWNER TO USER",
     ),
     ("", "check [postgres]: address, user, password, database, TLS; and whether the server runs"),
 ];
-const RABBITMQ_REMEDIES: [(&str, &str); 4] = [
+const RABBITMQ_REMEDIES: [(&str, &str); 3] = [
     (
         "ACCESS_REFUSED",
         "`password` of [rabbitmq] is not that of the user, or there is no such user: correct it, or on the broker: rabbitmqctl change_password USER PASSWORD",
@@ -43,10 +41,6 @@ const RABBITMQ_REMEDIES: [(&str, &str); 4] = [
     (
         "vhost",
         "on the broker: rabbitmqctl add_vhost VHOST, and rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*'",
-    ),
-    (
-        "certificate",
-        "name the authority of its certificate with `ca` of [rabbitmq], and the host as the certificate does",
     ),
     (
         "",
@@ -62,10 +56,18 @@ const REDIS_REMEDIES: [(&str, &str); 3] = [
     ),
 ];
 
-/// What to do about a refusal.
-fn remedy(remedies: &'static Remedies, refusal: &str) -> &'static str {
+/// What a refusal means, and what to do about it. `of` is the section that says how the server is reached, and its authorities.
+fn explained(
+    remedies: &Remedies<'_>,
+    refusal: String,
+    (section, ca): (&str, Option<&Path>),
+) -> (String, String) {
+    if let Some(explained) = tls::explain(&refusal, section, ca) {
+        return explained;
+    }
     let fits = |(part, _): &&(&str, &str)| refusal.contains(part);
-    remedies.iter().find(fits).map_or("", |(_, remedy)| *remedy)
+    let remedy = remedies.iter().find(fits).map_or("", |(_, remedy)| *remedy);
+    (refusal, remedy.to_owned())
 }
 
 /// How something was found to be.
@@ -97,9 +99,10 @@ fn took(round_trip: Duration) -> String {
 
 async fn ask_postgres(settings: &Settings) -> Vec<Finding> {
     const NAME: &str = "PostgreSQL";
+    let ca = settings.postgres.as_ref().and_then(|postgres| postgres.ca.as_deref());
     let broken = |what: String| {
-        let remedy = remedy(&POSTGRES_REMEDIES, &what);
-        vec![Finding::Broken(NAME, what, remedy.into())]
+        let (what, remedy) = explained(&POSTGRES_REMEDIES, what, ("[postgres]", ca));
+        vec![Finding::Broken(NAME, what, remedy)]
     };
     let options = match connect::postgres_options(settings) {
         Ok(options) => options,
@@ -157,9 +160,10 @@ async fn ask_postgres(settings: &Settings) -> Vec<Finding> {
 
 async fn ask_rabbitmq(settings: &Settings, project: ProjectId) -> Vec<Finding> {
     const NAME: &str = "RabbitMQ";
+    let of = ("[rabbitmq]", settings.rabbitmq.ca.as_deref());
     let broken = |what: String| {
-        let remedy = remedy(&RABBITMQ_REMEDIES, &what);
-        vec![Finding::Broken(NAME, what, remedy.into())]
+        let (what, remedy) = explained(&RABBITMQ_REMEDIES, what, of);
+        vec![Finding::Broken(NAME, what, remedy)]
     };
     connect::choose_tls();
     let bus = match RabbitBus::connect(connect::rabbit_options(settings, project)).await {
@@ -186,7 +190,7 @@ async fn ask_rabbitmq(settings: &Settings, project: ProjectId) -> Vec<Finding> {
         findings.push(Finding::Broken(
             NAME,
             format!("it takes no letters for now: {why}"),
-            "make room on its disk or in its memory".into(),
+            "`rabbitmqctl status` says which alarm it is: make room on its disk or in its memory, or take what waits in its queues; publishing waits meanwhile".into(),
         ));
     }
     findings
@@ -198,9 +202,10 @@ async fn ask_redis(settings: &Settings, project: ProjectId) -> Vec<Finding> {
         let text = "there is none: hints go over PostgreSQL, and valid leases count as presence";
         return vec![Finding::Fine(NAME, text.into())];
     };
+    let ca = options.ca.clone();
     let broken = |what: String| {
-        let remedy = remedy(&REDIS_REMEDIES, &what);
-        vec![Finding::Odd(NAME, what, remedy.into())]
+        let (what, remedy) = explained(&REDIS_REMEDIES, what, ("[redis]", ca.as_deref()));
+        vec![Finding::Odd(NAME, what, remedy)]
     };
     connect::choose_tls();
     let redis = match RedisSoft::connect(options).await {
@@ -247,8 +252,10 @@ async fn ask_objects(settings: &Settings) -> Vec<Finding> {
             vec![Finding::Fine(NAME, text)]
         }
         Err(error) => {
-            let remedy = error.trouble.hint();
-            vec![Finding::Broken(NAME, error.to_string(), remedy.into())]
+            let (of, hint) =
+                (("[objects]", wanted.options.ca_file.as_deref()), error.trouble.hint());
+            let (what, remedy) = explained(&[("", hint)], error.to_string(), of);
+            vec![Finding::Broken(NAME, what, remedy)]
         }
     }
 }

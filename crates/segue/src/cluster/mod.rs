@@ -6,5 +6,6 @@ pub mod duties;
 pub mod place;
 pub mod read;
 pub mod settings;
+pub mod tls;
 
 pub use settings::{For, Settings};

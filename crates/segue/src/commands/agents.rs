@@ -132,7 +132,7 @@ fn find(cx: &Context, body: &serde_json::Value, team: Option<&Path>) -> Outcome 
     let project = cx.project()?;
     let found: FoundView = block_on(async {
         let client = Client::of(&project, team).await?;
-        let answer = client.post("/v1/agents/find", body, None).await;
+        let answer = client.post("/v1/agents/find", body).await;
         client.close(Duration::ZERO).await;
         answer
     })?;

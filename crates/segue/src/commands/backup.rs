@@ -1,6 +1,5 @@
 //! `segue backup` and `restore`: what is wanted is kept twice, and put back.
 
-use super::transfer;
 use crate::api::views::{BackupView, ManifestView};
 use crate::args::{BackupArgs, BackupCommand, BackupPlace, KeepArgs, RestoreArgs};
 use crate::backend::Backend;
@@ -145,7 +144,7 @@ fn make(cx: &Context, to: Option<&str>) -> Outcome {
             Some(here) => written(&place, &options, &here.api.backend).await,
             None => {
                 let wanted = json!({ "to": place.to, "objects": options });
-                client.post("/v1/backup", &wanted, None).await
+                client.post("/v1/backup", &wanted).await
             }
         };
         client.close(Duration::ZERO).await;
@@ -375,7 +374,7 @@ fn restore_cluster(
         let restored = empty.import_rows(Box::new(BufReader::new(file))).await;
         restored.map_err(|error| {
             let failure = Failure::node(format!("nothing was restored: {error}"));
-            if !transfer::is_not_empty(&error) {
+            if !matches!(error, StoreError::NotEmpty(_)) {
                 return failure;
             }
             failure.hint("name an empty database in [postgres] of cluster.toml, and restore before the first node starts; the other one stays as it is")

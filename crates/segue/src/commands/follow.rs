@@ -200,7 +200,7 @@ impl<'a> Follower<'a> {
         let signal = if exit == Exit::Terminated { "SIGTERM" } else { "Ctrl-C" };
         let body = json!({ "reason": format!("cancelled by {signal}") });
         let path = format!("/v1/tasks/{}/cancel", self.target.task);
-        match client.post::<serde_json::Value>(&path, &body, None).await {
+        match client.post::<serde_json::Value>(&path, &body).await {
             // It may have ended by itself a moment before.
             Ok(_) | Err(Failure { exit: Exit::Failed, .. }) => Ok(()),
             Err(failure) => Err(failure),

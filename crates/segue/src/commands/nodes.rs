@@ -54,11 +54,22 @@ fn list(cx: &Context) -> Outcome {
         table.row(row(node, cx.out));
     }
     cx.print_lines(&table.lines(cx.out, cx.cells()))?;
+    for node in &everybody.nodes {
+        if let Some(trouble) = &node.trouble {
+            cx.print(format!(
+                "{} {}: {}",
+                cx.out.yellow("trouble:"),
+                line(&node.name),
+                line(trouble)
+            ))?;
+        }
+    }
     Ok(Exit::Done)
 }
 
 fn row(node: &NodeView, paint: Paint) -> Vec<String> {
     let status = match node.status.as_str() {
+        "up" if node.trouble.is_some() => paint.yellow("up"),
         "up" => paint.green("up"),
         "draining" => paint.yellow("draining"),
         "silent" => paint.yellow("silent"),

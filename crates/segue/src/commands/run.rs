@@ -6,7 +6,7 @@ use super::input;
 use crate::api::runs::RunBody;
 use crate::api::views::{SubmittedView, WarningView};
 use crate::args::RunArgs;
-use crate::client::Client;
+use crate::client::{Client, Marks};
 use crate::context::{Context, block_on};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::project::Project;
@@ -39,9 +39,12 @@ async fn submit(
     client: &Client,
     body: &RunBody,
 ) -> Outcome<SubmittedView> {
-    let key = args.idempotency_key.as_deref();
+    let marks = Marks {
+        idempotency_key: args.idempotency_key.as_deref(),
+        traceparent: args.traceparent.as_deref(),
+    };
     let submitted: SubmittedView =
-        client.post("/v1/runs", body, key).await.map_err(allow_missing_hint)?;
+        client.submit("/v1/runs", body, marks).await.map_err(allow_missing_hint)?;
     if !args.quiet {
         // What is doubtful about a file was said when it was read.
         warn(cx, submitted.warnings.iter().filter(|warning| warning.line.is_none()));
@@ -108,6 +111,7 @@ fn body(cx: &Context, args: &RunArgs) -> Outcome<RunBody> {
     Ok(RunBody {
         goal: args.goal.clone(),
         agent: Some(args.agent.clone()),
+        state_keys: args.state_key.clone(),
         input: input::object(&args.input, &input::json_or_text)?,
         ..common
     })

@@ -108,7 +108,7 @@ fn put(cx: &Context, key: &str, value: &str, args: &TermsArgs) -> Outcome {
     let project = cx.project()?;
     let stored: StoredView = block_on(async {
         let client = Client::of(&project, None).await?;
-        let answer = client.post(&path(key), &putting, None).await;
+        let answer = client.post(&path(key), &putting).await;
         client.close(Duration::ZERO).await;
         answer
     })?;

@@ -7,7 +7,7 @@ use super::run::{allow_missing_hint, warn};
 use crate::api::submit::TaskBody;
 use crate::api::views::SubmittedView;
 use crate::args::SubmitArgs;
-use crate::client::Client;
+use crate::client::{Client, Marks};
 use crate::context::{Context, block_on};
 use crate::failure::{Exit, Outcome};
 use crate::project::Project;
@@ -41,6 +41,7 @@ fn body(args: &SubmitArgs) -> Outcome<TaskBody> {
         name: args.name.clone(),
         input: input::value(&args.input)?,
         needs: args.needs.clone(),
+        state_keys: args.state_key.clone(),
         priority: args.priority,
         retry,
         timeout_ms: args.timeout,
@@ -55,9 +56,12 @@ async fn send(
     client: &Client,
     body: &TaskBody,
 ) -> Outcome<SubmittedView> {
-    let key = args.idempotency_key.as_deref();
+    let marks = Marks {
+        idempotency_key: args.idempotency_key.as_deref(),
+        traceparent: args.traceparent.as_deref(),
+    };
     let submitted: SubmittedView =
-        client.post("/v1/tasks", body, key).await.map_err(allow_missing_hint)?;
+        client.submit("/v1/tasks", body, marks).await.map_err(allow_missing_hint)?;
     if !args.quiet {
         warn(cx, submitted.warnings.iter());
     }

@@ -39,7 +39,7 @@ pub fn change<T: DeserializeOwned>(cx: &Context, path: &str, body: &Value) -> Ou
     let project = cx.project()?;
     block_on(async {
         let client = Client::of(&project, None).await?;
-        let answer = client.post(path, body, None).await;
+        let answer = client.post(path, body).await;
         client.close(Duration::ZERO).await;
         answer
     })

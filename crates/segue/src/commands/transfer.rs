@@ -14,6 +14,7 @@ use serde_json::json;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -51,7 +52,7 @@ async fn write(project: &Project, to: &Path) -> Outcome<u64> {
         Some(here) => transfer::to_file(&here.api.backend, to).await.map_err(failed),
         None => {
             let wanted = Exporting { to: to.to_owned() };
-            let exported: Outcome<Exported> = client.post("/v1/export", &wanted, None).await;
+            let exported: Outcome<Exported> = client.post("/v1/export", &wanted).await;
             exported.map(|exported| exported.bytes)
         }
     };
@@ -62,15 +63,25 @@ async fn write(project: &Project, to: &Path) -> Outcome<u64> {
 async fn print(project: &Project) -> Outcome<()> {
     if project.cluster.is_some() {
         let backend = Backend::open(project).await.code(Exit::Node)?;
-        return transfer::write(&backend, std::io::stdout()).await.map_err(failed);
+        return print_export(&backend).await;
     }
     let client = Client::of(project, None).await?;
     let printed = match client.in_process() {
-        Some(here) => transfer::write(&here.api.backend, std::io::stdout()).await.map_err(failed),
+        Some(here) => print_export(&here.api.backend).await,
         None => print_file(&client, project).await,
     };
     client.close(Duration::ZERO).await;
     printed
+}
+
+/// Whoever reads it may have enough before its end, which is nobody's failure.
+async fn print_export(backend: &Backend) -> Outcome<()> {
+    let out = transfer::Pipe::of(std::io::stdout());
+    let has_gone = out.has_gone();
+    transfer::write(backend, out).await.map_err(|error| match has_gone.load(Ordering::Relaxed) {
+        true => Failure::silent(Exit::Pipe),
+        false => failed(error),
+    })
 }
 
 /// The node writes a file, and this prints it.
@@ -81,7 +92,7 @@ async fn print_file(client: &Client, project: &Project) -> Outcome<()> {
         std::path::absolute(scratch.join(format!("export-{}", Uuid::new_v4().simple())))
     };
     let to = make().code(Exit::Node)?;
-    let _: Exported = client.post("/v1/export", &Exporting { to: to.clone() }, None).await?;
+    let _: Exported = client.post("/v1/export", &Exporting { to: to.clone() }).await?;
     let copy = || -> std::io::Result<()> {
         let mut file = File::open(&to)?;
         // It goes with this process, however that ends.
@@ -136,15 +147,10 @@ pub fn import(cx: &Context, args: &ImportArgs) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// Whether the place held something already.
-pub fn is_not_empty(error: &StoreError) -> bool {
-    error.to_string().contains("already: import into an empty")
-}
-
 /// Why nothing was imported, and what to do.
 fn refused(error: &StoreError, is_shared: bool) -> Failure {
     let failure = Failure::node(format!("nothing was imported: {error}"));
-    if !is_not_empty(error) {
+    if !matches!(error, StoreError::NotEmpty(_)) {
         return failure;
     }
     failure.hint(if is_shared {

@@ -5,6 +5,7 @@ use crate::backups;
 use crate::client::{Client, Here};
 use crate::cluster::duties;
 use crate::context::{Context, block_on};
+use crate::ending;
 use crate::failure::{Code, Exit, Failure, Outcome};
 use crate::project::{CONFIG_FILE, Project};
 use crate::roster::Roster;
@@ -39,7 +40,10 @@ pub fn up(cx: &Context, args: &UpArgs) -> Outcome {
 
 async fn stay(cx: &Context, args: &UpArgs, project: &Project, signals: &mut Signals) -> Outcome {
     let team = args.team.as_deref();
-    let client = Client::up(project, team).await?;
+    let client = tokio::select! {
+        client = Client::up(project, team) => client?,
+        exit = signals.first() => return Err(Failure::silent(exit)),
+    };
     if let Some(here) = client.in_process() {
         announce(cx, here, project)?;
         tokio::select! {
@@ -72,7 +76,8 @@ async fn stay(cx: &Context, args: &UpArgs, project: &Project, signals: &mut Sign
             });
         }
     }
-    client.close(Duration::from_millis(args.patience)).await;
+    let patience = Duration::from_millis(args.patience);
+    ending::bounded(patience, client.close(patience)).await?;
     Ok(Exit::Done)
 }
 

@@ -6,6 +6,7 @@ use crate::cluster::read::Secret;
 use crate::cluster::settings::{RabbitSettings, WorkerSettings, machine};
 use crate::cluster::{For, Settings, connect, place};
 use crate::context::{Context, block_on};
+use crate::ending;
 use crate::failure::{Code, Exit, Failure, Outcome};
 use crate::project::{NodeLock, Project};
 use crate::remains;
@@ -23,7 +24,7 @@ use segue_core::worker::WorkerToken;
 use segue_store::sqlite::SystemClock;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// `segue worker token NAME`
@@ -49,14 +50,38 @@ pub fn worker(cx: &Context, args: &WorkerArgs, config: Option<&Path>) -> Outcome
         )
     })?;
     let dir = Project::find(cx.start()).unwrap_or_else(|| cx.start().to_path_buf());
-    block_on(async {
+    let spool = OnceLock::new();
+    let came = block_on(async {
         let mut signals = Signals::listen()?;
         let mut insisting = signals.clone();
         tokio::select! {
-            result = stay(cx, args, &settings, &token, &dir, &mut signals) => result,
+            result = stay(cx, args, &settings, &token, &dir, &mut signals, &spool) => result,
             exit = insisting.second() => Err(Failure::silent(exit)),
         }
-    })
+    });
+    if let Some(spool) = spool.get() {
+        tell_what_is_left(cx, &token, spool)?;
+    }
+    came
+}
+
+/// Says which outcomes nobody has taken yet: they are on the disk, and the next start delivers them.
+fn tell_what_is_left(cx: &Context, token: &WorkerToken, spool: &Spool) -> Outcome<()> {
+    let (left, folder) = (spool.outcomes(), spool.folder().display());
+    if left == 0 {
+        return Ok(());
+    }
+    if cx.json {
+        let event = json!({ "event": "left", "outcomes": left, "spool": folder.to_string() });
+        return cx.print(event.to_string());
+    }
+    let are = if left == 1 { "is" } else { "are" };
+    say(&format!(
+        "{} {are} not delivered and {are} kept in {folder}: the next start of worker `{}` delivers what is there",
+        count(left, "outcome"),
+        token.name
+    ));
+    Ok(())
 }
 
 /// The file, if there is one, and what the command line says besides.
@@ -105,9 +130,10 @@ async fn stay(
     token: &WorkerToken,
     dir: &Path,
     signals: &mut Signals,
+    spool: &OnceLock<Arc<Spool>>,
 ) -> Outcome {
     let worker = tokio::select! {
-        worker = start(cx, args, settings, token, dir) => worker?,
+        worker = start(cx, args, settings, token, dir, spool) => worker?,
         exit = signals.first() => return Err(Failure::silent(exit)),
     };
     announce(cx, token, worker.agents)?;
@@ -130,7 +156,8 @@ async fn stay(
             _ => format!("ending: {attempts} may take {patience}, once more ends at once"),
         });
     }
-    end(worker, Duration::from_millis(args.patience), refused.is_none()).await;
+    let patience = Duration::from_millis(args.patience);
+    ending::bounded(patience, end(worker, patience, refused.is_none())).await?;
     match refused {
         None => Ok(Exit::Done),
         Some(reason) => {
@@ -139,14 +166,18 @@ async fn stay(
     }
 }
 
-/// Lets what runs end, delivers what it brought, and says goodbye.
+/// Lets what runs end, delivers what it brought, and says goodbye. None of it waits for a broker or a node without a bound.
 async fn end(worker: Worker, patience: Duration, is_welcome: bool) {
     let Worker { host, presence, bus, .. } = worker;
-    if is_welcome && let Err(reason) = presence.take_no_more().await {
-        tracing::warn!(%reason, "the cluster did not hear that this worker takes no more");
-    }
-    if tokio::time::timeout(patience, host.idle()).await.is_err() {
-        host.cancel_all("the worker stops").await;
+    let quiet = async {
+        if is_welcome {
+            take_no_more(&presence, &host).await;
+        }
+        host.idle().await;
+    };
+    if tokio::time::timeout(patience, quiet).await.is_err() {
+        let ended = host.cancel_all("the worker stops");
+        ending::within(ending::ATTEMPTS, "ending what runs", ended).await;
     }
     // What is not delivered now is on the disk, and the next life delivers it.
     host.stop().await;
@@ -156,12 +187,28 @@ async fn end(worker: Worker, patience: Duration, is_welcome: bool) {
     bus.close().await;
 }
 
+/// Tells the nodes that this worker takes no more. Where nobody hears it there is nobody either who would give it more.
+async fn take_no_more(presence: &Presence, host: &Host) {
+    let idle = async {
+        tokio::time::sleep(ending::WORD).await;
+        host.idle().await;
+    };
+    tokio::select! {
+        biased;
+        heard = presence.take_no_more() => if let Err(reason) = heard {
+            tracing::warn!(%reason, "the cluster did not hear that this worker takes no more");
+        },
+        () = idle => tracing::warn!("nobody heard that this worker takes no more; its lease will end"),
+    }
+}
+
 async fn start(
     cx: &Context,
     args: &WorkerArgs,
     settings: &Settings,
     token: &WorkerToken,
     dir: &Path,
+    spool: &OnceLock<Arc<Spool>>,
 ) -> Outcome<Worker> {
     let state = place::worker_state(settings, dir, &token.name).code(Exit::Node)?;
     let project = project(token, dir, state);
@@ -178,7 +225,7 @@ async fn start(
     // First the processes of the earlier life: two attempts at one task must not share a folder.
     let _ended = remains::end(&project).await;
     let life = place::next_life(&project.state).code(Exit::Node)?;
-    let (host, presence) = join(&project, token, life, &bus, &hosted, settings).await?;
+    let (host, presence) = join(&project, token, life, &bus, &hosted, settings, spool).await?;
     if let Err(reason) = presence.hello().await {
         bus.close().await;
         let message = format!("the cluster does not take this worker: {reason}");
@@ -195,6 +242,7 @@ async fn join(
     bus: &Arc<RabbitBus>,
     hosted: &[Hosted],
     settings: &Settings,
+    opened: &OnceLock<Arc<Spool>>,
 ) -> Outcome<(Arc<Host>, Presence)> {
     let away = |error: segue_core::ports::BusError| Failure::node(format!("RabbitMQ: {error}"));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -202,6 +250,7 @@ async fn join(
     let link = Arc::new(link);
     let remote: Arc<dyn Blobs> = Arc::new(BusBlobs::new(link.clone()));
     let (spool, left) = Spool::open(&project.state.join("spool")).code(Exit::Node)?;
+    let spool = opened.get_or_init(|| spool).clone();
     if !left.is_empty() {
         say(&format!("delivering what an earlier life left: {}", count(left.len(), "outcome")));
     }

@@ -129,6 +129,7 @@ mod tests {
             number: 2,
             agent: "w".into(),
             instance: "i".into(),
+            traceparent: None,
         };
         assert_eq!(
             told(&mut tree, 1_000, assigned).unwrap(),

@@ -467,6 +467,7 @@ mod tests {
             number,
             agent: "worker".into(),
             instance: id(8),
+            traceparent: None,
         };
         tree.apply(&event(&id(2), 100, assigned(1)));
         tree.apply(&event(&id(2), 1_300, What::Completed { number: 1, output_bytes: 2 }));

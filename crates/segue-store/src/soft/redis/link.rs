@@ -1,6 +1,6 @@
 //! The connection: opened when it is needed, dropped when it is dead, and not tried again before a pause is over.
 
-use super::options::{Login, Mode, Options, Target};
+use super::options::{Login, Mode, Options, Target, without_secrets};
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
@@ -10,6 +10,7 @@ use redis::{
     IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, Script, ScriptInvocation,
     ServerErrorKind, TlsCertificates, TlsMode, Value,
 };
+use segue_core::outage::{Outage, Words};
 use segue_core::ports::SoftError;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -85,7 +86,14 @@ pub(super) struct Link {
     target: Target,
     certificates: Option<TlsCertificates>,
     state: Mutex<State>,
+    outage: Outage,
 }
+
+const AWAY: Words = Words {
+    begins: "Redis is away; work goes on without it, and it is tried again and again",
+    goes_on: "Redis is still away",
+    is_over: "Redis is back",
+};
 
 #[derive(Default)]
 struct State {
@@ -125,7 +133,9 @@ impl Link {
         }
         let certificates =
             certificates.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem) });
-        Ok(Link { options, target, certificates, state: Mutex::default() })
+        let began = Instant::now();
+        let outage = Outage::new(AWAY, move || began.elapsed());
+        Ok(Link { options, target, certificates, state: Mutex::default(), outage })
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -208,6 +218,10 @@ impl Link {
                 state.number += 1;
                 state.failures = 0;
                 state.not_before = None;
+                // At the level of the first line: whoever read that one wants to read this.
+                if let Some(words) = self.outage.worked() {
+                    tracing::warn!(place = %self.place(), "{words}");
+                }
                 Ok((state.number, conn))
             }
             Err(error) => {
@@ -219,7 +233,7 @@ impl Link {
                 state.why = match &away {
                     SoftError::Away(why) | SoftError::Invalid(why) => why.clone(),
                 };
-                tracing::debug!(why = state.why, "Redis cannot be reached");
+                self.is_away(&state.why);
                 Err(SoftError::Away(state.why.clone()))
             }
         }
@@ -228,8 +242,19 @@ impl Link {
     async fn drop_connection(&self, number: u64, error: &RedisError) {
         let mut state = self.state.lock().await;
         if state.number == number && state.conn.take().is_some() {
-            tracing::warn!(why = %said(error), "the connection to Redis broke off");
+            self.is_away(&said(error).to_string());
         }
+    }
+
+    fn is_away(&self, why: &str) {
+        if let Some(words) = self.outage.failed() {
+            tracing::warn!(why, place = %self.place(), "{words}");
+        }
+    }
+
+    /// Where Redis is, without credentials.
+    fn place(&self) -> String {
+        without_secrets(&self.options.url)
     }
 
     /// A connection of its own that listens.

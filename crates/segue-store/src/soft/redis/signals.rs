@@ -77,6 +77,10 @@ impl RedisSignals {
 impl Signals for RedisSignals {
     fn hint(&self, topic: Topic) {
         self.here.hint(topic);
+        self.tell_others(topic);
+    }
+
+    fn tell_others(&self, topic: Topic) {
         let mut pending = self.shared.pending.lock();
         if !pending.contains(&topic) {
             pending.push(topic);
