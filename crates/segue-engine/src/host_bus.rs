@@ -4,6 +4,10 @@ use crate::engine::Engine;
 use segue_core::letter::{Address, Letter};
 use segue_core::ports::{BusError, Consumer, DeadLetter, Fut, WorkBus};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+/// How long what attempts report may take to be written before it is sent over the bus as well, where it outlives the process.
+const STRAIGHT_MAX: Duration = Duration::from_secs(2);
 
 /// A bus for hosts that live in the process of an engine. While the bus itself is away, what their attempts report goes to that engine straight:
 /// it need not wait in memory, where it would end with the process.
@@ -49,10 +53,13 @@ impl WorkBus for HostBus {
                 Box::pin(async move { engine.take_reports(letters).await })
             }
             Some(engine) => Box::pin(async move {
-                match engine.take_reports(letters.clone()).await {
-                    Ok(()) => Ok(()),
-                    Err(error) => {
-                        tracing::debug!(%error, "reports go over the bus");
+                // By itself: what has begun goes on when the wait is over, and what is written twice counts once.
+                let reports = letters.clone();
+                let taken = tokio::spawn(async move { engine.take_reports(reports).await });
+                match tokio::time::timeout(STRAIGHT_MAX, taken).await {
+                    Ok(Ok(Ok(()))) => Ok(()),
+                    refused => {
+                        tracing::debug!(?refused, "reports go over the bus");
                         self.bus.publish(letters).await
                     }
                 }

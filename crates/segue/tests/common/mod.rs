@@ -335,9 +335,13 @@ pub fn plain(text: &str, place: &Place) -> String {
     let mut out = String::new();
     let mut rest = text.as_str();
     'next: while let Some(first) = rest.chars().next() {
-        for (length, is_so, name) in
-            [(36, is_uuid as fn(&str) -> bool, "ID"), (24, is_time as fn(&str) -> bool, "TIME")]
-        {
+        let shapes: [(usize, fn(&str) -> bool, &str); 4] = [
+            (55, is_traceparent, "TRACEPARENT"),
+            (36, is_uuid, "ID"),
+            (34, is_trace, "\"TRACE\""),
+            (24, is_time, "TIME"),
+        ];
+        for (length, is_so, name) in shapes {
             if rest.get(..length).is_some_and(is_so) {
                 out.push_str(name);
                 rest = &rest[length..];
@@ -348,6 +352,21 @@ pub fn plain(text: &str, place: &Place) -> String {
         rest = &rest[first.len_utf8()..];
     }
     out
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The whole of a JSON text, since hashes have as many digits and more.
+fn is_trace(text: &str) -> bool {
+    text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).is_some_and(is_hex)
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    matches!(parts[..], ["00", trace, span, flags]
+        if trace.len() == 32 && span.len() == 16 && flags.len() == 2 && is_hex(&[trace, span, flags].concat()))
 }
 
 fn is_uuid(text: &str) -> bool {
