@@ -108,6 +108,17 @@ impl Sort {
         }
         sort
     }
+
+    /// Whether this is nothing but work that comes in and is given out: then nobody waits for what is locked after the agents, who can be locked at once.
+    fn is_new_work(&self, loads: &[Load]) -> bool {
+        let touches_agents = self.project_log || self.ticks || self.about_held || self.ends_any;
+        self.assigns
+            && self.writes
+            && !touches_agents
+            && self.hosts.is_empty()
+            && self.finished.is_empty()
+            && loads.is_empty()
+    }
 }
 
 /// What a batch stands on.
@@ -192,18 +203,26 @@ impl<'a> Batch<'a> {
         let commands =
             || calls.iter().flatten().filter(|command| !matches!(command, Command::Assign(_)));
         let about_agents = !(sort.hosts.is_empty() && sort.instances.is_empty());
+        let loads = self.loader.missing(commands());
+        // What instances hold is read when it is known which are concerned.
+        let loads: Vec<Load> =
+            loads.into_iter().filter(|load| !matches!(load, Load::Held(_))).collect();
+        let candidates = match sort.is_new_work(&loads) {
+            true => self.likely_candidates(calls),
+            false => Vec::new(),
+        };
         let along = Along {
+            candidates,
             begin: Some(sort.writes),
             lock_project: sort.project_log,
             routes: sort.assigns,
             agents_of: about_agents.then(|| (sort.hosts.clone(), sort.instances.clone())),
             expired: sort.ticks,
         };
-        let loads = self.loader.missing(commands());
-        // What instances hold is read when it is known which are concerned.
-        let loads = loads.into_iter().filter(|load| !matches!(load, Load::Held(_))).collect();
-        let mut concerned = self.loader.flight(loads, along).await?.found_agents;
+        let brought = self.loader.flight(loads, along).await?;
+        let mut concerned = brought.found_agents;
         self.loader.refresh_specs().await?;
+        self.loader.add_agents(&brought.candidates.iter().collect::<Vec<_>>()).await?;
         if !sort.drained.is_empty() {
             let drained = |name: &Arc<str>| sort.drained.contains(name);
             let specs = self.loader.specs.all().filter(|spec| drained(&spec.name));

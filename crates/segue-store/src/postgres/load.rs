@@ -8,8 +8,8 @@ mod agents;
 use super::cells::{can_be_kept, read};
 use super::line::{Ask, Line};
 use super::select::{
-    AGENTS_OF, ANYTHING, CALLS, CHILDREN, CLOCK, DEPENDENTS, DUE, EXPIRED, FREE_HEADS, HEADS, HELD,
-    IDEMPOTENCY, OLD_ATTEMPTS, PROJECT_LOCK, READY_ROUTES, ROOTS, STAMP, TASKS,
+    AGENTS_OF, ANYTHING, CALLS, CANDIDATES, CHILDREN, CLOCK, DEPENDENTS, DUE, EXPIRED, FREE_HEADS,
+    HEADS, HELD, IDEMPOTENCY, OLD_ATTEMPTS, PROJECT_LOCK, READY_ROUTES, ROOTS, STAMP, TASKS,
 };
 use super::specs::Specs;
 use super::state;
@@ -73,12 +73,16 @@ pub(super) struct Along {
     /// Hosts and instances whose agents are to be found.
     pub(super) agents_of: Option<(Vec<HostId>, Vec<InstanceId>)>,
     pub(super) expired: bool,
+    /// Candidates to be locked at once, but for those that somebody else holds: only where nothing is locked afterwards that anybody waits for.
+    pub(super) candidates: Vec<InstanceId>,
 }
 
 /// What a flight brought besides the loads.
 #[derive(Default)]
 pub(super) struct Brought {
     pub(super) found_agents: Vec<InstanceId>,
+    /// The rows of the candidates that are locked now.
+    pub(super) candidates: Vec<Row>,
 }
 
 /// What an answer of a flight is about.
@@ -97,6 +101,7 @@ enum About {
     Due,
     Routes,
     FoundAgents,
+    Candidates,
     State(state::About),
 }
 
@@ -195,6 +200,12 @@ impl Loader<'_> {
         if along.routes {
             asks.push((About::Routes, Ask::new(READY_ROUTES).with(project)));
         }
+        if !along.candidates.is_empty() {
+            let mut candidates = along.candidates;
+            candidates.sort_unstable();
+            let ask = Ask::new(CANDIDATES).with(project).column(candidates.iter().map(|it| it.0));
+            asks.push((About::Candidates, ask));
+        }
         match along.begin {
             Some(numbered) => asks
                 .push((About::Stamp, Ask::new(STAMP).with(project).with(numbered).with(i64::MIN))),
@@ -205,7 +216,10 @@ impl Loader<'_> {
         drop(asks);
         let mut brought = Brought::default();
         for (about, rows) in abouts.into_iter().zip(answers) {
-            self.take_in(about, &rows, &mut brought)?;
+            match about {
+                About::Candidates => brought.candidates = rows,
+                about => self.take_in(about, &rows, &mut brought)?,
+            }
         }
         Ok(brought)
     }
@@ -409,6 +423,7 @@ impl Loader<'_> {
             | About::Project
             | About::Routes
             | About::FoundAgents
+            | About::Candidates
             | About::Tasks(_) => {}
         }
         Ok(())

@@ -28,8 +28,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 /// What the lanes, the readers and the callers share.
@@ -160,11 +160,12 @@ pub struct PostgresStore {
     asked: Arc<Asked>,
     pub(super) blobs: Arc<dyn LargeBodies>,
     pub(super) project_id: ProjectId,
-    _lanes: JoinSet<()>,
+    /// Ends them with it.
+    _lanes: watch::Sender<()>,
 }
 
 impl PostgresStore {
-    /// Connects, brings the tables to this version, and starts the lanes on the caller's runtime. They end with the store.
+    /// Connects, brings the tables to this version, and starts the lanes, each on a thread of its own. They end with the store.
     ///
     /// # Errors
     /// [`StoreError::Away`] where nobody answers or takes writes, [`StoreError::Version`] where the server is too old or the tables are of a newer
@@ -207,11 +208,12 @@ impl PostgresStore {
         });
         let (desk, calls) = mpsc::unbounded_channel();
         let calls: Desk = Arc::new(tokio::sync::Mutex::new(calls));
-        let mut lanes = JoinSet::new();
+        let (lanes, ending) = watch::channel(());
         for at in 0..options.lanes.max(1) as u64 {
             // Seeds far apart, so that no lane makes the ids of another.
             let seed = seed.wrapping_add(at.wrapping_mul(0xd6e8_feb8_6659_fd93));
-            lanes.spawn(Lane::new(shared.clone(), seed).run(calls.clone()));
+            let lane = Lane::new(shared.clone(), seed).run(calls.clone());
+            on_a_thread(format!("segue-lane-{at}"), lane, ending.clone())?;
         }
         Ok(PostgresStore {
             readers: Arc::new(Readers::new(shared.clone(), options.readers)),
@@ -243,6 +245,25 @@ impl PostgresStore {
     {
         self.readers.run(query).await.map_err(|trouble| self.shared.failed(trouble))
     }
+}
+
+/// Runs a lane on a thread of its own until the store ends: what comes in on its connection is taken up where it is waited for, without waking another thread.
+fn on_a_thread(
+    name: String,
+    lane: impl Future<Output = ()> + Send + 'static,
+    mut ending: watch::Receiver<()>,
+) -> Result<(), Trouble> {
+    let failed = |error: std::io::Error| Trouble::data(format!("{name} does not start: {error}"));
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let until_the_end = async move {
+        tokio::select! {
+            () = lane => {}
+            // The sender goes with the store.
+            _ = ending.changed() => {}
+        }
+    };
+    let thread = std::thread::Builder::new().name(name.clone());
+    thread.spawn(move || runtime.block_on(until_the_end)).map(drop).map_err(failed)
 }
 
 fn stopped() -> StoreError {

@@ -68,7 +68,8 @@ impl Loader<'_> {
         Ok(free.len() > taken.len())
     }
 
-    async fn add_agents(&mut self, rows: &[&Row]) -> Result<(), Trouble> {
+    /// Takes in agents whose rows are locked.
+    pub(in crate::postgres) async fn add_agents(&mut self, rows: &[&Row]) -> Result<(), Trouble> {
         let mut unknown = Vec::new();
         for row in rows {
             let (instance, version) = (InstanceId(read(row, 0)?), read(row, 7)?);
