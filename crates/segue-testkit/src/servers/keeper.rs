@@ -61,7 +61,12 @@ fn clean_environment(command: &mut Command) {
 ///
 /// # Panics
 /// When it cannot be started or fails, with what it said.
-pub async fn run(mut command: Command) -> Output {
+pub async fn run(command: Command) -> Output {
+    try_run(command).await.unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// The same; what it said where it cannot be started or fails.
+pub async fn try_run(mut command: Command) -> Result<Output, String> {
     let done = tokio::task::spawn_blocking(move || {
         // The words before it say whom it runs as.
         let mut words = command.get_args();
@@ -71,16 +76,17 @@ pub async fn run(mut command: Command) -> Output {
         (program, output)
     });
     let (program, output) = done.await.expect("a command runs");
-    let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    assert!(
-        output.status.success(),
+    let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    Err(format!(
         "{} ended with {}: {}{}",
         program.display(),
         output.status,
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
-    );
-    output
+    ))
 }
 
 /// What is kept.

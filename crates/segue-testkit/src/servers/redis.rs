@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 const PACKAGE: &str = "redis-server";
+/// How often in a row a question may be cut off.
+const CUT_MAX: usize = 2;
 
 /// What a Redis is started with.
 #[derive(Clone, Debug, Default)]
@@ -218,13 +220,22 @@ pub(super) fn listens(port: u16, tls: Option<&Tls>) -> Vec<String> {
 /// What Redis's own client says to a command for the server on this port.
 pub(super) async fn ask(port: u16, password: &str, tls: Option<&Tls>, words: &[&str]) -> String {
     let client = keeper::program("redis-cli", &[], "redis-tools");
-    let mut command = keeper::clean(&Account::Ours, &client);
-    command.env("REDISCLI_AUTH", password);
-    command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
-    if let Some(tls) = tls {
-        command.arg("--tls").arg("--cacert").arg(&tls.authority);
+    let command = || {
+        let mut command = keeper::clean(&Account::Ours, &client);
+        command.env("REDISCLI_AUTH", password);
+        command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+        if let Some(tls) = tls {
+            command.arg("--tls").arg("--cacert").arg(&tls.authority);
+        }
+        command.args(words);
+        command
+    };
+    // A Sentinel that changes who follows whom cuts all connections: whoever was just asking asks again.
+    for _ in 0..CUT_MAX {
+        if let Ok(output) = keeper::try_run(command()).await {
+            return String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        }
     }
-    command.args(words);
-    let output = keeper::run(command).await;
+    let output = keeper::run(command()).await;
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

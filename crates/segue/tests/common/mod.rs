@@ -329,13 +329,16 @@ pub fn is_alive(pid: u64) -> bool {
     !matches!(state, Some('Z' | 'X') | None)
 }
 
+/// Bytes of a text of this shape, whether a text has it, and what stands for it.
+type Shape = (usize, fn(&str) -> bool, &'static str);
+
 /// Replaces what differs from run to run: ids, times, durations, process ids, and the folder.
 pub fn plain(text: &str, place: &Place) -> String {
     let text = text.replace(&place.dir.display().to_string(), "DIR");
     let mut out = String::new();
     let mut rest = text.as_str();
     'next: while let Some(first) = rest.chars().next() {
-        let shapes: [(usize, fn(&str) -> bool, &str); 4] = [
+        let shapes: [Shape; 4] = [
             (55, is_traceparent, "TRACEPARENT"),
             (36, is_uuid, "ID"),
             (34, is_trace, "\"TRACE\""),

@@ -4,7 +4,7 @@
 
 CREATE TEMP TABLE single AS SELECT id FROM tasks
 WHERE root IS NULL AND attempts = 1 AND run_events = 4 AND route = 'agent:quick' AND output NOT LIKE '#%' LIMIT 1;
--- Failed by its agent's own word, before it had done its work, and went well the second time.
+/* It failed by its agent's own word, before the work was done, and went well the second time. */
 CREATE TEMP TABLE flaky AS SELECT t.id, e.run FROM events AS e JOIN tasks AS t ON t.id = coalesce(e.task, e.run)
 WHERE e.kind = 'attempt_failed' AND e.data::jsonb ->> 'class' = 'rate_limited' AND t.attempts = 2 AND t.lost = 0 LIMIT 1;
 -- counters_wrong, lost, tasks
