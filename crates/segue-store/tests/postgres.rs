@@ -70,7 +70,7 @@ fn number(variable: &str, default: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_commands_give_the_same_on_sqlite_and_postgresql() {
     let seed = number(SEED_VARIABLE, 20_261_128);
-    let commands = number(COMMANDS_VARIABLE, 3_000) as usize;
+    let commands = number(COMMANDS_VARIABLE, 20_000) as usize;
     #[allow(clippy::print_stdout)]
     {
         println!("{SEED_VARIABLE}={seed} {COMMANDS_VARIABLE}={commands}");
