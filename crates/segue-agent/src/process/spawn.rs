@@ -119,7 +119,8 @@ pub enum SpawnError {
     },
     /// The program does not exist, or its interpreter does not.
     #[error(
-        "`{program}` cannot be started: {why}; install it, or give its full path as the agent's `command`"
+        "`{program}` cannot be started: {why}; install it, or give its full path as the agent's `command`, \
+         where `{{team}}` is the folder of its segue.toml"
     )]
     NotFound {
         /// The program.
