@@ -128,7 +128,7 @@ WHERE (SELECT min(cursor) FROM given WHERE given.task = edges.task) < (SELECT mi
 INSERT INTO found (name, found, wanted)
 SELECT 'ran_too_soon', count(*), 0 FROM segue.edges
 WHERE (SELECT min(line) FROM ran WHERE ran.task = edges.task AND what = 'start')
-    < (SELECT end_line FROM winner WHERE winner.task = edges.need);
+    < (SELECT min(end_line) FROM winner WHERE winner.task = edges.need);
 INSERT INTO found (name, found, wanted)
 SELECT 'parent_completed_too_soon', count(*), 0 FROM segue.tasks
 WHERE parent IS NOT NULL AND (SELECT max(run_seq) FROM done WHERE done.task = tasks.parent)
