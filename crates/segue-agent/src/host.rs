@@ -17,7 +17,7 @@ use segue_core::letter::{
 };
 use segue_core::outcome::Outcome;
 use segue_core::payload::Payload;
-use segue_core::ports::{Blobs, BusError, Clock, Consumer, WorkBus};
+use segue_core::ports::{Blobs, BusError, Clock, Consumer, OwnHost, WorkBus};
 use segue_core::state::OutcomeState;
 use segue_core::task::{ErrorClass, TaskError};
 use segue_core::time::Time;
@@ -223,29 +223,20 @@ impl Host {
     }
 
     fn accept(self: &Arc<Self>, letter: Letter) -> Result<(), String> {
-        if letter.version != WIRE_VERSION {
-            return Err(format!(
-                "wire version {} is unknown; this host speaks {WIRE_VERSION}",
-                letter.version
-            ));
+        if let Some(reason) = refusal(&letter) {
+            return Err(reason);
         }
-        let task = letter.task.ok_or("the letter names no task")?;
-        match letter.body {
-            LetterBody::TaskRequest(request) => {
+        match (letter.task, letter.body) {
+            (Some(task), LetterBody::TaskRequest(request)) => {
                 self.begin(task, letter.hops, letter.traceparent, request);
-                Ok(())
             }
-            LetterBody::Event(Notice::Cancel { attempt, reason }) => {
+            (_, LetterBody::Event(Notice::Cancel { attempt, reason })) => {
                 self.cancel(attempt, reason);
-                Ok(())
             }
-            LetterBody::Event(
-                Notice::Started { .. } | Notice::Progress { .. } | Notice::Reaped { .. },
-            )
-            | LetterBody::TaskResponse(_)
-            | LetterBody::Query { .. }
-            | LetterBody::Host(_) => Err("a host takes work and cancellations only".into()),
+            // Refused above.
+            _ => {}
         }
+        Ok(())
     }
 
     fn cancel(&self, attempt: AttemptId, reason: String) {
@@ -466,6 +457,47 @@ impl Host {
         if self.reports.send(letter).is_ok() {
             self.backlog.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl OwnHost for Host {
+    fn id(&self) -> HostId {
+        self.parts.host
+    }
+
+    fn take(self: Arc<Self>, mut letters: Vec<Letter>) -> Vec<Letter> {
+        if *self.stopping.borrow() {
+            return letters;
+        }
+        let mine = Address::Host(self.parts.host);
+        let fits = |letter: &mut Letter| letter.to == mine && refusal(letter).is_none();
+        for letter in letters.extract_if(.., fits) {
+            // Only what would be refused is an error.
+            let _ = self.accept(letter);
+        }
+        letters
+    }
+}
+
+/// Why a host takes no such letter, where it does not.
+fn refusal(letter: &Letter) -> Option<String> {
+    if letter.version != WIRE_VERSION {
+        return Some(format!(
+            "wire version {} is unknown; this host speaks {WIRE_VERSION}",
+            letter.version
+        ));
+    }
+    if letter.task.is_none() {
+        return Some("the letter names no task".into());
+    }
+    match &letter.body {
+        LetterBody::TaskRequest(_) | LetterBody::Event(Notice::Cancel { .. }) => None,
+        LetterBody::Event(
+            Notice::Started { .. } | Notice::Progress { .. } | Notice::Reaped { .. },
+        )
+        | LetterBody::TaskResponse(_)
+        | LetterBody::Query { .. }
+        | LetterBody::Host(_) => Some("a host takes work and cancellations only".into()),
     }
 }
 

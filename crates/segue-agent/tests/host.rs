@@ -5,11 +5,11 @@ mod stage;
 
 use segue_agent::host::BACKLOG_MAX;
 use segue_agent::runner::{End, Ran};
-use segue_core::ids::{AttemptId, Incarnation};
+use segue_core::ids::{AttemptId, HostId, Incarnation};
 use segue_core::letter::{Address, EndedProcess, Letter, LetterBody, Notice, Resume, WIRE_VERSION};
 use segue_core::outcome::Outcome;
 use segue_core::payload::{DATABASE_MAX, Hash, Payload};
-use segue_core::ports::{Blobs, WorkBus};
+use segue_core::ports::{Blobs, OwnHost, WorkBus};
 use segue_core::task::{ErrorClass, ProcessRef, TaskError, Usage};
 use segue_core::time::Time;
 use serde_json::json;
@@ -134,6 +134,39 @@ mod work {
                 none_of_ours
             ]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_its_own_engine_hands_over_is_as_what_comes_by_the_bus() {
+        let mut stage = Stage::new(agent("counter", 4)).await;
+        let (task, request) = stage.request();
+        let attempt = request.attempt;
+        let good = stage.letter(task, request);
+        let elsewhere = HostId(Uuid::from_u128(55));
+        let for_another = Letter { to: Address::Host(elsewhere), ..stage.fresh_letter() };
+        let of_the_future = Letter { version: WIRE_VERSION + 1, ..stage.fresh_letter() };
+        let about_nothing = Letter { task: None, ..stage.fresh_letter() };
+        let others = vec![for_another, of_the_future, about_nothing];
+        let mut all = others.clone();
+        all.insert(1, good.clone());
+        assert_eq!(stage.host.clone().take(all), others, "the bus has to refuse them");
+
+        let mut play = stage.play().await;
+        // By both ways it is still one attempt.
+        stage.publish(vec![good.clone()]).await;
+        assert_eq!(stage.host.clone().take(vec![good]), []);
+        let cancel = Notice::Cancel { attempt, reason: "no need".into() };
+        let cancel = Letter { body: LetterBody::Event(cancel), ..stage.fresh_letter() };
+        assert_eq!(stage.host.clone().take(vec![cancel]), []);
+        assert_eq!(play.job.control.cancelled().await, "no need");
+        play.end(Ran::plain(End::Cancelled));
+        assert_eq!(stage::response(stage.report().await).outcome, Outcome::Cancelled);
+        stage.nothing_more().await;
+
+        // A host that stops leaves them for its next life.
+        stage.host.stop().await;
+        let late = vec![stage.fresh_letter()];
+        assert_eq!(stage.host.clone().take(late.clone()), late);
     }
 
     #[tokio::test(start_paused = true)]

@@ -394,6 +394,16 @@ pub trait Consumer: Send {
     fn reject(&mut self, token: u64, dead: Option<String>) -> Fut<'_, Result<(), BusError>>;
 }
 
+/// A host in the process of an engine: letters reach it without a bus between.
+pub trait OwnHost: Send + Sync {
+    /// Which one: its address on the bus.
+    fn id(&self) -> HostId;
+
+    /// Takes letters as if they had come over the bus and been acknowledged. It gives back those that it does not take: the bus carries them, to
+    /// where they are refused with a reason.
+    fn take(self: Arc<Self>, letters: Vec<Letter>) -> Vec<Letter>;
+}
+
 /// Why a bus cannot do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BusError {

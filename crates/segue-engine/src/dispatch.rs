@@ -6,11 +6,11 @@ use parking_lot::Mutex;
 use segue_core::command::Command;
 use segue_core::failpoint;
 use segue_core::ids::AttemptId;
-use segue_core::letter::{ChildResult, Letter, LetterBody};
+use segue_core::letter::{Address, ChildResult, Letter, LetterBody};
 use segue_core::payload::Payload;
-use segue_core::ports::{BusError, StoreError, TaskFilter, Topic};
+use segue_core::ports::{BusError, OwnHost, StoreError, TaskFilter, Topic};
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -21,10 +21,16 @@ const QUIET_BEATS: u32 = 2;
 /// Letters read from the outbox at a time.
 const UNSENT_PAGE: usize = 1_000;
 
-/// What was committed and has to be published.
-#[derive(Debug)]
+/// Letters of commits, until they are sent.
+pub(crate) type Committed = mpsc::UnboundedReceiver<Vec<Letter>>;
+
+/// What was committed and has to be sent.
 pub struct Outbox {
+    /// What the bus carries.
     letters: mpsc::UnboundedSender<Vec<Letter>>,
+    /// What goes to the host of this process: it need not wait behind a bus that is slow or away.
+    inside: mpsc::UnboundedSender<Vec<Letter>>,
+    own_host: OnceLock<Weak<dyn OwnHost>>,
     in_flight: Mutex<BTreeSet<u64>>,
     /// Which attempts were given out, until their outcomes are written.
     given: Mutex<Given>,
@@ -53,13 +59,26 @@ impl Given {
 }
 
 impl Outbox {
-    pub(crate) fn new() -> (Outbox, mpsc::UnboundedReceiver<Vec<Letter>>) {
-        let (letters, receiver) = mpsc::unbounded_channel();
-        (Outbox { letters, in_flight: Mutex::default(), given: Mutex::default() }, receiver)
+    /// An empty one, and from where to take the letters for the bus, and those for the host of this process.
+    pub(crate) fn new() -> (Outbox, Committed, Committed) {
+        let (letters, for_bus) = mpsc::unbounded_channel();
+        let (inside, for_host) = mpsc::unbounded_channel();
+        let outbox = Outbox {
+            letters,
+            inside,
+            own_host: OnceLock::new(),
+            in_flight: Mutex::default(),
+            given: Mutex::default(),
+        };
+        (outbox, for_bus, for_host)
+    }
+
+    fn own_host(&self) -> Option<Arc<dyn OwnHost>> {
+        self.own_host.get()?.upgrade()
     }
 
     /// As many letters wait here as there are slots and cancellations, so the channel needs no bound of its own.
-    pub(crate) fn send(&self, letters: Vec<Letter>) {
+    pub(crate) fn send(&self, mut letters: Vec<Letter>) {
         self.in_flight.lock().extend(letters.iter().map(|letter| letter.seq));
         // Whoever is told to end stays here as well: its outcome brings the proof of which processes ended.
         let mut given = self.given.lock();
@@ -69,7 +88,24 @@ impl Outbox {
             }
         }
         drop(given);
-        let _ = self.letters.send(letters);
+        if let Some(host) = self.own_host() {
+            let own = Address::Host(host.id());
+            let inside: Vec<Letter> = letters.extract_if(.., |letter| letter.to == own).collect();
+            if !inside.is_empty() {
+                let _ = self.inside.send(inside);
+            }
+        }
+        if !letters.is_empty() {
+            let _ = self.letters.send(letters);
+        }
+    }
+
+    /// Hands over what the host of this process takes. The rest is for the bus.
+    fn hand_over(&self, letters: Vec<Letter>) -> Vec<Letter> {
+        match self.own_host() {
+            Some(host) => host.take(letters),
+            None => letters,
+        }
     }
 
     /// The outcome of this attempt is written, or refused.
@@ -97,7 +133,7 @@ impl Outbox {
 /// Publishes what was committed; on the slow beat also what an earlier life, or a bus that was away, left unsent.
 pub(crate) async fn publish_loop(
     engine: Arc<Engine>,
-    mut letters: mpsc::UnboundedReceiver<Vec<Letter>>,
+    mut letters: Committed,
 ) {
     let mut stopping = engine.stopping();
     let mut listener = engine.parts.signals.listen();
@@ -115,11 +151,8 @@ pub(crate) async fn publish_loop(
                 let beats = if republish(&engine).await { 1 } else { QUIET_BEATS };
                 next_beat = tokio::time::Instant::now() + beat * beats;
             }
-            batch = letters.recv() => {
-                let Some(mut batch) = batch else { return };
-                while batch.len() < UNSENT_PAGE && let Ok(more) = letters.try_recv() {
-                    batch.extend(more);
-                }
+            batch = gather(&mut letters) => {
+                let Some(batch) = batch else { return };
                 publish(&engine, batch).await;
             }
             _ = listener.next(&[Topic::Ready]) => engine.look_again().await,
@@ -128,7 +161,32 @@ pub(crate) async fn publish_loop(
     }
 }
 
-/// Completes letters with what the outbox does not keep, hands them to the bus, and lets their settling ride in the next batch.
+/// Hands over what was committed for the host of this process.
+pub(crate) async fn hand_over_loop(engine: Arc<Engine>, mut letters: Committed) {
+    let mut stopping = engine.stopping();
+    loop {
+        tokio::select! {
+            biased;
+            () = crate::engine::stopped(&mut stopping) => return,
+            batch = gather(&mut letters) => {
+                let Some(batch) = batch else { return };
+                publish(&engine, batch).await;
+            }
+        }
+    }
+}
+
+/// Waits for letters, and takes along what came meanwhile.
+async fn gather(letters: &mut Committed) -> Option<Vec<Letter>> {
+    let mut batch = letters.recv().await?;
+    while batch.len() < UNSENT_PAGE && let Ok(more) = letters.try_recv() {
+        batch.extend(more);
+    }
+    Some(batch)
+}
+
+/// Completes letters with what the outbox does not keep, hands them to the host of this process or to the bus, and lets their settling ride in the next
+/// batch.
 async fn publish(engine: &Engine, found: Vec<Letter>) {
     let mut letters = Vec::with_capacity(found.len());
     for mut letter in found {
@@ -148,9 +206,14 @@ async fn publish(engine: &Engine, found: Vec<Letter>) {
     }
     let numbers: Vec<u64> = letters.iter().map(|letter| letter.seq).collect();
     failpoint::pass("before-publish");
-    let published = engine.parts.bus.publish(letters).await;
+    let letters = engine.outbox.hand_over(letters);
+    let for_bus: HashSet<u64> = letters.iter().map(|letter| letter.seq).collect();
+    let published = match letters.is_empty() {
+        true => Ok(()),
+        false => engine.parts.bus.publish(letters).await,
+    };
     failpoint::pass("after-publish");
-    let settled = match published {
+    let settled: Vec<u64> = match published {
         Ok(()) => numbers.clone(),
         Err(BusError::Unroutable { addresses, letters: undelivered }) => {
             // The host has gone; its lease, or its next life, brings the work back.
@@ -159,7 +222,7 @@ async fn publish(engine: &Engine, found: Vec<Letter>) {
         }
         Err(error @ (BusError::Away(_) | BusError::Closed)) => {
             complain(&error, "letters stay in the outbox");
-            Vec::new()
+            numbers.iter().copied().filter(|number| !for_bus.contains(number)).collect()
         }
     };
     engine.outbox.landed(&numbers);
@@ -190,6 +253,13 @@ async fn republish(engine: &Engine) -> bool {
         if !unsent.is_empty() {
             publish(engine, unsent).await;
         }
+    }
+}
+
+impl Engine {
+    /// This host is in the process of the engine, from now on for good: what is for it need not go over the bus.
+    pub fn set_own_host(&self, host: &Arc<dyn OwnHost>) {
+        let _ = self.outbox.own_host.set(Arc::downgrade(host));
     }
 }
 

@@ -127,7 +127,7 @@ impl Engine {
     /// When the store cannot be read or the bus cannot be reached.
     pub async fn start(parts: Parts, config: Config) -> Result<Arc<Engine>, EngineError> {
         let (duty_sender, duty_receiver) = mpsc::unbounded_channel();
-        let (outbox, letters) = Outbox::new();
+        let (outbox, for_bus, for_host) = Outbox::new();
         let id = config.node.as_ref().map_or_else(|| HostId(Uuid::new_v4()), |node| node.node);
         let engine = Arc::new_cyclic(|me| Engine {
             me: me.clone(),
@@ -151,7 +151,8 @@ impl Engine {
         });
         let intake = intake::Intake::open(&engine).await?;
         let dead = engine.parts.bus.consume_dead().await?;
-        engine.supervise("dispatch", dispatch::publish_loop(engine.clone(), letters));
+        engine.supervise("dispatch", dispatch::publish_loop(engine.clone(), for_bus));
+        engine.supervise("handing over", dispatch::hand_over_loop(engine.clone(), for_host));
         engine.supervise("intake", intake.run());
         engine.supervise("dead letters", dead_letters::dead_letter_loop(engine.clone(), dead));
         engine.supervise("timers", timers::timer_loop(engine.clone()));

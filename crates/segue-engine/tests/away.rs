@@ -9,8 +9,8 @@ use segue_core::command::Command;
 use segue_core::ids::{HostId, Incarnation};
 use segue_core::letter::{Address, Letter};
 use segue_core::payload::Payload;
-use segue_core::ports::{BusError, Clock, Consumer, DeadLetter, Fut, WorkBus};
-use segue_core::task::TaskState;
+use segue_core::ports::{BusError, Clock, Consumer, DeadLetter, Fut, OwnHost, WorkBus};
+use segue_core::task::{Route, TaskState};
 use segue_core::time::Time;
 use segue_core::worker::{TokenMaker, host_of};
 use segue_engine::{HostBus, LocalHost};
@@ -86,14 +86,19 @@ async fn workers_that_could_not_be_heard_keep_what_they_have() {
     team.stop().await;
 }
 
-/// Ends as often as it is let.
+/// Ends as often as it is let, or when it is told to.
 struct Gated(Arc<Semaphore>);
 
 impl Runner for Gated {
-    fn run(&self, _: Job) -> Fut<'_, Ran> {
+    fn run(&self, mut job: Job) -> Fut<'_, Ran> {
         Box::pin(async move {
-            self.0.acquire().await.unwrap().forget();
-            Ran::plain(End::Complete("\"done\"".into()))
+            tokio::select! {
+                _ = job.control.cancelled() => Ran::plain(End::Cancelled),
+                permit = self.0.acquire() => {
+                    permit.unwrap().forget();
+                    Ran::plain(End::Complete("\"done\"".into()))
+                }
+            }
         })
     }
 }
@@ -144,16 +149,33 @@ async fn what_attempts_of_a_node_report_is_written_while_the_bus_is_away() {
     team.stop().await;
 }
 
-/// Counts the letters that go to engines.
+/// Counts the letters that go over a bus to engines, and those that go to hosts.
 struct Counting {
     inner: Arc<dyn WorkBus>,
     to_engines: AtomicUsize,
+    to_hosts: AtomicUsize,
+}
+
+impl Counting {
+    fn over(inner: Arc<dyn WorkBus>) -> Arc<Counting> {
+        Arc::new(Counting { inner, to_engines: AtomicUsize::new(0), to_hosts: AtomicUsize::new(0) })
+    }
+
+    /// To engines, and to hosts.
+    fn counted(&self) -> (usize, usize) {
+        (self.to_engines.load(Ordering::SeqCst), self.to_hosts.load(Ordering::SeqCst))
+    }
 }
 
 impl WorkBus for Counting {
     fn publish(&self, letters: Vec<Letter>) -> Fut<'_, Result<(), BusError>> {
-        let count = letters.iter().filter(|letter| letter.to == Address::Engine).count();
-        self.to_engines.fetch_add(count, Ordering::SeqCst);
+        for letter in &letters {
+            match letter.to {
+                Address::Engine => self.to_engines.fetch_add(1, Ordering::SeqCst),
+                Address::Host(_) => self.to_hosts.fetch_add(1, Ordering::SeqCst),
+                _ => 0,
+            };
+        }
         self.inner.publish(letters)
     }
 
@@ -177,7 +199,7 @@ impl WorkBus for Counting {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_attempts_of_a_node_report_takes_no_way_round_by_the_bus() {
     let bus = InProcessBus::new();
-    let counting = Arc::new(Counting { inner: bus.clone(), to_engines: AtomicUsize::new(0) });
+    let counting = Counting::over(bus.clone());
     let team = Team::over(1, None, bus, counting.clone(), Arc::new(Now(0))).await;
     let own = HostBus::beside(counting.clone());
     let (host, gate) = gated_host(&team, own.clone()).await;
@@ -186,14 +208,56 @@ async fn what_attempts_of_a_node_report_takes_no_way_round_by_the_bus() {
         let id = team.engine(0).submit(vec![task("one", &json!(number))]).await.unwrap();
         assert_eq!(team.output(id).await, json!("done"));
     }
-    assert_eq!(counting.to_engines.load(Ordering::SeqCst), 0);
+    assert_eq!(counting.counted(), (0, 3));
     // What the engine refuses is left to be looked at, and that is over the bus.
     own.publish(vec![outcome_of(Payload::null())]).await.unwrap();
-    assert_eq!(counting.to_engines.load(Ordering::SeqCst), 1);
+    assert_eq!(counting.counted(), (1, 3));
     eventually("it is with the dead letters", async || {
         team.parts.bus.look_at_dead(10).await.is_ok_and(|dead| dead.len() == 1)
     })
     .await;
     host.stop().await;
+    team.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_of_a_node_go_on_without_the_bus_and_others_are_reached_over_it() {
+    let bus = InProcessBus::new();
+    let way = FlakyBus::over(bus.clone());
+    let counting = Counting::over(way.clone());
+    let team = Team::over(1, None, bus, counting.clone(), Arc::new(Now(0))).await;
+    let (host, gate) = gated_host(&team, HostBus::beside(counting.clone())).await;
+    team.engine(0).set_own_host(&(host.clone() as Arc<dyn OwnHost>));
+    way.break_off();
+    gate.add_permits(3);
+    for number in 0..3 {
+        let id = team.engine(0).submit(vec![task("one", &json!(number))]).await.unwrap();
+        assert_eq!(team.output(id).await, json!("done"));
+    }
+    assert_eq!(counting.counted(), (0, 0));
+    // A cancellation goes the same way.
+    let id = team.engine(0).submit(vec![task("long", &json!(4))]).await.unwrap();
+    eventually("it runs", async || host.running() == 1).await;
+    let cancel = Command::Cancel { task: id, reason: "no need".into() };
+    team.engine(0).command(cancel).await.unwrap();
+    eventually("it is cancelled", async || team.state(id).await == TaskState::Cancelled).await;
+    // What was handed over is settled like what the bus has taken.
+    let store = &team.parts.store;
+    eventually("the outbox is empty", async || store.unsent(0, 10).await.unwrap().is_empty()).await;
+
+    // Work for a host elsewhere waits for the bus, and holds up nobody here.
+    let (_, elsewhere) = team::local_host_of(&team, team.engine(0), "b", "far").await;
+    let mut far = task("far", &json!(5));
+    far.spec.route = Route::agent("b");
+    let far = team.engine(0).submit(vec![far]).await.unwrap();
+    eventually("it is given out", async || team.state(far).await == TaskState::Assigned).await;
+    gate.add_permits(1);
+    let near = team.engine(0).submit(vec![task("near", &json!(6))]).await.unwrap();
+    assert_eq!(team.output(near).await, json!("done"));
+    assert_eq!(team.state(far).await, TaskState::Assigned);
+    way.mend();
+    assert_eq!(team.output(far).await, json!({ "by": "far", "got": 5 }));
+    host.stop().await;
+    elsewhere.stop().await;
     team.stop().await;
 }

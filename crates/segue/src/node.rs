@@ -11,7 +11,7 @@ use segue_agent::host::{Host, HostParts, Hosted};
 use segue_core::command::{Command, Proof};
 use segue_core::decide::secret_of;
 use segue_core::ids::Incarnation;
-use segue_core::ports::{NodeBeat, Store};
+use segue_core::ports::{NodeBeat, OwnHost, Store};
 use segue_core::worker::TokenMaker;
 use segue_engine::{Config, Engine, EngineError, HostBus, LocalHost};
 use segue_store::sqlite::SystemClock;
@@ -39,6 +39,8 @@ pub struct Node {
 pub struct NodeOptions {
     /// How the engine behaves.
     pub engine: Config,
+    /// Work for its own agents goes over the bus as well, as it does to agents elsewhere: to measure that way.
+    pub over_the_bus: bool,
 }
 
 /// How long outcomes that are on their way may take to be written when a node leaves a cluster.
@@ -101,6 +103,9 @@ impl Node {
         let config = engine_config(&project, parts.store.as_ref(), options.engine);
         let engine = Engine::start(parts, config).await?;
         bus.set_engine(&engine);
+        if !options.over_the_bus {
+            engine.set_own_host(&(host.clone() as Arc<dyn OwnHost>));
+        }
         // First the processes of the earlier life, then its tasks: two attempts at one task must not share a folder.
         let ending = remains::end(&project).await;
         engine.register(&local, specs).await?;

@@ -258,6 +258,16 @@ impl WorkerRig {
 
 /// A host of an engine's process, with one agent.
 pub async fn local_host(team: &Team, engine: &Arc<Engine>, name: &str) -> (LocalHost, Arc<Host>) {
+    local_host_of(team, engine, "a", name).await
+}
+
+/// The same, with the agent of this name.
+pub async fn local_host_of(
+    team: &Team,
+    engine: &Arc<Engine>,
+    agent: &str,
+    name: &str,
+) -> (LocalHost, Arc<Host>) {
     let local =
         LocalHost { host: HostId(Uuid::new_v4()), incarnation: Incarnation(Uuid::new_v4()) };
     let parts = HostParts {
@@ -267,7 +277,7 @@ pub async fn local_host(team: &Team, engine: &Arc<Engine>, name: &str) -> (Local
         blobs: team.parts.blobs.clone(),
         clock: Arc::new(Now(0)),
     };
-    let spec = spec_on(local.host, "a");
+    let spec = spec_on(local.host, agent);
     let hosted = vec![Hosted { spec: spec.clone(), runner: Arc::new(Echo(name.to_owned())) }];
     let host = Host::start(parts, hosted).await.unwrap();
     engine.register(&local, vec![spec]).await.unwrap();

@@ -40,12 +40,19 @@ pub struct Ground {
     pub dir: PathBuf,
     /// The servers of a cluster; SQLite in the folder where there are none.
     pub cluster: Option<Arc<Settings>>,
+    /// Work goes over the bus, as it does to agents elsewhere.
+    pub over_the_bus: bool,
 }
 
 impl Ground {
     /// The word by which figures say it.
     pub fn deployment(&self) -> &'static str {
-        if self.cluster.is_some() { "cluster" } else { "embedded" }
+        match (self.cluster.is_some(), self.over_the_bus) {
+            (true, false) => "cluster",
+            (true, true) => "cluster, over the bus",
+            (false, false) => "embedded",
+            (false, true) => "embedded, over the bus",
+        }
     }
 
     /// A project that nobody else has, for one rig.
@@ -130,7 +137,9 @@ impl Rig {
             .with_context(|| format!("cannot make a folder in {}", ground.dir.display()))?;
         let project = ground.project(&folder)?;
         let lock = project.lock()?;
-        let node = Node::start(project, lock, Vec::new(), NodeOptions::default()).await?;
+        let options =
+            NodeOptions { over_the_bus: ground.over_the_bus, ..NodeOptions::default() };
+        let node = Node::start(project, lock, Vec::new(), options).await?;
         let first_instance = Uuid::new_v4().as_u128() >> 8 << 8;
         Ok(Rig { node, seen: Arc::default(), first_instance, _folder: folder })
     }

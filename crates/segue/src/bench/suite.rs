@@ -32,6 +32,9 @@ pub struct BenchArgs {
     /// Tasks of the backlog of W5.
     #[arg(long, default_value_t = 1_000_000)]
     backlog: usize,
+    /// Hand work to the node's agents over the bus, as it goes to agents elsewhere
+    #[arg(long)]
+    over_the_bus: bool,
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
@@ -40,7 +43,7 @@ pub struct BenchArgs {
 /// Runs the workloads and reports; on the servers of a cluster where one is given, each run in a project of its own.
 pub async fn run(args: &BenchArgs, cluster: Option<Arc<Settings>>) -> Result<()> {
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let ground = Ground { dir, cluster };
+    let ground = Ground { dir, cluster, over_the_bus: args.over_the_bus };
     let default: &[&str] = if ground.cluster.is_some() { &CLUSTER } else { &DEFAULT };
     let named: Vec<String> = if args.workload.is_empty() {
         default.iter().map(|name| (*name).to_owned()).collect()

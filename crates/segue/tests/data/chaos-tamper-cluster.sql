@@ -1,9 +1,10 @@
 -- What could go wrong, done to the database of a run in which nothing did. The line above each statement names what the check has to find:
 -- that, and nothing else. Several statements stand together where one alone would leave other traces. What stands before the first name comes before each:
--- a task that is a run of its own with one attempt, and one whose first attempt failed.
+-- a task that is a run of its own with one attempt (one that others need, as that is in more of the check), and one whose first attempt failed.
 
 CREATE TEMP TABLE single AS SELECT id FROM tasks
-WHERE root IS NULL AND attempts = 1 AND run_events = 4 AND route = 'agent:quick' AND output NOT LIKE '#%' LIMIT 1;
+WHERE root IS NULL AND attempts = 1 AND run_events = 4 AND route = 'agent:quick' AND output NOT LIKE '#%'
+ORDER BY EXISTS (SELECT 1 FROM edges WHERE need = id) DESC, id LIMIT 1;
 /* It failed by its agent's own word, before the work was done, and went well the second time. */
 CREATE TEMP TABLE flaky AS SELECT t.id, e.run FROM events AS e JOIN tasks AS t ON t.id = coalesce(e.task, e.run)
 WHERE e.kind = 'attempt_failed' AND e.data::jsonb ->> 'class' = 'rate_limited' AND t.attempts = 2 AND t.lost = 0 LIMIT 1;
