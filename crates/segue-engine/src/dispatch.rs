@@ -131,10 +131,7 @@ impl Outbox {
 }
 
 /// Publishes what was committed; on the slow beat also what an earlier life, or a bus that was away, left unsent.
-pub(crate) async fn publish_loop(
-    engine: Arc<Engine>,
-    mut letters: Committed,
-) {
+pub(crate) async fn publish_loop(engine: Arc<Engine>, mut letters: Committed) {
     let mut stopping = engine.stopping();
     let mut listener = engine.parts.signals.listen();
     let beat = Duration::from_millis(engine.config.beat_ms);
@@ -179,7 +176,9 @@ pub(crate) async fn hand_over_loop(engine: Arc<Engine>, mut letters: Committed) 
 /// Waits for letters, and takes along what came meanwhile.
 async fn gather(letters: &mut Committed) -> Option<Vec<Letter>> {
     let mut batch = letters.recv().await?;
-    while batch.len() < UNSENT_PAGE && let Ok(more) = letters.try_recv() {
+    while batch.len() < UNSENT_PAGE
+        && let Ok(more) = letters.try_recv()
+    {
         batch.extend(more);
     }
     Some(batch)

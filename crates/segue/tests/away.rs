@@ -14,6 +14,15 @@ const LAST_STEPS: Duration = Duration::from_secs(25 + 10);
 /// After this long something that was waited for does not come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The node that workers are heard by, with an agent that is done at once.
+const EAST: &str = "[claude]
+enabled = false
+[[agent]]
+name = \"own\"
+command = [\"/bin/true\"]
+result = \"text\"
+";
+
 /// An agent that waits at a gate, and one that does not end when it is told to.
 fn agents(name: &str) -> String {
     let at_gate = r#"echo arrived > \"$SEGUE_PROJECT_DIR/arrivals\"; cat \"$SEGUE_PROJECT_DIR/gate\" > /dev/null; echo '{\"passed\":true}'"#;
@@ -217,6 +226,9 @@ async fn an_alarm_is_seen_by_whoever_is_idle(servers: &Servers, node: &Member) {
         listed.contains(&format!("trouble: {}: RabbitMQ takes no letters", node.name)),
         "{listed}"
     );
+    // What needs no broker goes on.
+    let id = node.ok(&["submit", "--agent", "own"]).out.trim().to_owned();
+    becomes(node, &id, "completed");
     let doctor = node.segue(&["doctor"]).with(1);
     assert!(doctor.out.contains("it takes no letters for now"), "{doctor:#?}");
     servers.rabbit.eval(&memory("0.6")).await;
@@ -228,7 +240,7 @@ async fn nodes_and_workers_on_a_cluster_whose_servers_are_away() {
     let servers = Servers::start().await;
     nodes_end_whatever_is_away(&servers).await;
     an_outage_is_told_in_few_lines(&servers).await;
-    let node = Member::node(&servers, "east", "[claude]\nenabled = false\n").await;
+    let node = Member::node(&servers, "east", EAST).await;
     let mut running = node.begin(&["up"]);
     an_alarm_is_seen_by_whoever_is_idle(&servers, &node).await;
     what_is_done_while_the_broker_is_away_is_kept(&servers, &node).await;

@@ -137,8 +137,7 @@ impl Rig {
             .with_context(|| format!("cannot make a folder in {}", ground.dir.display()))?;
         let project = ground.project(&folder)?;
         let lock = project.lock()?;
-        let options =
-            NodeOptions { over_the_bus: ground.over_the_bus, ..NodeOptions::default() };
+        let options = NodeOptions { over_the_bus: ground.over_the_bus, ..NodeOptions::default() };
         let node = Node::start(project, lock, Vec::new(), options).await?;
         let first_instance = Uuid::new_v4().as_u128() >> 8 << 8;
         Ok(Rig { node, seen: Arc::default(), first_instance, _folder: folder })
