@@ -2,7 +2,7 @@
 
 use super::cells::can_be_kept;
 use super::line::{Ask, Line};
-use super::load::{Along, Loader};
+use super::load::{Ahead, Along, Loader};
 use super::specs::Specs;
 use super::trouble::Trouble;
 use crate::rows::changes_anything;
@@ -24,6 +24,9 @@ use std::sync::Arc;
 /// How often a command is decided anew because somebody turned out to be concerned who was not loaded. Twice is enough for
 /// whatever is known; more would be a defect.
 const ANEW_MAX: usize = 8;
+
+/// Tasks of one batch that end and of which everything is asked for at once.
+const AHEAD_MAX: usize = 64;
 
 /// Decides the commands of several callers within one transaction, which stays open.
 pub(super) struct Batch<'a> {
@@ -109,6 +112,19 @@ impl Sort {
         sort
     }
 
+    /// The tasks that end, where what hangs on them is worth asking for at once: of few it saves round trips; of many these are shared anyway, and it
+    /// would look a second time for what most do not have. Nor where others may ask for a later page of the same list.
+    fn ends_ahead(&self) -> Vec<TaskId> {
+        if self.ends_any || self.finished.len() > AHEAD_MAX {
+            return Vec::new();
+        }
+        // The same outcome may come twice.
+        let mut ends = self.finished.clone();
+        ends.sort_unstable();
+        ends.dedup();
+        ends
+    }
+
     /// Whether this is nothing but work that comes in and is given out: then nobody waits for what is locked after the agents, who can be locked at once.
     fn is_new_work(&self, loads: &[Load]) -> bool {
         let touches_agents = self.project_log || self.ticks || self.about_held || self.ends_any;
@@ -152,6 +168,7 @@ impl<'a> Batch<'a> {
                 is_begun: false,
                 agents_version: 0,
                 holds_project: false,
+                ahead: Ahead::default(),
                 latest: FxHashMap::default(),
             },
             ctx: Ctx { now: ground.now, chance: chance.clone(), key: ground.key },
@@ -218,6 +235,7 @@ impl<'a> Batch<'a> {
             routes: sort.assigns,
             agents_of: about_agents.then(|| (sort.hosts.clone(), sort.instances.clone())),
             expired: sort.ticks,
+            ends: sort.ends_ahead(),
         };
         let brought = self.loader.flight(loads, along).await?;
         let mut concerned = brought.found_agents;

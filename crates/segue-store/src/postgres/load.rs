@@ -4,7 +4,9 @@
 //! locks the row on which they hang, so that they are as the last one who held the lock has left them.
 
 mod agents;
+mod ahead;
 
+pub(super) use self::ahead::Ahead;
 use super::cells::{can_be_kept, read};
 use super::line::{Ask, Line};
 use super::select::{
@@ -59,6 +61,8 @@ pub(super) struct Loader<'a> {
     pub(super) is_begun: bool,
     pub(super) agents_version: i64,
     pub(super) holds_project: bool,
+    /// What came along before it was asked for.
+    pub(super) ahead: Ahead,
     /// Newest versions of keys that wait for the list of those that are kept.
     pub(super) latest: FxHashMap<Arc<str>, StateVersion>,
 }
@@ -75,6 +79,8 @@ pub(super) struct Along {
     pub(super) expired: bool,
     /// Candidates to be locked at once, but for those that somebody else holds: only where nothing is locked afterwards that anybody waits for.
     pub(super) candidates: Vec<InstanceId>,
+    /// Tasks among the loads that probably end: what hangs on them comes along, which otherwise is asked for once they are known.
+    pub(super) ends: Vec<TaskId>,
 }
 
 /// What a flight brought besides the loads.
@@ -93,6 +99,8 @@ enum About {
     Project,
     Tasks(Vec<TaskId>),
     Dependents(Vec<TaskId>),
+    TasksAhead,
+    DependentsAhead(Vec<TaskId>),
     Children(Vec<TaskId>),
     Calls(Vec<(TaskId, Arc<str>)>),
     Idempotency(Vec<Arc<str>>),
@@ -131,14 +139,7 @@ impl Loader<'_> {
 
     /// Loads all that this one command needs.
     pub(super) async fn all_of(&mut self, command: &Command) -> Result<(), Trouble> {
-        for _ in 0..ROUNDS_MAX {
-            let loads = self.missing(std::iter::once(command));
-            if loads.is_empty() {
-                break;
-            }
-            self.flight(loads, Along::default()).await?;
-        }
-        Ok(())
+        self.rounds(std::iter::once(command)).await
     }
 
     /// Loads all that these commands need, as far as that can be known beforehand.
@@ -147,11 +148,14 @@ impl Loader<'_> {
         commands: impl Iterator<Item = &'c Command> + Clone,
     ) -> Result<(), Trouble> {
         for _ in 0..ROUNDS_MAX {
-            let loads = self.missing(commands.clone());
+            let mut loads = self.missing(commands.clone());
             if loads.is_empty() {
                 break;
             }
-            self.flight(loads, Along::default()).await?;
+            loads.retain(|load| !self.comes_from_ahead(load));
+            if !loads.is_empty() {
+                self.flight(loads, Along::default()).await?;
+            }
         }
         Ok(())
     }
@@ -197,6 +201,9 @@ impl Loader<'_> {
             asks.push((About::FoundAgents, Ask::new(EXPIRED).with(project).with(fixed)));
         }
         self.asks(loads, &mut asks);
+        if !along.ends.is_empty() {
+            self.around(along.ends, &mut asks);
+        }
         if along.routes {
             asks.push((About::Routes, Ask::new(READY_ROUTES).with(project)));
         }
@@ -257,20 +264,13 @@ impl Loader<'_> {
             let ask = Ask::new(&TASKS).with(project).column(tasks.iter().map(|id| id.0));
             asks.push((About::Tasks(tasks), ask));
         }
-        let pages = |sql: &'static str, wanted: &[(TaskId, Uuid)]| {
-            Ask::new(sql)
-                .with(project)
-                .column(wanted.iter().map(|(id, _)| id.0))
-                .column(wanted.iter().map(|(_, after)| *after))
-                .with(PAGE_MAX)
-        };
         let ids = |wanted: Vec<(TaskId, Uuid)>| wanted.into_iter().map(|(id, _)| id).collect();
         if !dependents.is_empty() {
-            let ask = pages(DEPENDENTS, &dependents);
+            let ask = self.pages(DEPENDENTS, &dependents);
             asks.push((About::Dependents(ids(dependents)), ask));
         }
         if !children.is_empty() {
-            let ask = pages(CHILDREN, &children);
+            let ask = self.pages(CHILDREN, &children);
             asks.push((About::Children(ids(children)), ask));
         }
         if !calls.is_empty() {
@@ -302,6 +302,14 @@ impl Loader<'_> {
             let fixed = self.fixed_now.map(|now| now.0);
             asks.push((About::Due, Ask::new(DUE).with(project).with(fixed).with(limit)));
         }
+    }
+
+    fn pages(&self, sql: &'static str, wanted: &[(TaskId, Uuid)]) -> Ask<'static> {
+        Ask::new(sql)
+            .with(self.project)
+            .column(wanted.iter().map(|(id, _)| id.0))
+            .column(wanted.iter().map(|(_, after)| *after))
+            .with(PAGE_MAX)
     }
 
     fn held(&self, instances: Vec<InstanceId>) -> (About, Ask<'static>) {
@@ -351,6 +359,8 @@ impl Loader<'_> {
                     brought.found_agents.push(InstanceId(read(row, 0)?));
                 }
             }
+            About::TasksAhead => self.ahead.take_in_tasks(rows)?,
+            About::DependentsAhead(ids) => self.ahead.take_in_dependents(ids, rows)?,
             About::Tasks(ids) => {
                 for row in rows {
                     self.add_task(row)?;
@@ -368,7 +378,11 @@ impl Loader<'_> {
 
     fn take_in_list(&mut self, about: About, rows: &[Row]) -> Result<(), Trouble> {
         match about {
-            About::Dependents(ids) => self.take_in_dependents(ids, rows)?,
+            About::Dependents(ids) => {
+                for (id, page) in pages_of_dependents(ids, rows)? {
+                    self.snapshot.add_dependents(id, page);
+                }
+            }
             About::Children(ids) => self.take_in_children(ids, rows)?,
             About::Calls(calls) => {
                 let mut found: FxHashMap<i64, TaskId> = FxHashMap::default();
@@ -424,21 +438,9 @@ impl Loader<'_> {
             | About::Routes
             | About::FoundAgents
             | About::Candidates
+            | About::TasksAhead
+            | About::DependentsAhead(_)
             | About::Tasks(_) => {}
-        }
-        Ok(())
-    }
-
-    fn take_in_dependents(&mut self, ids: Vec<TaskId>, rows: &[Row]) -> Result<(), Trouble> {
-        let mut found: FxHashMap<TaskId, Vec<Edge>> = FxHashMap::default();
-        for row in rows {
-            let need = TaskId(read(row, 0)?);
-            let edge = Edge { need, task: TaskId(read(row, 1)?), order_only: read(row, 2)? };
-            found.entry(need).or_default().push(edge);
-        }
-        for id in ids {
-            let page = page(found.remove(&id).unwrap_or_default());
-            self.snapshot.add_dependents(id, page);
         }
         Ok(())
     }
@@ -537,6 +539,20 @@ impl Loader<'_> {
 
 fn first(rows: &[Row]) -> Result<&Row, Trouble> {
     rows.first().ok_or_else(|| Trouble::data("the project is not in the database any more"))
+}
+
+/// The dependents of these tasks, a page of each.
+fn pages_of_dependents(
+    ids: Vec<TaskId>,
+    rows: &[Row],
+) -> Result<Vec<(TaskId, Page<Edge>)>, Trouble> {
+    let mut found: FxHashMap<TaskId, Vec<Edge>> = FxHashMap::default();
+    for row in rows {
+        let need = TaskId(read(row, 0)?);
+        let edge = Edge { need, task: TaskId(read(row, 1)?), order_only: read(row, 2)? };
+        found.entry(need).or_default().push(edge);
+    }
+    Ok(ids.into_iter().map(|id| (id, page(found.remove(&id).unwrap_or_default()))).collect())
 }
 
 /// A page of one row more than it may hold, cut.

@@ -14,6 +14,25 @@ pub(super) static TASKS: LazyLock<String> = LazyLock::new(|| {
         decode::TASK
     )
 });
+/// The roots and parents of tasks that are locked already.
+pub(super) static KIN: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM (SELECT DISTINCT kin.id FROM unnest($2::uuid[]) AS f (ends)
+            CROSS JOIN LATERAL (SELECT root, parent FROM tasks WHERE project = $1 AND id = f.ends OFFSET 0) AS e
+            CROSS JOIN LATERAL (VALUES (e.root), (e.parent)) AS kin (id) WHERE kin.id IS NOT NULL ORDER BY 1) AS w (wanted)
+        CROSS JOIN LATERAL (SELECT * FROM tasks AS t WHERE t.project = $1 AND t.id = w.wanted FOR UPDATE) AS t",
+        decode::TASK
+    )
+});
+/// Those that need these tasks.
+pub(super) static NEXT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM (SELECT DISTINCT e.task FROM unnest($2::uuid[]) AS f (ends)
+            CROSS JOIN LATERAL (SELECT task FROM edges WHERE project = $1 AND need = f.ends ORDER BY task LIMIT $3) AS e ORDER BY 1) AS w (wanted)
+        CROSS JOIN LATERAL (SELECT * FROM tasks AS t WHERE t.project = $1 AND t.id = w.wanted FOR UPDATE) AS t",
+        decode::TASK
+    )
+});
 pub(super) static ROOTS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT {} FROM unnest($2::uuid[]) AS w (wanted) CROSS JOIN LATERAL (
@@ -108,6 +127,8 @@ pub(super) const CLOCK: &str = "SELECT floor(extract(epoch FROM clock_timestamp(
 pub(super) fn statements() -> Vec<&'static str> {
     vec![
         TASKS.as_str(),
+        KIN.as_str(),
+        NEXT.as_str(),
         ROOTS.as_str(),
         HEADS.as_str(),
         FREE_HEADS,
