@@ -3,11 +3,11 @@
 mod support;
 
 use segue_core::command::{Command, Excused};
-use segue_core::ids::ProjectId;
+use segue_core::ids::{ProjectId, TaskId};
 use segue_core::outcome::Outcome;
 use segue_core::ports::{Blobs, Clock, Fut, Store, StoreError};
 use segue_core::state::StateCommand;
-use segue_core::task::{ErrorClass, Need};
+use segue_core::task::{ErrorClass, Need, Route, TaskSpec};
 use segue_core::time::Time;
 use segue_store::backup::Backups;
 use segue_store::objects::{self, ObjectBlobs, Objects};
@@ -383,4 +383,48 @@ async fn a_batch_is_a_handful_of_round_trips_whatever_its_size_on_postgres() {
         assert!(trips <= TRIPS_MAX, "{size} commands took {trips} round trips");
         assert_eq!(store.audit().await.expect("it reads"), Vec::<String>::new());
     }
+}
+
+/// New work is loaded and written; so is the end of a task, with the agents that may take what it was waited for by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_is_three_round_trips_and_new_work_two_on_postgres() {
+    let server = Postgres::start().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let blobs: Arc<dyn LargeBodies> =
+        sqlite::SqliteStore::open(support::options(dir.path())).expect("it opens");
+    let options = Options {
+        lanes: 1,
+        ..Options::new(server.database().await, support::PROJECT, KEY, blobs.clone())
+    };
+    let store = PostgresStore::connect(options).await.expect("it connects");
+    let assign = support::register(store.as_ref(), "hand", 4).await;
+    let root = support::spec("group").id;
+    let in_run = |mut spec: TaskSpec, needs: &[TaskId]| {
+        spec.root = root;
+        spec.parent = Some(root);
+        spec.needs =
+            needs.iter().map(|task| Need { task: *task, name: None, order_only: false }).collect();
+        spec
+    };
+    let group = TaskSpec { id: root, root, route: Route::Group, ..support::spec("group") };
+    let first = in_run(support::spec("hand"), &[]);
+    let second = in_run(support::spec("hand"), &[first.id]);
+    let third = in_run(support::spec("hand"), &[second.id]);
+    let mut batch = vec![support::submit(vec![group, first, second, third]), assign.clone()];
+    // What agents say is read once.
+    let other = support::submit(vec![support::spec("hand")]);
+    support::accept(store.as_ref(), vec![other, assign.clone()]).await;
+    let mut trips = Vec::new();
+    for number in 0..4 {
+        let before = store.traffic().0;
+        let effects = support::accept(store.as_ref(), batch).await;
+        trips.push(store.traffic().0 - before);
+        let letters: Vec<_> = effects.into_iter().flat_map(|effects| effects.letters).collect();
+        let works = store_suite::work(&letters);
+        assert_eq!(works.len(), usize::from(number < 3), "each is given out in turn");
+        let done = Outcome::Complete { output: store_suite::json("1") };
+        batch = works.first().map(|work| work.end(done)).into_iter().collect();
+        batch.push(assign.clone());
+    }
+    assert_eq!(trips, [2, 3, 3, 3]);
 }

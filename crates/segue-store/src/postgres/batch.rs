@@ -58,6 +58,8 @@ struct Sort {
     finished: Vec<TaskId>,
     /// Some may end any attempt that they meet.
     ends_any: bool,
+    /// Some ask for more tasks or keys once they know the first ones.
+    asks_on: bool,
     assigns: bool,
     /// Some write whatever they find.
     writes: bool,
@@ -70,12 +72,11 @@ impl Sort {
             sort.writes |= !matches!(command, Command::Assign(_) | Command::Tick { .. });
             match command {
                 Command::Assign(_) => sort.assigns = true,
-                Command::Submit(_)
-                | Command::Start { .. }
+                Command::Submit(_) | Command::Settle { .. } => {}
+                Command::Start { .. }
                 | Command::Progress { .. }
                 | Command::Reaped { .. }
-                | Command::Settle { .. }
-                | Command::State(_) => {}
+                | Command::State(_) => sort.asks_on = true,
                 Command::Finish { task, .. } => sort.finished.push(*task),
                 Command::Register { host, agents, .. } => {
                     sort.project_log = true;
@@ -125,15 +126,16 @@ impl Sort {
         ends
     }
 
-    /// Whether this is nothing but work that comes in and is given out: then nobody waits for what is locked after the agents, who can be locked at once.
-    fn is_new_work(&self, loads: &[Load]) -> bool {
+    /// Whether this is nothing but work that comes in and is given out: all that anybody waits for is locked by the first flight, and the agents can be
+    /// locked with it, after that.
+    fn is_new_work(&self) -> bool {
         let touches_agents = self.project_log || self.ticks || self.about_held || self.ends_any;
         self.assigns
             && self.writes
             && !touches_agents
             && self.hosts.is_empty()
             && self.finished.is_empty()
-            && loads.is_empty()
+            && !self.asks_on
     }
 }
 
@@ -224,7 +226,7 @@ impl<'a> Batch<'a> {
         // What instances hold is read when it is known which are concerned.
         let loads: Vec<Load> =
             loads.into_iter().filter(|load| !matches!(load, Load::Held(_))).collect();
-        let candidates = match sort.is_new_work(&loads) {
+        let candidates = match sort.is_new_work() {
             true => self.likely_candidates(calls),
             false => Vec::new(),
         };
