@@ -78,8 +78,7 @@ impl Outbox {
     }
 
     /// As many letters wait here as there are slots and cancellations, so the channel needs no bound of its own.
-    pub(crate) fn send(&self, mut letters: Vec<Letter>) {
-        self.in_flight.lock().extend(letters.iter().map(|letter| letter.seq));
+    pub(crate) fn send(&self, letters: Vec<Letter>) {
         // Whoever is told to end stays here as well: its outcome brings the proof of which processes ended.
         let mut given = self.given.lock();
         for letter in &letters {
@@ -88,6 +87,12 @@ impl Outbox {
             }
         }
         drop(given);
+        self.hand_on(letters);
+    }
+
+    /// To the one who hands them over, or the one who publishes.
+    fn hand_on(&self, mut letters: Vec<Letter>) {
+        self.in_flight.lock().extend(letters.iter().map(|letter| letter.seq));
         if let Some(host) = self.own_host() {
             let own = Address::Host(host.id());
             let inside: Vec<Letter> = letters.extract_if(.., |letter| letter.to == own).collect();
@@ -122,6 +127,10 @@ impl Outbox {
         self.in_flight.lock().contains(&seq)
     }
 
+    fn on_their_way(&self) -> BTreeSet<u64> {
+        self.in_flight.lock().clone()
+    }
+
     fn landed(&self, letters: &[u64]) {
         let mut in_flight = self.in_flight.lock();
         for seq in letters {
@@ -130,8 +139,8 @@ impl Outbox {
     }
 }
 
-/// Publishes what was committed; on the slow beat also what an earlier life, or a bus that was away, left unsent.
-pub(crate) async fn publish_loop(engine: Arc<Engine>, mut letters: Committed) {
+/// Looks for what is ready, and on the slow beat for what an earlier life, or a bus that was away, left unsent. It waits for nobody who takes letters.
+pub(crate) async fn look_loop(engine: Arc<Engine>) {
     let mut stopping = engine.stopping();
     let mut listener = engine.parts.signals.listen();
     let beat = Duration::from_millis(engine.config.beat_ms);
@@ -139,27 +148,29 @@ pub(crate) async fn publish_loop(engine: Arc<Engine>, mut letters: Committed) {
     // What is ready when the engine begins; from then on the timers' beat assigns as well.
     engine.look_again().await;
     loop {
-        let riders = engine.has_riders();
+        let due = engine.riding_since().map(|since| since + RIDER_WAIT);
         tokio::select! {
             // What is rare comes first: so nothing starves, and the same run goes the same way again.
             biased;
             () = crate::engine::stopped(&mut stopping) => return,
             () = tokio::time::sleep_until(next_beat) => {
-                let beats = if republish(&engine).await { 1 } else { QUIET_BEATS };
+                let beats = if send_again(&engine).await { 1 } else { QUIET_BEATS };
                 next_beat = tokio::time::Instant::now() + beat * beats;
             }
-            batch = gather(&mut letters) => {
-                let Some(batch) = batch else { return };
-                publish(&engine, batch).await;
-            }
             _ = listener.next(&[Topic::Ready]) => engine.look_again().await,
-            () = tokio::time::sleep(RIDER_WAIT), if riders => engine.look_again().await,
+            () = engine.riders_come(), if due.is_none() => {}
+            () = tokio::time::sleep_until(due.unwrap_or(next_beat)), if due.is_some() => {
+                // Others may have taken them along, and new ones have come.
+                if engine.riding_since().is_some_and(|since| since.elapsed() >= RIDER_WAIT) {
+                    engine.look_again().await;
+                }
+            }
         }
     }
 }
 
-/// Hands over what was committed for the host of this process.
-pub(crate) async fn hand_over_loop(engine: Arc<Engine>, mut letters: Committed) {
+/// Sends what was committed, in its order.
+pub(crate) async fn send_loop(engine: Arc<Engine>, mut letters: Committed) {
     let mut stopping = engine.stopping();
     loop {
         tokio::select! {
@@ -167,7 +178,7 @@ pub(crate) async fn hand_over_loop(engine: Arc<Engine>, mut letters: Committed) 
             () = crate::engine::stopped(&mut stopping) => return,
             batch = gather(&mut letters) => {
                 let Some(batch) = batch else { return };
-                publish(&engine, batch).await;
+                send(&engine, batch).await;
             }
         }
     }
@@ -186,7 +197,7 @@ async fn gather(letters: &mut Committed) -> Option<Vec<Letter>> {
 
 /// Completes letters with what the outbox does not keep, hands them to the host of this process or to the bus, and lets their settling ride in the next
 /// batch.
-async fn publish(engine: &Engine, found: Vec<Letter>) {
+async fn send(engine: &Engine, found: Vec<Letter>) {
     let mut letters = Vec::with_capacity(found.len());
     for mut letter in found {
         match complete(engine, &mut letter).await {
@@ -203,36 +214,54 @@ async fn publish(engine: &Engine, found: Vec<Letter>) {
             }
         }
     }
-    let numbers: Vec<u64> = letters.iter().map(|letter| letter.seq).collect();
+    let all = numbers(&letters);
     failpoint::pass("before-publish");
     let letters = engine.outbox.hand_over(letters);
-    let for_bus: HashSet<u64> = letters.iter().map(|letter| letter.seq).collect();
-    let published = match letters.is_empty() {
-        true => Ok(()),
-        false => engine.parts.bus.publish(letters).await,
-    };
+    let for_bus = numbers(&letters);
+    let taken = all.into_iter().filter(|number| !for_bus.contains(number)).collect();
+    settle(engine, taken);
+    if !letters.is_empty() {
+        publish(engine, letters, for_bus).await;
+    }
     failpoint::pass("after-publish");
-    let settled: Vec<u64> = match published {
-        Ok(()) => numbers.clone(),
+}
+
+fn numbers(letters: &[Letter]) -> Vec<u64> {
+    letters.iter().map(|letter| letter.seq).collect()
+}
+
+async fn publish(engine: &Engine, letters: Vec<Letter>, mut numbers: Vec<u64>) {
+    let all = numbers.clone();
+    match engine.parts.bus.publish(letters).await {
+        Ok(()) => {}
         Err(BusError::Unroutable { addresses, letters: undelivered }) => {
             // The host has gone; its lease, or its next life, brings the work back.
             tracing::warn!(to = ?addresses, "nobody takes these letters");
-            numbers.iter().copied().filter(|number| !undelivered.contains(number)).collect()
+            numbers.retain(|number| !undelivered.contains(number));
         }
         Err(error @ (BusError::Away(_) | BusError::Closed)) => {
             complain(&error, "letters stay in the outbox");
-            numbers.iter().copied().filter(|number| !for_bus.contains(number)).collect()
+            numbers.clear();
         }
-    };
-    engine.outbox.landed(&numbers);
-    if !settled.is_empty() {
-        engine.ride([Command::Settle { letters: settled }]);
     }
+    settle(engine, numbers);
+    engine.outbox.landed(&all);
 }
 
-/// Letters that are committed, not settled, and not on their way. Whether there may be any left by the next beat.
-async fn republish(engine: &Engine) -> bool {
-    if engine.has_riders() {
+/// Whoever they are for has these letters.
+fn settle(engine: &Engine, letters: Vec<u64>) {
+    if letters.is_empty() {
+        return;
+    }
+    // On their way until it is known that they ride: whoever looks for what was left finds them in one of the two.
+    engine.ride([Command::Settle { letters: letters.clone() }]);
+    engine.outbox.landed(&letters);
+}
+
+/// Sends letters that are committed, not settled, and not on their way. Whether there may be any left by the next beat.
+async fn send_again(engine: &Engine) -> bool {
+    let on_their_way = engine.outbox.on_their_way();
+    if engine.riding_since().is_some() {
         // What rides would settle letters that the table still shows.
         engine.look_again().await;
     }
@@ -247,11 +276,10 @@ async fn republish(engine: &Engine) -> bool {
         };
         let Some(last) = page.last() else { return found };
         (after, found) = (last.seq, true);
-        let unsent: Vec<Letter> =
-            page.into_iter().filter(|letter| !engine.outbox.is_in_flight(letter.seq)).collect();
-        if !unsent.is_empty() {
-            publish(engine, unsent).await;
-        }
+        let left = |letter: &Letter| {
+            !on_their_way.contains(&letter.seq) && !engine.outbox.is_in_flight(letter.seq)
+        };
+        engine.outbox.hand_on(page.into_iter().filter(left).collect());
     }
 }
 

@@ -24,8 +24,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Tasks that one batch assigns at most.
@@ -94,6 +95,13 @@ pub enum EngineError {
     Rejected(#[from] Reject),
 }
 
+/// Commands that wait for a batch which carries them.
+#[derive(Default)]
+struct Riders {
+    commands: Vec<Command>,
+    since: Option<Instant>,
+}
+
 /// A running engine. Cheap to share; ends with [`Engine::stop`].
 pub struct Engine {
     me: Weak<Engine>,
@@ -107,8 +115,9 @@ pub struct Engine {
     pub(crate) duties: mpsc::UnboundedSender<Duty>,
     /// What the hosts of this process said last that they have.
     pub(crate) hosted: tokio::sync::Mutex<BTreeMap<HostId, Vec<AgentSpec>>>,
-    /// Commands that ride in the next batch and gate nothing.
-    riders: Mutex<Vec<Command>>,
+    /// What rides in the next batch and gates nothing.
+    riders: Mutex<Riders>,
+    riders_came: Notify,
     pub(crate) desk: Desk,
     /// The hosts of this process that somebody drained.
     pub(crate) leaving: watch::Sender<BTreeSet<HostId>>,
@@ -139,7 +148,8 @@ impl Engine {
             outbox,
             duties: duty_sender,
             hosted: tokio::sync::Mutex::default(),
-            riders: Mutex::new(Vec::new()),
+            riders: Mutex::default(),
+            riders_came: Notify::new(),
             desk: Desk::default(),
             leaving: watch::Sender::default(),
             waiters: Waiters::default(),
@@ -151,8 +161,9 @@ impl Engine {
         });
         let intake = intake::Intake::open(&engine).await?;
         let dead = engine.parts.bus.consume_dead().await?;
-        engine.supervise("dispatch", dispatch::publish_loop(engine.clone(), for_bus));
-        engine.supervise("handing over", dispatch::hand_over_loop(engine.clone(), for_host));
+        engine.supervise("dispatch", dispatch::send_loop(engine.clone(), for_bus));
+        engine.supervise("handing over", dispatch::send_loop(engine.clone(), for_host));
+        engine.supervise("looking again", dispatch::look_loop(engine.clone()));
         engine.supervise("intake", intake.run());
         engine.supervise("dead letters", dead_letters::dead_letter_loop(engine.clone(), dead));
         engine.supervise("timers", timers::timer_loop(engine.clone()));
@@ -220,7 +231,7 @@ impl Engine {
 
     async fn apply_now(&self, mut batch: Vec<Command>) -> Result<Vec<Decision>, StoreError> {
         let asked = batch.len();
-        let riders = std::mem::take(&mut *self.riders.lock());
+        let riders = std::mem::take(&mut *self.riders.lock()).commands;
         batch.extend(riders.iter().cloned());
         if self.assigning.load(Ordering::Relaxed) {
             let candidates = self.directory.candidates();
@@ -367,11 +378,22 @@ impl Engine {
 
     /// Lets these commands ride in the next batch.
     pub(crate) fn ride(&self, commands: impl IntoIterator<Item = Command>) {
-        self.riders.lock().extend(commands);
+        let mut riders = self.riders.lock();
+        riders.commands.extend(commands);
+        if riders.since.is_none() && !riders.commands.is_empty() {
+            riders.since = Some(Instant::now());
+            self.riders_came.notify_one();
+        }
     }
 
-    pub(crate) fn has_riders(&self) -> bool {
-        !self.riders.lock().is_empty()
+    /// Since when something waits for a batch that carries it, where something does.
+    pub(crate) fn riding_since(&self) -> Option<Instant> {
+        self.riders.lock().since
+    }
+
+    /// Waits until something does; it may be gone by then.
+    pub(crate) async fn riders_come(&self) {
+        self.riders_came.notified().await;
     }
 
     /// Sets when the next timer is due; `None` is never.
@@ -425,7 +447,7 @@ impl Engine {
     /// Ends the loops. What was committed and not published goes out with the next start. Takes [`STOP_MAX`] at most, also while the store is away.
     pub async fn stop(&self) {
         self.stop_assigning();
-        let until = tokio::time::Instant::now() + STOP_MAX;
+        let until = Instant::now() + STOP_MAX;
         if tokio::time::timeout(STOP_MAX / 2, self.look_again()).await.is_err() {
             tracing::warn!("what was to ride in the last batch could not be written");
         }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 use team::{Now, PROJECT, Team, WorkerRig, eventually, life, outcome_of, spec_on, task};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -154,11 +154,18 @@ struct Counting {
     inner: Arc<dyn WorkBus>,
     to_engines: AtomicUsize,
     to_hosts: AtomicUsize,
+    /// Whoever publishes waits, as while a broker is short of memory.
+    full: watch::Sender<bool>,
 }
 
 impl Counting {
     fn over(inner: Arc<dyn WorkBus>) -> Arc<Counting> {
-        Arc::new(Counting { inner, to_engines: AtomicUsize::new(0), to_hosts: AtomicUsize::new(0) })
+        Arc::new(Counting {
+            inner,
+            to_engines: AtomicUsize::new(0),
+            to_hosts: AtomicUsize::new(0),
+            full: watch::Sender::new(false),
+        })
     }
 
     /// To engines, and to hosts.
@@ -176,7 +183,11 @@ impl WorkBus for Counting {
                 _ => 0,
             };
         }
-        self.inner.publish(letters)
+        let mut full = self.full.subscribe();
+        Box::pin(async move {
+            full.wait_for(|full| !full).await.expect("the bus is there");
+            self.inner.publish(letters).await
+        })
     }
 
     fn consume(&self, queue: Address) -> Fut<'_, Result<Box<dyn Consumer>, BusError>> {
@@ -245,18 +256,25 @@ async fn agents_of_a_node_go_on_without_the_bus_and_others_are_reached_over_it()
     let store = &team.parts.store;
     eventually("the outbox is empty", async || store.unsent(0, 10).await.unwrap().is_empty()).await;
 
-    // Work for a host elsewhere waits for the bus, and holds up nobody here.
+    // Work for a host elsewhere waits for the bus, and holds up nobody here: nor what was handed over, nor what is found in the outbox.
+    way.mend();
     let (_, elsewhere) = team::local_host_of(&team, team.engine(0), "b", "far").await;
+    counting.full.send_replace(true);
     let mut far = task("far", &json!(5));
     far.spec.route = Route::agent("b");
     let far = team.engine(0).submit(vec![far]).await.unwrap();
-    eventually("it is given out", async || team.state(far).await == TaskState::Assigned).await;
-    gate.add_permits(1);
-    let near = team.engine(0).submit(vec![task("near", &json!(6))]).await.unwrap();
-    assert_eq!(team.output(near).await, json!("done"));
+    eventually("it is on its way", async || counting.counted().1 == 1).await;
+    gate.add_permits(2);
+    for number in 6..8 {
+        let near = team.engine(0).submit(vec![task("near", &json!(number))]).await.unwrap();
+        assert_eq!(team.output(near).await, json!("done"));
+    }
+    eventually("one letter is left", async || store.unsent(0, 10).await.unwrap().len() == 1).await;
     assert_eq!(team.state(far).await, TaskState::Assigned);
-    way.mend();
+    counting.full.send_replace(false);
     assert_eq!(team.output(far).await, json!({ "by": "far", "got": 5 }));
+    eventually("it is settled", async || store.unsent(0, 10).await.unwrap().is_empty()).await;
+    assert_eq!(counting.counted(), (0, 1), "it went once");
     host.stop().await;
     elsewhere.stop().await;
     team.stop().await;

@@ -427,4 +427,14 @@ async fn a_hand_over_is_three_round_trips_and_new_work_two_on_postgres() {
         batch.push(assign.clone());
     }
     assert_eq!(trips, [2, 3, 3, 3]);
+    // Attempts that say that they have begun come with those that end.
+    let submit = || support::submit(vec![support::spec("hand")]);
+    let given = support::accept(store.as_ref(), vec![submit(), submit(), assign.clone()]).await;
+    let letters: Vec<_> = given.into_iter().flat_map(|effects| effects.letters).collect();
+    let works = store_suite::work(&letters);
+    let done = Outcome::Complete { output: store_suite::json("1") };
+    let batch = vec![works[0].start(store.now()), works[1].end(done), assign];
+    let before = store.traffic().0;
+    support::accept(store.as_ref(), batch).await;
+    assert_eq!(store.traffic().0 - before, 3);
 }

@@ -8,7 +8,7 @@ use super::trouble::Trouble;
 use crate::rows::changes_anything;
 use rustc_hash::{FxHashMap, FxHashSet};
 use segue_core::changes::ChangeSet;
-use segue_core::command::{Assign, Command, Reject, Reply};
+use segue_core::command::{Assign, Command, Reject, Reply, Submit};
 use segue_core::decide::{Chance, Ctx, decide};
 use segue_core::fleet::Candidates;
 use segue_core::ids::{HostId, InstanceId, TaskId};
@@ -58,7 +58,9 @@ struct Sort {
     finished: Vec<TaskId>,
     /// Some may end any attempt that they meet.
     ends_any: bool,
-    /// Some ask for more tasks or keys once they know the first ones.
+    /// Tasks of which attempts report that they go on.
+    reported: Vec<TaskId>,
+    /// Some ask for more tasks or keys once they know the first ones, or are about work that was there before.
     asks_on: bool,
     assigns: bool,
     /// Some write whatever they find.
@@ -72,11 +74,15 @@ impl Sort {
             sort.writes |= !matches!(command, Command::Assign(_) | Command::Tick { .. });
             match command {
                 Command::Assign(_) => sort.assigns = true,
-                Command::Submit(_) | Command::Settle { .. } => {}
-                Command::Start { .. }
-                | Command::Progress { .. }
-                | Command::Reaped { .. }
-                | Command::State(_) => sort.asks_on = true,
+                Command::Settle { .. } => {}
+                Command::Submit(submit) => sort.asks_on |= hangs_on_others(submit),
+                Command::Start { proof, .. }
+                | Command::Progress { proof, .. }
+                | Command::Reaped { proof, .. } => {
+                    sort.asks_on = true;
+                    sort.reported.push(proof.task);
+                }
+                Command::State(_) => sort.asks_on = true,
                 Command::Finish { task, .. } => sort.finished.push(*task),
                 Command::Register { host, agents, .. } => {
                     sort.project_log = true;
@@ -113,17 +119,20 @@ impl Sort {
         sort
     }
 
-    /// The tasks that end, where what hangs on them is worth asking for at once: of few it saves round trips; of many these are shared anyway, and it
-    /// would look a second time for what most do not have. Nor where others may ask for a later page of the same list.
-    fn ends_ahead(&self) -> Vec<TaskId> {
-        if self.ends_any || self.finished.len() > AHEAD_MAX {
-            return Vec::new();
+    /// The tasks that end and those that go on, each once, where what hangs on them is worth asking for at once: of few it saves round trips; of many these
+    /// are shared anyway, and it would look a second time for what most do not have. Nor where others may ask for a later page of the same list.
+    fn ahead(&self) -> (Vec<TaskId>, Vec<TaskId>) {
+        if self.ends_any || self.finished.len() + self.reported.len() > AHEAD_MAX {
+            return (Vec::new(), Vec::new());
         }
         // The same outcome may come twice.
-        let mut ends = self.finished.clone();
-        ends.sort_unstable();
-        ends.dedup();
-        ends
+        let once = |tasks: &[TaskId]| {
+            let mut tasks = tasks.to_vec();
+            tasks.sort_unstable();
+            tasks.dedup();
+            tasks
+        };
+        (once(&self.finished), once(&self.reported))
     }
 
     /// Whether this is nothing but work that comes in and is given out: all that anybody waits for is locked by the first flight, and the agents can be
@@ -137,6 +146,20 @@ impl Sort {
             && self.finished.is_empty()
             && !self.asks_on
     }
+}
+
+/// Whether a submit is about more than what it brings.
+fn hangs_on_others(submit: &Submit) -> bool {
+    let specs = || submit.tasks.iter().map(|task| &task.spec);
+    let mut named = specs()
+        .flat_map(|spec| spec.needs.iter().map(|need| need.task).chain(spec.parent))
+        .peekable();
+    // Most name none.
+    if named.peek().is_none() {
+        return false;
+    }
+    let brings: FxHashSet<TaskId> = specs().map(|spec| spec.id).collect();
+    named.any(|id| !brings.contains(&id))
 }
 
 /// What a batch stands on.
@@ -230,6 +253,7 @@ impl<'a> Batch<'a> {
             true => self.likely_candidates(calls),
             false => Vec::new(),
         };
+        let (ends, goes_on) = sort.ahead();
         let along = Along {
             candidates,
             begin: Some(sort.writes),
@@ -237,7 +261,8 @@ impl<'a> Batch<'a> {
             routes: sort.assigns,
             agents_of: about_agents.then(|| (sort.hosts.clone(), sort.instances.clone())),
             expired: sort.ticks,
-            ends: sort.ends_ahead(),
+            ends,
+            goes_on,
         };
         let brought = self.loader.flight(loads, along).await?;
         let mut concerned = brought.found_agents;
@@ -254,9 +279,14 @@ impl<'a> Batch<'a> {
         if !held.is_empty() {
             self.loader.tasks_held_by(&held).await?;
         }
-        self.loader.rounds(commands()).await?;
+        // Also the roots of what is ready: tasks are locked before agents.
+        self.loader.rounds(calls.iter().flatten()).await?;
         concerned.extend(self.holders(&sort));
-        let candidates = if sort.assigns { self.likely_candidates(calls) } else { Vec::new() };
+        // Of new work everybody who can be had is locked already.
+        let candidates = match sort.assigns && !sort.is_new_work() {
+            true => self.likely_candidates(calls),
+            false => Vec::new(),
+        };
         let may_expire = sort.ticks && !held.is_empty();
         // Whoever cannot get a candidate here finds so when it assigns.
         self.loader.agents(concerned, candidates, held, may_expire).await?;

@@ -81,6 +81,8 @@ pub(super) struct Along {
     pub(super) candidates: Vec<InstanceId>,
     /// Tasks among the loads that probably end: what hangs on them comes along, which otherwise is asked for once they are known.
     pub(super) ends: Vec<TaskId>,
+    /// Tasks among the loads that go on: their roots and parents come along.
+    pub(super) goes_on: Vec<TaskId>,
 }
 
 /// What a flight brought besides the loads.
@@ -201,9 +203,7 @@ impl Loader<'_> {
             asks.push((About::FoundAgents, Ask::new(EXPIRED).with(project).with(fixed)));
         }
         self.asks(loads, &mut asks);
-        if !along.ends.is_empty() {
-            self.around(along.ends, &mut asks);
-        }
+        self.around(along.ends, along.goes_on, &mut asks);
         if along.routes {
             asks.push((About::Routes, Ask::new(READY_ROUTES).with(project)));
         }

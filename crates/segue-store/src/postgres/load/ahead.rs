@@ -44,14 +44,25 @@ impl Ahead {
 }
 
 impl Loader<'_> {
-    /// Asks for what hangs on tasks that are locked by then, in the order in which it would be asked for one after another.
-    pub(super) fn around(&self, ends: Vec<TaskId>, asks: &mut Vec<(About, Ask<'static>)>) {
-        let ids = || ends.iter().map(|id| id.0);
-        let kin = Ask::new(&KIN).with(self.project).column(ids());
-        let next = Ask::new(&NEXT).with(self.project).column(ids()).with(CASCADE_MAX as i64);
+    /// Asks for what hangs on tasks that are locked by then, in the order in which it would be asked for one after another: roots and parents of all
+    /// of them, by one statement, so that everybody locks these in the same order; then those that need what ends.
+    pub(super) fn around(
+        &self,
+        ends: Vec<TaskId>,
+        goes_on: Vec<TaskId>,
+        asks: &mut Vec<(About, Ask<'static>)>,
+    ) {
+        if !ends.is_empty() || !goes_on.is_empty() {
+            let all = ends.iter().chain(&goes_on).map(|id| id.0);
+            asks.push((About::TasksAhead, Ask::new(&KIN).with(self.project).column(all)));
+        }
+        if ends.is_empty() {
+            return;
+        }
+        let ids = ends.iter().map(|id| id.0);
+        let next = Ask::new(&NEXT).with(self.project).column(ids).with(CASCADE_MAX as i64);
         let first: Vec<(TaskId, Uuid)> = ends.iter().map(|id| (*id, Uuid::nil())).collect();
         let dependents = self.pages(DEPENDENTS, &first);
-        asks.push((About::TasksAhead, kin));
         asks.push((About::DependentsAhead(ends), dependents));
         asks.push((About::TasksAhead, next));
     }
