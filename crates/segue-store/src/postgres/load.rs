@@ -232,7 +232,6 @@ impl Loader<'_> {
     }
 
     /// Statements for these loads: rows that are locked before lists that hang on them.
-    // tidy: allow(fn-lines) a statement for each kind of load, in the order in which they lock
     fn asks(&self, loads: Vec<Load>, asks: &mut Vec<(About, Ask<'static>)>) {
         let project = self.project;
         let nil = |after: Option<TaskId>| after.map_or(Uuid::nil(), |id| id.0);
