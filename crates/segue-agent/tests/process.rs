@@ -485,8 +485,11 @@ async fn a_program_may_clean_up_and_say_so() {
 
 #[tokio::test]
 async fn who_outlives_the_program_is_asked_once_more() {
-    // As a shell does that is just forking: the first signal goes to a handler that forgets it.
-    let deaf = r#"$| = 1; $SIG{TERM} = sub { $SIG{TERM} = "DEFAULT" }; print "$$\n"; while (1) { select undef, undef, undef, undef }"#;
+    // As a shell does that is just forking: the first signal goes to a handler that forgets it. Perl runs handlers between its own steps, so one that comes
+    // just before it waits would be looked at after the next: it comes while it waits, and not before.
+    let deaf = r#"use POSIX; $| = 1; $SIG{TERM} = sub { $SIG{TERM} = "DEFAULT" }; my $term = POSIX::SigSet->new(SIGTERM);
+        sigprocmask(SIG_BLOCK, $term); print "$$\n"; sigsuspend(POSIX::SigSet->new);
+        sigprocmask(SIG_UNBLOCK, $term); while (1) { select undef, undef, undef, undef }"#;
     let mut live = Live::start(&launcher(), sh(&format!("perl -e '{deaf}' & {QUIET}"))).await;
     let deaf = live.pid().await;
     live.running.cancel(LONG);
