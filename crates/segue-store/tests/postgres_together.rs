@@ -5,6 +5,7 @@ mod support;
 use segue_core::command::{Assign, Candidate, Command, Duty, DutyKind, NewTask, Rendered, Submit};
 use segue_core::event::Event;
 use segue_core::ids::{HostId, Incarnation, InstanceId, ProjectId, TaskId};
+use segue_core::outcome::Outcome;
 use segue_core::payload::Payload;
 use segue_core::ports::{EventFilter, Passing, Store, StoreError};
 use segue_core::task::{Need, Route, TaskSpec, TaskState};
@@ -407,6 +408,7 @@ async fn what_several_stores_do_to_each_other_is_borne() {
     let server = Postgres::start().await;
     a_late_commit_is_never_stepped_over(&Together::on(&server).await).await;
     a_deadlock_is_decided_anew(&Together::on(&server).await).await;
+    roots_are_locked_in_one_order(&Together::on(&server).await).await;
     a_batch_takes_few_round_trips(&Together::on(&server).await).await;
     an_assignment_that_was_kept_out_says_so(&Together::on(&server).await).await;
     letters_of_another_are_left_to_it_for_a_while(&Together::on(&server).await).await;
@@ -461,22 +463,60 @@ async fn a_deadlock_is_decided_anew(place: &Together) {
         let store = store.clone();
         async move { store.apply(batch).await }
     });
-    let waiting = place.shell().await;
-    let begin = Instant::now();
-    loop {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let count: i64 = waiting.query_one(sql, &[]).await.expect("reads").get(0);
-        if count > 0 {
-            break;
-        }
-        assert!(begin.elapsed() < PATIENCE, "the store waits for the other");
-    }
+    somebody_waits(&place.shell().await).await;
     // Who looks and finds that nobody can go on gives way.
     other.query(lock, &[&first.0]).await.expect("the store gives way");
     other.batch_execute("COMMIT").await.expect("commits");
     let decisions = ours.await.expect("it answers").expect("it is decided anew");
     assert!(decisions.iter().all(Result::is_ok), "{decisions:?}");
     assert_eq!(store.counts().await.expect("reads").get(&TaskState::Cancelled), Some(&2));
+}
+
+/// An end in one run and a beginning in another, whose root comes first: whoever waits for that one holds no other that somebody may wait for.
+async fn roots_are_locked_in_one_order(place: &Together) {
+    let store = place.store().await;
+    let assign = register(&store, 1, 4).await;
+    let mut roots = [TaskId(Uuid::now_v7()), TaskId(Uuid::now_v7())];
+    roots.sort_unstable();
+    let run = |root: &TaskId| {
+        let group = TaskSpec::new(*root, "group", Route::Group);
+        let child = TaskSpec { root: *root, parent: Some(*root), ..support::spec("a") };
+        support::submit(vec![group, child])
+    };
+    let batch = roots.iter().map(run).chain([assign]).collect();
+    let given = support::accept(store.as_ref(), batch).await;
+    let letters: Vec<_> = given.into_iter().flat_map(|effects| effects.letters).collect();
+    let works = store_suite::work(&letters);
+    let of = |root: TaskId| works.iter().find(|work| work.request.run == root).expect("given out");
+    let done = Outcome::Complete { output: store_suite::json("1") };
+    let batch = vec![of(roots[1]).end(done), of(roots[0]).start(store.now())];
+
+    let other = place.shell().await;
+    other.batch_execute("BEGIN").await.expect("begins");
+    let lock = "SELECT 1 FROM tasks WHERE id = $1 FOR UPDATE NOWAIT";
+    other.query(lock, &[&roots[0].0]).await.expect("locks");
+    let ours = tokio::spawn({
+        let store = store.clone();
+        async move { store.apply(batch).await }
+    });
+    somebody_waits(&place.shell().await).await;
+    other.query(lock, &[&roots[1].0]).await.expect("nobody holds it");
+    other.batch_execute("COMMIT").await.expect("commits");
+    let decisions = ours.await.expect("it answers").expect("it is decided");
+    assert!(decisions.iter().all(Result::is_ok), "{decisions:?}");
+}
+
+/// Waits until a connection of this database waits for a lock.
+async fn somebody_waits(shell: &tokio_postgres::Client) {
+    let begin = Instant::now();
+    loop {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let count: i64 = shell.query_one(sql, &[]).await.expect("reads").get(0);
+        if count > 0 {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "nobody waits");
+    }
 }
 
 /// What a batch costs does not depend on its size.
