@@ -488,9 +488,9 @@ fn a_prompt_that_is_no_argument() {
 
 #[test]
 fn what_a_program_leaves_running_is_ended_with_it() {
-    // The child holds its output open, has left its session, and takes no SIGTERM.
+    // The child holds its output open, has left its session, and takes no SIGTERM; the program ends once that is so.
     let mut program = sh(
-        r#"mkfifo hold; $(command -v setsid) sh -c 'trap "" TERM; cat hold' & echo '{"done":true}'"#,
+        r#"mkfifo hold ready; $(command -v setsid) sh -c 'trap "" TERM; echo > ready; cat hold' & read line < ready; echo '{"done":true}'"#,
     );
     program.agent.grace_ms = 100;
     let done = program.run();

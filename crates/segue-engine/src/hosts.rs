@@ -19,7 +19,7 @@ pub struct LocalHost {
 
 impl Engine {
     /// Registers the agents of a host of this process, or what they are now. Attempts of an earlier life of the host are
-    /// taken for lost at once, and their tasks are ready again.
+    /// taken for lost at once, and their tasks are ready again. A host that somebody has drained meanwhile stays so.
     ///
     /// # Errors
     /// When an agent is refused, or the store cannot.
@@ -30,6 +30,13 @@ impl Engine {
     ) -> Result<(), EngineError> {
         // One after another: an earlier list must not overtake a later one.
         let mut hosted = self.hosted.lock().await;
+        if let Some(before) = hosted.get(&host.host)
+            && are_drained(before, &self.agents_of(host.host, host.incarnation).await?)
+        {
+            // Whoever drained it meant all of it, whatever its agents are from now on.
+            self.leaving.send_if_modified(|leaving| leaving.insert(host.host));
+            return Ok(());
+        }
         self.register_these(host, &agents).await?;
         hosted.insert(host.host, agents);
         Ok(())
@@ -201,12 +208,7 @@ impl Engine {
             tracing::warn!("an agent of this host was taken for gone; its agents register again");
             return self.register_again(host).await;
         }
-        let is_drained = |spec: &AgentSpec| {
-            agents.iter().any(|agent| {
-                agent.spec.instance == spec.instance && agent.spec.max_concurrency == 0
-            })
-        };
-        if !hosted.is_empty() && hosted.iter().all(is_drained) {
+        if are_drained(&hosted, agents) {
             self.leaving.send_if_modified(|leaving| leaving.insert(host.host));
         }
         self.directory.beat(agents.iter().map(|agent| agent.spec.instance), 0.0);
@@ -219,6 +221,16 @@ impl Engine {
             tracing::error!(%error, "the agents of this host could not register again");
         }
     }
+}
+
+/// Whether somebody took the slots of all that a host has.
+fn are_drained(hosted: &[AgentSpec], agents: &[Agent]) -> bool {
+    let has_none = |spec: &AgentSpec| {
+        agents
+            .iter()
+            .any(|agent| agent.spec.instance == spec.instance && agent.spec.max_concurrency == 0)
+    };
+    !hosted.is_empty() && hosted.iter().all(has_none)
 }
 
 /// The same agent of a host that leaves.

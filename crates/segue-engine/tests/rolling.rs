@@ -132,3 +132,18 @@ async fn a_node_is_drained_through_another_one_and_told_so() {
     near.engine.command(drain).await.unwrap();
     near.leave(&team).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_is_not_undone_when_the_agents_of_the_node_change() {
+    let team = Team::new(0).await;
+    let (near, far) = (Node::start(&team, "near").await, Node::start(&team, "far").await);
+    near.engine.drain_host(far.local.host).await.unwrap();
+    // Before it has noticed, as a reload of its file does.
+    let agents = ["a", "b"].map(|name| team::spec_on(far.local.host, name)).to_vec();
+    far.engine.register(&far.local, agents).await.unwrap();
+    assert!(far.engine.is_leaving(&far.local), "it knows by then");
+    let rows = team.parts.store.agents_of(far.local.host).await.unwrap();
+    assert!(rows.iter().all(|agent| agent.spec.max_concurrency == 0), "{rows:?}");
+    far.leave(&team).await;
+    near.leave(&team).await;
+}
