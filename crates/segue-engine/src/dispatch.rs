@@ -217,11 +217,11 @@ async fn send(engine: &Engine, found: Vec<Letter>) {
     let all = numbers(&letters);
     failpoint::pass("before-publish");
     let letters = engine.outbox.hand_over(letters);
-    let for_bus = numbers(&letters);
+    let for_bus: HashSet<u64> = letters.iter().map(|letter| letter.seq).collect();
     let taken = all.into_iter().filter(|number| !for_bus.contains(number)).collect();
     settle(engine, taken);
     if !letters.is_empty() {
-        publish(engine, letters, for_bus).await;
+        publish(engine, letters).await;
     }
     failpoint::pass("after-publish");
 }
@@ -230,21 +230,23 @@ fn numbers(letters: &[Letter]) -> Vec<u64> {
     letters.iter().map(|letter| letter.seq).collect()
 }
 
-async fn publish(engine: &Engine, letters: Vec<Letter>, mut numbers: Vec<u64>) {
-    let all = numbers.clone();
+/// Hands letters to the bus.
+async fn publish(engine: &Engine, letters: Vec<Letter>) {
+    let all = numbers(&letters);
+    let mut taken = all.clone();
     match engine.parts.bus.publish(letters).await {
         Ok(()) => {}
         Err(BusError::Unroutable { addresses, letters: undelivered }) => {
             // The host has gone; its lease, or its next life, brings the work back.
             tracing::warn!(to = ?addresses, "nobody takes these letters");
-            numbers.retain(|number| !undelivered.contains(number));
+            taken.retain(|number| !undelivered.contains(number));
         }
         Err(error @ (BusError::Away(_) | BusError::Closed)) => {
             complain(&error, "letters stay in the outbox");
-            numbers.clear();
+            taken.clear();
         }
     }
-    settle(engine, numbers);
+    settle(engine, taken);
     engine.outbox.landed(&all);
 }
 
